@@ -1,0 +1,1 @@
+"""A small, complete DreamerV3 agent in PyTorch, useful alone."""

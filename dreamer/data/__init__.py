@@ -1,0 +1,1 @@
+"""Recorded episodes: files, stores and streams of batches."""

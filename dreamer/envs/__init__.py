@@ -1,0 +1,1 @@
+"""Environments that every task shares."""

@@ -1,0 +1,20 @@
+"""Errors that a user can cause and mend, said in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A wrong setting, path, task or file. Commands print its message and exit with code 2."""
+
+
+class NonFiniteError(RuntimeError):
+    """A metric became NaN or infinite. Training stops with exit code 3, the last checkpoint intact."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint to append to an error about an unknown name: the nearest known one, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
