@@ -1,0 +1,80 @@
+"""One recorded episode, checked when it is built, and what all episodes of a dataset share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dreamer.errors import UserError
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What must be equal before a dataset can train a policy for an environment."""
+
+    task: str
+    cameras: tuple[str, ...]
+    action_repeat: int
+    render: str  # how the pictures were drawn: "fast" or "exact"
+    size: int  # pictures are (size, size, 3)
+    action_size: int
+
+
+@dataclass(frozen=True)
+class Episode:
+    """T transitions and the T + 1 pictures around them; row t is the answer to picture t.
+
+    `action[t]` was taken after seeing picture t; `reward[t]` and `cost[t]` came with picture t + 1.
+    """
+
+    images: dict[str, np.ndarray]  # camera -> (T+1, height, width, 3) uint8
+    action: np.ndarray  # (T, A) float32 in [-1, 1]
+    reward: np.ndarray  # (T,) float32
+    cost: np.ndarray  # (T,) float32, at least 0
+    terminated: bool  # the task truly ended; False: it was cut off by a time limit
+    behaviour: str = "unknown"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        T = self.length
+        _check("reward", self.reward, (T,), np.float32)
+        _check("cost", self.cost, (T,), np.float32)
+        _check("action", self.action, (T, self.action.shape[-1]), np.float32)
+        if T == 0:
+            raise UserError("an episode needs at least one transition, reward is empty")
+        if np.any(np.abs(self.action) > 1):
+            raise UserError("episode: action must lie in [-1, 1]")
+        if np.any(self.cost < 0):
+            raise UserError("episode: cost must not be negative")
+        if not self.images:
+            raise UserError("episode: images must hold at least one camera")
+        for camera, frames in self.images.items():
+            shape = (T + 1, frames.shape[1], frames.shape[1], 3) if frames.ndim == 4 else None
+            _check(f"images/{camera}", frames, shape, np.uint8)
+
+    @property
+    def length(self) -> int:
+        """Transitions T."""
+        return len(self.reward)
+
+    @property
+    def score(self) -> float:
+        """Sum of rewards."""
+        return float(self.reward.sum())
+
+    @property
+    def total_cost(self) -> float:
+        """Sum of costs."""
+        return float(self.cost.sum())
+
+
+def _check(key: str, value: np.ndarray, shape: tuple[int, ...] | None, dtype: type) -> None:
+    if value.dtype != dtype:
+        raise UserError(f"episode: {key} must be {np.dtype(dtype).name}, it is {value.dtype.name}")
+    if value.shape != shape:
+        wanted = shape or "(T+1, size, size, 3)"
+        raise UserError(f"episode: {key} must have shape {wanted}, it has {value.shape}")
+    if dtype == np.float32 and not np.all(np.isfinite(value)):
+        raise UserError(f"episode: {key} holds numbers that are not finite")

@@ -1,0 +1,149 @@
+"""Dataset files: one HDF5 file of many episodes (docs/data_format.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import platform
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, FORMAT, FORMAT_VERSION, open_dataset, text
+from dreamer.data.validation import check_compatible, validate_dataset
+from dreamer.errors import UserError
+from dreamer.files import atomic_path
+
+__all__ = ["check_compatible", "fingerprint", "read_episodes", "validate_dataset", "write_dataset"]
+
+RECORDED_PACKAGES = ("numpy", "h5py", "mujoco", "gymnasium", "safety-gymnasium")
+
+
+def write_dataset(path: str | Path, episodes: Iterable[Episode], info: DatasetInfo) -> None:
+    """Write episodes as they come, one in memory at a time; the file appears when it is whole."""
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already; choose another file or remove it")
+    with atomic_path(path) as part:
+        with h5py.File(part, "w") as file:
+            images = _create_images(file, info)
+            small: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
+            behaviours: list[str] = []
+            rows = 0
+            for episode in episodes:
+                _check_episode(episode, info)
+                for camera, frames in episode.images.items():
+                    _append(images[camera], frames)
+                if episode.behaviour not in behaviours:
+                    behaviours.append(episode.behaviour)
+                record = _small_arrays(episode, rows, behaviours.index(episode.behaviour))
+                for name, value in record.items():
+                    small[name].append(value)
+                rows += episode.length
+            if not rows:
+                raise UserError(f"no episodes to write to {path}")
+            for name, (_, _, dtype) in ARRAYS.items():
+                file.create_dataset(name, data=np.concatenate(small[name]).astype(dtype))
+            _write_attributes(file, info, behaviours)
+        if path.exists():
+            raise UserError(f"{path} was made by another program in the meantime; not overwritten")
+
+
+def read_episodes(path: str | Path) -> Iterator[Episode]:
+    """The episodes of a dataset in order, one in memory at a time."""
+    info = validate_dataset(path)
+    with open_dataset(path) as file:
+        arrays = {name: file[name][()] for name in ARRAYS}
+        behaviours = [text(name) for name in file.attrs["behaviours"]]
+        bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))
+        for index, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            frames = slice(begin + index, end + index + 1)
+            yield Episode(
+                images={camera: file[f"images/{camera}"][frames] for camera in info.cameras},
+                action=arrays["actions"][begin:end].astype(np.float32),
+                reward=arrays["rewards"][begin:end].astype(np.float32),
+                cost=arrays["costs"][begin:end].astype(np.float32),
+                terminated=bool(arrays["terminals"][end - 1]),
+                behaviour=behaviours[arrays["episode_behaviours"][index]],
+                seed=int(arrays["episode_seeds"][index]),
+            )
+
+
+def fingerprint(path: str | Path) -> str:
+    """A short digest of everything but the pixels: equal for a copy, different for other data."""
+    digest = hashlib.sha256()
+    with open_dataset(path) as file:
+        for name in ARRAYS:
+            digest.update(np.ascontiguousarray(file[name][()]).tobytes())
+        digest.update("".join(text(name) for name in file.attrs["cameras"]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _create_images(file: h5py.File, info: DatasetInfo) -> dict[str, h5py.Dataset]:
+    frame = (info.size, info.size, 3)
+    return {
+        camera: file.create_dataset(
+            f"images/{camera}",
+            shape=(0, *frame),
+            maxshape=(None, *frame),
+            chunks=(CHUNK_FRAMES, *frame),
+            dtype=np.uint8,
+            compression="gzip",
+            compression_opts=4,
+        )
+        for camera in info.cameras
+    }
+
+
+def _append(dataset: h5py.Dataset, frames: np.ndarray) -> None:
+    begin = len(dataset)
+    dataset.resize(begin + len(frames), axis=0)
+    dataset[begin:] = frames
+
+
+def _small_arrays(episode: Episode, first_row: int, behaviour: int) -> dict[str, np.ndarray]:
+    last = np.arange(episode.length) == episode.length - 1  # (T,)
+    return {
+        "actions": episode.action,
+        "rewards": episode.reward,
+        "costs": episode.cost,
+        "terminals": last & episode.terminated,
+        "timeouts": last & (not episode.terminated),
+        "episode_starts": np.array([first_row]),
+        "episode_behaviours": np.array([behaviour]),
+        "episode_seeds": np.array([episode.seed]),
+    }
+
+
+def _write_attributes(file: h5py.File, info: DatasetInfo, behaviours: list[str]) -> None:
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    file.attrs["format"] = FORMAT
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["task"] = info.task
+    file.attrs["cameras"] = list(info.cameras)
+    file.attrs["action_repeat"] = info.action_repeat
+    file.attrs["render"] = info.render
+    file.attrs["behaviours"] = behaviours
+    file.attrs["versions"] = json.dumps(versions)
+
+
+def _check_episode(episode: Episode, info: DatasetInfo) -> None:
+    have = {
+        "cameras": tuple(sorted(episode.images)),
+        "size": next(iter(episode.images.values())).shape[1],
+        "action_size": episode.action.shape[1],
+    }
+    for name, value in have.items():
+        want = getattr(info, name)
+        if value != (tuple(sorted(want)) if name == "cameras" else want):
+            raise UserError(f"episode has {name} {value!r}, the dataset {want!r}")

@@ -1,0 +1,118 @@
+"""What the networks predict. Each class offers a read-out (`mean` or `probs`) and `loss(target)`.
+
+They are thin wrappers around logits: nothing is validated and nothing is synchronised, because they
+are made inside the training loop.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamer.functional import symexp, symlog, two_hot
+
+BINS = 255
+BIN_LIMIT = 20.0
+
+
+def symlog_bins(device: torch.device | None = None) -> Tensor:
+    """The 255 bins of the scalar codec, (K,), evenly spaced on [-20, 20] in symlog space."""
+    return torch.linspace(-BIN_LIMIT, BIN_LIMIT, BINS, device=device)
+
+
+class TwoHot:
+    """A number as a categorical over symlog bins (METHOD.md 2.2; DreamerV3, section 'Critic')."""
+
+    def __init__(self, logits: Tensor, bins: Tensor):
+        """Take logits (..., K) and the bins (K,), both kept in float32."""
+        self.logits, self.bins = logits.float(), bins
+
+    def mean(self) -> Tensor:
+        """symexp of the expected bin, (...). The expectation is taken in symlog space."""
+        return symexp((self.logits.softmax(-1) * self.bins).sum(-1))
+
+    def mass_above(self, threshold: float) -> Tensor:
+        """Probability, (...), of the bins at or above `threshold` (given in raw units)."""
+        above = self.bins >= symlog(torch.tensor(threshold, device=self.bins.device))
+        return (self.logits.softmax(-1) * above).sum(-1)
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Cross entropy with the two-hot code of `target` (...), raw units -> (...)."""
+        return self.cross_entropy(two_hot(symlog(target.float()), self.bins))
+
+    def cross_entropy(self, target: Tensor) -> Tensor:
+        """Cross entropy with target probabilities (..., K) -> (...)."""
+        return -(target * self.logits.log_softmax(-1)).sum(-1)
+
+
+class Bernoulli:
+    """A probability from one logit."""
+
+    def __init__(self, logit: Tensor):
+        """Take logits (...), kept in float32."""
+        self.logit = logit.float()
+
+    def probs(self) -> Tensor:
+        """Probability of 1, (...)."""
+        return self.logit.sigmoid()
+
+    def mode(self) -> Tensor:
+        """The likelier of 0 and 1, (...), as float."""
+        return (self.logit > 0).float()
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Binary cross entropy with a soft target in [0, 1], (...) -> (...)."""
+        return F.binary_cross_entropy_with_logits(self.logit, target.float(), reduction="none")
+
+
+class Normal:
+    """Independent Gaussians over the last axis: a policy's actions, before clipping to [-1, 1]."""
+
+    def __init__(self, mean: Tensor, std: Tensor):
+        """Take means and standard deviations, both (..., A)."""
+        self.mean, self.std = mean.float(), std.float()
+
+    def sample(self) -> Tensor:
+        """A reparameterised sample, (..., A)."""
+        return self.mean + self.std * torch.randn_like(self.mean)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log density of actions (..., A) -> (...)."""
+        z = (action - self.mean) / self.std
+        return -(0.5 * z.square() + self.std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, (...)."""
+        return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
+    """Categorical probabilities with a share `unimix` spread evenly: (..., K) -> (..., K), float32."""
+    probs = logits.float().softmax(-1)
+    return (1 - unimix) * probs + unimix / probs.shape[-1]
+
+
+def sample_one_hot(probs: Tensor) -> Tensor:
+    """One-hot samples (..., K) whose gradient is that of `probs` (straight-through)."""
+    threshold = torch.rand(*probs.shape[:-1], 1, device=probs.device)
+    index = (probs.detach().cumsum(-1) < threshold).sum(-1).clamp_max(probs.shape[-1] - 1)
+    return straight_through(index, probs)
+
+
+def mode_one_hot(probs: Tensor) -> Tensor:
+    """One-hot of the likeliest class, (..., K), without gradient."""
+    return F.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs.dtype)
+
+
+def straight_through(index: Tensor, probs: Tensor) -> Tensor:
+    """One-hot of `index` (...) in the forward pass, `probs` (..., K) in the backward pass."""
+    hard = F.one_hot(index, probs.shape[-1]).to(probs.dtype)
+    return hard + (probs - probs.detach())
+
+
+def categorical_kl(left: Tensor, right: Tensor) -> Tensor:
+    """KL(left || right) of rows of categoricals, summed over rows: (..., S, K) probabilities -> (...)."""
+    return (left * (left.log() - right.log())).sum((-2, -1))

@@ -1,0 +1,74 @@
+"""Formulas shared by the whole agent, as pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) * ln(1 + |x|), elementwise (DreamerV3, equation 9). Any shape, any range."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Inverse of `symlog`: sign(x) * (exp(|x|) - 1), elementwise."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+def two_hot(x: Tensor, bins: Tensor) -> Tensor:
+    """Split the mass of each number linearly between its two neighbouring bins (DreamerV3, eq. 10).
+
+    Shapes: x (...), bins (K,) increasing -> (..., K), rows summing to 1 with `(row * bins).sum() == x`.
+    `x` is in the space of the bins: pass `symlog(y)` for bins laid out in symlog space. Numbers beyond
+    the outermost bins are clamped to them.
+    """
+    x = x.clamp(bins[0], bins[-1])
+    upper = torch.searchsorted(bins, x.contiguous()).clamp(1, len(bins) - 1)  # bins[upper-1] < x
+    lower = upper - 1
+    share = (x - bins[lower]) / (bins[upper] - bins[lower])  # (...), mass of the upper bin
+    out = torch.zeros(*x.shape, len(bins), dtype=x.dtype, device=x.device)
+    out.scatter_(-1, lower.unsqueeze(-1), (1 - share).unsqueeze(-1))
+    return out.scatter_(-1, upper.unsqueeze(-1), share.unsqueeze(-1))
+
+
+def lambda_return(
+    reward: Tensor, cont: Tensor, value: Tensor, gamma: float, lam: float | Tensor
+) -> Tensor:
+    """Returns mixed over all n-step lengths (METHOD.md eq. 1; DreamerV3, eq. 7).
+
+    G[h] = reward[h] + gamma * cont[h] * ((1 - lam) * value[h+1] + lam * G[h+1]), G[H] = value[H].
+    Shapes: reward (N, H), cont (N, H) in [0, 1], value (N, H+1) -> (N, H). Index h of reward and cont is
+    the transition from state h to h+1. `lam` is a number or (N, H), in [0, 1].
+    """
+    after = value[:, 1:]
+    mix = torch.as_tensor(lam, dtype=value.dtype, device=value.device).expand_as(after)
+    base = reward + gamma * cont * (1 - mix) * after  # (N, H)
+    decay = gamma * cont * mix  # (N, H)
+    last, out = value[:, -1], []
+    for h in reversed(range(reward.shape[1])):
+        last = base[:, h] + decay[:, h] * last
+        out.append(last)
+    return torch.stack(out[::-1], 1)
+
+
+def discount_weights(start_cont: Tensor, cont: Tensor, gamma: float) -> Tensor:
+    """How much each imagined state counts: w[0] = start_cont, w[h] = w[h-1] * gamma * cont[h-1].
+
+    Shapes: start_cont (N,), cont (N, H) -> (N, H), in [0, 1] and never increasing along H.
+    """
+    steps = torch.cat([start_cont.unsqueeze(1), gamma * cont[:, :-1]], 1)
+    return steps.cumprod(1)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `x` over the places where `mask` is 1; 0 where there is none. Same shapes -> scalar."""
+    return (x * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+@torch.no_grad()
+def polyak_(slow: nn.Module, live: nn.Module, rate: float) -> None:
+    """Move every parameter of `slow` towards `live` by the share `rate` of the way, in place."""
+    pairs = zip(slow.parameters(), live.parameters(), strict=True)
+    for target, source in pairs:
+        target.lerp_(source, rate)

@@ -1,0 +1,51 @@
+"""Rolling the world model forward under a policy. Time is shifted here, and nowhere later."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer.functional import discount_weights
+from dreamer.networks import Actor
+from dreamer.types import Batch, Latent, Trajectory
+from dreamer.world_model import WorldModel
+
+
+class Starts(NamedTuple):
+    """Recorded states from which rollouts begin."""
+
+    latent: Latent  # (N,)
+    cont: Tensor  # (N,) in {0, 1}: the recorded episode goes on
+    cost: Tensor  # (N,) recorded on arriving there
+
+
+def choose_starts(latent: Latent, batch: Batch, count: int) -> Starts:
+    """All B*T rows of a batch as starts, or `count` of them drawn at random (0 takes all)."""
+    cont, cost = (1 - batch.is_terminal).flatten(), batch.cost.flatten()
+    starts = Starts(latent.merge_time(), cont, cost)
+    if not 0 < count < len(cont):
+        return starts
+    index = torch.randperm(len(cont), device=cont.device)[:count]
+    return Starts(Latent(*(x[index] for x in starts.latent)), cont[index], cost[index])
+
+
+def imagine(
+    world_model: WorldModel, actor: Actor, starts: Starts, horizon: int, gamma: float
+) -> Trajectory:
+    """Follow `actor` for `horizon` steps from each start (METHOD.md 2.4).
+
+    Starts (N,) -> Trajectory (N, H). The policy sees detached states; its actions are reparameterised
+    and clipped to [-1, 1], so the rollout is differentiable in the policy through the dynamics.
+    """
+    state, feats, actions = starts.latent, [starts.latent.feat()], []
+    for _ in range(horizon):
+        action = actor(feats[-1].detach()).sample().clamp(-1, 1)
+        state = world_model.rssm.img_step(state, action)
+        feats.append(state.feat())
+        actions.append(action)
+    feat = torch.stack(feats, 1)  # (N, H+1, F)
+    reward, cost, cont = world_model.predict(feat[:, 1:])  # on arriving: (N, H) each
+    weight = discount_weights(starts.cont, cont, gamma)
+    return Trajectory(feat, torch.stack(actions, 1), reward, cost, cont, weight)

@@ -1,0 +1,177 @@
+"""Layers and networks: dense stacks, camera encoder and decoder, policy (METHOD.md 2.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamer.distributions import Bernoulli, Normal, TwoHot, symlog_bins
+from dreamer.settings import NetSize
+
+NORM_EPS = 1e-3
+TRUNCATION_CORRECTION = 0.87962566103423978  # std of a unit normal cut at two sigma
+KERNEL = 4  # every convolution halves or doubles the picture
+SMALLEST = 4  # side of the feature map between convolutions and vectors
+
+
+def init_hidden_(weight: Tensor, fan_in: int, fan_out: int) -> None:
+    """Truncated normal whose variance is 1 / mean fan, for layers followed by norm and activation."""
+    std = math.sqrt(2 / (fan_in + fan_out)) / TRUNCATION_CORRECTION
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def init_output_(weight: Tensor, fan_in: int, fan_out: int, scale: float) -> None:
+    """Uniform with variance `scale` / mean fan, for layers whose output is a prediction; 0 gives zeros."""
+    limit = math.sqrt(3 * scale * 2 / (fan_in + fan_out))
+    nn.init.uniform_(weight, -limit, limit)
+
+
+def hidden_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn.Linear:
+    """Linear layer without bias, to be followed by a norm. `fan_in` counts inputs of a split layer."""
+    layer = nn.Linear(inputs, outputs, bias=False)
+    init_hidden_(layer.weight, fan_in or inputs, outputs)
+    return layer
+
+
+def output_linear(inputs: int, outputs: int, scale: float = 1.0) -> nn.Linear:
+    """Linear layer with zero bias whose output is a prediction."""
+    layer = nn.Linear(inputs, outputs)
+    init_output_(layer.weight, inputs, outputs, scale)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class NormSiLU(nn.Module):
+    """Layer norm over the last axis, then SiLU."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(size, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., size) -> (..., size)
+        return F.silu(self.norm(x))
+
+
+class MLP(nn.Sequential):
+    """`layers` times linear, norm, SiLU, then an output layer: (..., inputs) -> (..., outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, layers: int, units: int, outscale: float):
+        blocks: list[nn.Module] = []
+        for index in range(layers):
+            blocks += [hidden_linear(inputs if index == 0 else units, units), NormSiLU(units)]
+        super().__init__(*blocks, output_linear(units, outputs, outscale))
+
+
+class TwoHotHead(nn.Module):
+    """Predicts a number: features (..., F) -> `TwoHot` (METHOD.md 2.2)."""
+
+    def __init__(self, inputs: int, layers: int, units: int, outscale: float):
+        super().__init__()
+        self.register_buffer("bins", symlog_bins(), persistent=False)
+        self.mlp = MLP(inputs, len(self.bins), layers, units, outscale)
+
+    def forward(self, feat: Tensor) -> TwoHot:
+        return TwoHot(self.mlp(feat), self.bins)
+
+
+class BernoulliHead(nn.Module):
+    """Predicts a probability: features (..., F) -> `Bernoulli` (...)."""
+
+    def __init__(self, inputs: int, layers: int, units: int, outscale: float = 1.0):
+        super().__init__()
+        self.mlp = MLP(inputs, 1, layers, units, outscale)
+
+    def forward(self, feat: Tensor) -> Bernoulli:
+        return Bernoulli(self.mlp(feat).squeeze(-1))
+
+
+class Actor(nn.Module):
+    """Policy: features (..., F) -> Normal(tanh(m), 0.9 * sigmoid(s + 2) + 0.1) (METHOD.md 2.5)."""
+
+    def __init__(self, inputs: int, action_size: int, size: NetSize):
+        super().__init__()
+        self.mlp = MLP(inputs, 2 * action_size, size.layers, size.units, outscale=1.0)
+        init_output_(self.mlp[-1].weight, size.units, action_size, 1.0)
+
+    def forward(self, feat: Tensor) -> Normal:
+        mean, std = self.mlp(feat).float().chunk(2, -1)  # (..., A) each
+        return Normal(mean.tanh(), 0.9 * torch.sigmoid(std + 2) + 0.1)
+
+
+class ChannelNormSiLU(NormSiLU):
+    """Layer norm over channels at each pixel, then SiLU: (N, C, H, W) -> same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ImageEncoder(nn.Module):
+    """All cameras, stacked as channels, to one embedding per time step."""
+
+    def __init__(self, cameras: Mapping[str, tuple[int, int, int]], depth: int):
+        super().__init__()
+        self.cameras = tuple(cameras)
+        side, channels = picture_size(cameras)
+        blocks: list[nn.Module] = []
+        for width in stage_widths(side, depth):
+            conv = nn.Conv2d(channels, width, KERNEL, stride=2, padding=1, bias=False)
+            init_hidden_(conv.weight, KERNEL**2 * channels, KERNEL**2 * width)
+            blocks += [conv, ChannelNormSiLU(width)]
+            channels = width
+        self.net = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
+        self.size = channels * SMALLEST**2  # E
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        pixels = torch.cat([obs[name] for name in self.cameras], -1)  # (B, T, 64, 64, C) uint8
+        lead = pixels.shape[:-3]
+        x = pixels.flatten(0, -4).permute(0, 3, 1, 2).float() / 255 - 0.5  # (B*T, C, 64, 64)
+        return self.net(x).flatten(1).unflatten(0, lead)  # (B, T, E)
+
+
+class ImageDecoder(nn.Module):
+    """Features to the pictures of all cameras, in [0, 1] up to errors of the model."""
+
+    def __init__(self, inputs: int, cameras: Mapping[str, tuple[int, int, int]], depth: int):
+        super().__init__()
+        self.cameras = {name: shape[-1] for name, shape in cameras.items()}
+        side, channels = picture_size(cameras)
+        widths = stage_widths(side, depth)[::-1]  # widest first
+        self.start = output_linear(inputs, widths[0] * SMALLEST**2)
+        blocks: list[nn.Module] = []
+        for width, after in zip(widths, [*widths[1:], None], strict=True):
+            last = after is None
+            outputs = channels if last else after
+            deconv = nn.ConvTranspose2d(width, outputs, KERNEL, stride=2, padding=1, bias=last)
+            fans = (KERNEL**2 * width, KERNEL**2 * outputs)
+            if last:
+                init_output_(deconv.weight, *fans, scale=1.0)
+                nn.init.zeros_(deconv.bias)
+                blocks += [deconv]
+            else:
+                init_hidden_(deconv.weight, *fans)
+                blocks += [deconv, ChannelNormSiLU(outputs)]
+        self.net = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
+
+    def forward(self, feat: Tensor) -> dict[str, Tensor]:
+        lead = feat.shape[:-1]
+        x = self.start(feat).flatten(0, -2).unflatten(-1, (-1, SMALLEST, SMALLEST))
+        x = self.net(x.contiguous(memory_format=torch.channels_last)).float() + 0.5
+        pixels = x.permute(0, 2, 3, 1).unflatten(0, lead)  # (..., 64, 64, C)
+        return dict(zip(self.cameras, pixels.split(list(self.cameras.values()), -1), strict=True))
+
+
+def picture_size(cameras: Mapping[str, tuple[int, int, int]]) -> tuple[int, int]:
+    """Side length and summed channels of camera shapes (H, W, C); all must be equal powers of two."""
+    sides = {side for shape in cameras.values() for side in shape[:2]}
+    if len(sides) != 1 or (side := sides.pop()) < 2 * SMALLEST or side & (side - 1):
+        raise ValueError(f"cameras must share one square size, a power of two from 8: {dict(cameras)}")
+    return side, sum(shape[-1] for shape in cameras.values())
+
+
+def stage_widths(side: int, depth: int) -> list[int]:
+    """Channels after each halving from `side` down to 4: depth, 2*depth, 4*depth, ..."""
+    return [depth * 2**stage for stage in range(int(math.log2(side // SMALLEST)))]

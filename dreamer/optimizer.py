@@ -1,0 +1,51 @@
+"""From a loss to a step: gradient, clip, Adam, and what happened as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamer.settings import OptimizerSettings
+from dreamer.types import Metrics
+
+
+class Optimizer(nn.Module):
+    """Adam on a fixed list of parameters, with the global gradient norm clipped first.
+
+    `step` asks autograd for the gradients of exactly these parameters, so a loss moves nothing else,
+    whatever networks it runs through. The state of Adam is part of the module's `state_dict`.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], settings: OptimizerSettings):
+        super().__init__()
+        self._parameters_to_move = list(parameters)
+        self._clip = settings.clip
+        self._adam = torch.optim.Adam(self._parameters_to_move, lr=settings.lr, eps=settings.eps)
+
+    def step(self, loss: Tensor) -> Metrics:
+        """Move the parameters down the gradient of a scalar loss.
+
+        Returns `loss`, `grad_norm` (before clipping) and `clipped` (1 where the norm was cut).
+        """
+        with torch.autocast(loss.device.type, enabled=False):  # backward keeps the forward's types
+            grads = torch.autograd.grad(loss, self._parameters_to_move)
+        for parameter, grad in zip(self._parameters_to_move, grads, strict=True):
+            parameter.grad = grad
+        norm = nn.utils.clip_grad_norm_(self._parameters_to_move, self._clip)
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        clipped = (norm > self._clip).float()
+        return {"loss": loss.detach(), "grad_norm": norm.detach(), "clipped": clipped}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """State of Adam, saved with the module's parameters."""
+        return self._adam.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the state of Adam; the learning rate in force stays the configured one."""
+        settings = [{"lr": now["lr"], "eps": now["eps"]} for now in self._adam.param_groups]
+        groups = zip(state["param_groups"], settings, strict=True)
+        self._adam.load_state_dict({**state, "param_groups": [{**old, **new} for old, new in groups]})

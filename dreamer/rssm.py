@@ -1,0 +1,123 @@
+"""The recurrent state-space model: what is remembered and what is drawn (METHOD.md 2.1, 2.3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamer.distributions import categorical_kl, mode_one_hot, sample_one_hot, unimix_probs
+from dreamer.networks import NORM_EPS, NormSiLU, hidden_linear, output_linear
+from dreamer.settings import RSSMSettings
+from dreamer.types import Latent
+
+
+class Posterior(NamedTuple):
+    """What `observe` returns: sampled states and the two beliefs they were judged by."""
+
+    latent: Latent  # (B, T)
+    post: Tensor  # (B, T, S, K) probabilities after seeing the picture
+    prior: Tensor  # (B, T, S, K) probabilities before
+
+
+class NormGRUCell(nn.Module):
+    """A GRU cell with one layer norm over all three gates."""
+
+    def __init__(self, inputs: int, deter: int):
+        super().__init__()
+        self.linear = hidden_linear(deter + inputs, 3 * deter)
+        self.norm = nn.LayerNorm(3 * deter, eps=NORM_EPS)
+
+    def forward(self, deter: Tensor, x: Tensor) -> Tensor:  # (N, D), (N, inputs) -> (N, D)
+        reset, cand, update = self.norm(self.linear(torch.cat([deter, x], -1))).float().chunk(3, -1)
+        cand = torch.tanh(reset.sigmoid() * cand)
+        update = torch.sigmoid(update - 1)
+        return update * cand + (1 - update) * deter
+
+
+class RSSM(nn.Module):
+    """Deterministic GRU state and S categoricals of K classes."""
+
+    def __init__(self, embed_size: int, action_size: int, settings: RSSMSettings):
+        super().__init__()
+        self.stoch, self.classes, self.unimix = settings.stoch, settings.classes, settings.unimix
+        D, hidden, flat = settings.deter, settings.hidden, settings.stoch * settings.classes
+        self.feat_size = D + flat  # F
+        self.initial_deter = nn.Parameter(torch.zeros(D))
+        self.inputs = nn.Sequential(hidden_linear(flat + action_size, hidden), NormSiLU(hidden))
+        self.cell = NormGRUCell(hidden, D)
+        self.prior_net = nn.Sequential(
+            hidden_linear(D, hidden), NormSiLU(hidden), output_linear(hidden, flat)
+        )
+        # One layer on [deter, embed], kept as two so that the embeddings of all steps go through at once.
+        self.post_deter = hidden_linear(D, hidden, fan_in=D + embed_size)
+        self.post_embed = hidden_linear(embed_size, hidden, fan_in=D + embed_size)
+        self.post_net = nn.Sequential(NormSiLU(hidden), output_linear(hidden, flat))
+
+    def initial(self, count: int) -> Latent:
+        """The learned first state, (count, ...): z is the mode of its own prior."""
+        deter = torch.tanh(self.initial_deter).unsqueeze(0)  # (1, D)
+        stoch = mode_one_hot(self.prior(deter))
+        return Latent(deter.expand(count, -1), stoch.expand(count, -1, -1))
+
+    def observe(self, embed: Tensor, action: Tensor, is_first: Tensor) -> Posterior:
+        """Follow recorded windows: embed (B, T, E), action (B, T, A), is_first (B, T).
+
+        Row t's state follows from row t-1's state and action, and from the picture of row t. Where
+        is_first is 1, the previous state is the learned initial one and the previous action zero.
+        """
+        B, T, _ = embed.shape
+        assert action.shape[:2] == is_first.shape == (B, T), (embed.shape, action.shape)
+        embed = self.post_embed(embed)  # (B, T, hidden)
+        before = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
+        initial, state, steps, beliefs = self.initial(B), self.initial(B), [], []
+        for t in range(T):
+            state, post = self._follow(state, initial, before[:, t], embed[:, t], is_first[:, t])
+            steps.append(state)
+            beliefs.append(post)
+        latent = Latent(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
+        return Posterior(latent, torch.stack(beliefs, 1), self.prior(latent.deter))
+
+    def obs_step(self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor) -> Latent:
+        """One step of `observe`, for acting: action (N, A) led to the picture embed (N, E)."""
+        initial = self.initial(len(action))
+        return self._follow(state, initial, action, self.post_embed(embed), is_first)[0]
+
+    def _follow(
+        self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+    ) -> tuple[Latent, Tensor]:
+        first = is_first.bool().unsqueeze(-1)  # (N, 1)
+        deter = torch.where(first, initial.deter, state.deter)
+        stoch = torch.where(first.unsqueeze(-1), initial.stoch, state.stoch)
+        action = action * (1 - is_first.unsqueeze(-1))
+        deter = self._advance(Latent(deter, stoch), action)
+        post = self._probs(self.post_net(self.post_deter(deter) + embed))
+        return Latent(deter, sample_one_hot(post)), post
+
+    def img_step(self, state: Latent, action: Tensor) -> Latent:
+        """Imagine one step: state (N,), action (N, A) -> state (N,), sampled from the prior."""
+        deter = self._advance(state, action)
+        return Latent(deter, sample_one_hot(self.prior(deter)))
+
+    def prior(self, deter: Tensor) -> Tensor:
+        """Probabilities of the next z before any picture: (..., D) -> (..., S, K)."""
+        return self._probs(self.prior_net(deter))
+
+    def _advance(self, state: Latent, action: Tensor) -> Tensor:
+        action = action / action.detach().abs().clamp_min(1.0)
+        return self.cell(state.deter, self.inputs(torch.cat([state.stoch.flatten(-2), action], -1)))
+
+    def _probs(self, logits: Tensor) -> Tensor:
+        return unimix_probs(logits.unflatten(-1, (self.stoch, self.classes)), self.unimix)
+
+
+def kl_losses(post: Tensor, prior: Tensor, free_nats: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The two halves of KL balancing (METHOD.md 2.3; DreamerV3, eq. 5) and the plain divergence.
+
+    Shapes: post, prior (B, T, S, K) probabilities -> dyn, rep, kl, each (B, T) in nats. `dyn` moves only the
+    prior, `rep` only the posterior; below `free_nats` both are constant.
+    """
+    dyn = categorical_kl(post.detach(), prior)
+    rep = categorical_kl(post, prior.detach())
+    return dyn.clamp_min(free_nats), rep.clamp_min(free_nats), dyn.detach()

@@ -1,0 +1,77 @@
+"""Types and meanings of the agent's settings; the values live in configs.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dreamer.config import setting
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """One Adam optimiser."""
+
+    lr: float = setting("step size", minimum=0)
+    eps: float = setting("added to the root of the second moment", minimum=0)
+    clip: float = setting("largest global gradient norm", minimum=0)
+
+
+@dataclass(frozen=True)
+class NetSize:
+    """One MLP."""
+
+    layers: int = setting("hidden layers", minimum=1)
+    units: int = setting("width of each hidden layer", minimum=1)
+
+
+@dataclass(frozen=True)
+class RSSMSettings:
+    """Sizes of the recurrent state-space model."""
+
+    deter: int = setting("size of the deterministic (GRU) state", minimum=1)
+    hidden: int = setting("width of the layers around the GRU", minimum=1)
+    stoch: int = setting("number of categorical variables", minimum=1)
+    classes: int = setting("classes of each categorical variable", minimum=2)
+    unimix: float = setting("share of uniform probability mixed in", minimum=0, maximum=1)
+
+
+@dataclass(frozen=True)
+class WorldModelSettings:
+    """Everything the world model needs to know besides its inputs."""
+
+    rssm: RSSMSettings = setting("recurrent state-space model")
+    heads: NetSize = setting("reward, cost and continue heads")
+    cnn_depth: int = setting("channels of the first convolution", minimum=1)
+    free_nats: float = setting("KL divergence below which nothing is pulled", minimum=0)
+    dyn_scale: float = setting("weight of the KL that trains the prior", minimum=0)
+    rep_scale: float = setting("weight of the KL that trains the posterior", minimum=0)
+    optimizer: OptimizerSettings = setting("optimiser of the whole world model")
+
+
+@dataclass(frozen=True)
+class ImaginationSettings:
+    """How imagined rollouts are made and summed up."""
+
+    horizon: int = setting("imagined steps", minimum=1)
+    starts: int = setting("start states per update, drawn from the batch; 0 takes all", minimum=0)
+    gamma: float = setting("discount per agent step", minimum=0, maximum=1)
+    lam: float = setting("mixing of n-step returns", minimum=0, maximum=1)
+
+
+@dataclass(frozen=True)
+class ActorSettings:
+    """The policy network and its plain DreamerV3 objective."""
+
+    net: NetSize = setting("policy network")
+    entropy: float = setting("weight of the policy's entropy", minimum=0)
+    optimizer: OptimizerSettings = setting("optimiser of the policy")
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """What every critic has."""
+
+    net: NetSize = setting("critic networks")
+    slow_rate: float = setting("share by which the slow copy moves per update", minimum=0, maximum=1)
+    slow_weight: float = setting("weight of the pull towards the slow copy", minimum=0)
+    optimizer: OptimizerSettings = setting("optimiser of the critic")

@@ -1,0 +1,104 @@
+"""The world model: encoder, RSSM, decoder and heads, trained on recorded windows (METHOD.md 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamer.networks import BernoulliHead, ImageDecoder, ImageEncoder, TwoHotHead
+from dreamer.optimizer import Optimizer
+from dreamer.rssm import RSSM, Posterior, kl_losses
+from dreamer.settings import WorldModelSettings
+from dreamer.types import Batch, Latent, Metrics
+
+
+class Prediction(NamedTuple):
+    """What the heads say about states, each (...): all of it about arriving at, or being in, the state."""
+
+    reward: Tensor
+    cost: Tensor
+    cont: Tensor  # in {0, 1}: does the episode go on?
+
+
+class WorldModel(nn.Module):
+    """Learns to predict pictures, rewards and the end of an episode. It has no notion of cost."""
+
+    def __init__(
+        self,
+        cameras: Mapping[str, tuple[int, int, int]],
+        action_size: int,
+        settings: WorldModelSettings,
+    ):
+        super().__init__()
+        self.settings = settings
+        self.encoder = ImageEncoder(cameras, settings.cnn_depth)
+        self.rssm = RSSM(self.encoder.size, action_size, settings.rssm)
+        layers, units, self.feat_size = settings.heads.layers, settings.heads.units, self.rssm.feat_size
+        self.decoder = ImageDecoder(self.feat_size, cameras, settings.cnn_depth)
+        self.reward_head = TwoHotHead(self.feat_size, layers, units, outscale=0.0)
+        self.cont_head = BernoulliHead(self.feat_size, layers, units)
+        self.add_heads()
+        self.optimizer = Optimizer(self.parameters(), settings.optimizer)
+
+    def add_heads(self) -> None:
+        """Further heads of a subclass, made before the optimiser collects the parameters."""
+
+    def update(self, batch: Batch) -> tuple[Latent, Metrics]:
+        """One gradient step. Returns the posterior states (B, T), detached, and metrics."""
+        posterior, losses, metrics = self.evaluate(batch)
+        total = torch.stack([loss.mean() for loss in losses.values()]).sum()
+        step = self.optimizer.step(total)
+        return posterior.latent.detach(), {**metrics, **step}
+
+    def evaluate(self, batch: Batch) -> tuple[Posterior, dict[str, Tensor], Metrics]:
+        """Posterior states, every scaled loss (B, T) and metrics, without moving anything."""
+        posterior = self.rssm.observe(self.encoder(batch.obs), batch.action, batch.is_first)
+        feat = posterior.latent.feat()
+        dyn, rep, kl = kl_losses(posterior.post, posterior.prior, self.settings.free_nats)
+        images = self.image_losses(feat, batch.obs)
+        losses = {
+            **{f"image_loss/{name}": loss for name, loss in images.items()},
+            **self.head_losses(feat, batch),
+            "dyn_loss": self.settings.dyn_scale * dyn,
+            "rep_loss": self.settings.rep_scale * rep,
+        }
+        metrics = {name: loss.detach().mean() for name, loss in losses.items()}
+        metrics["kl"] = kl.mean()
+        metrics["post_ent"] = -(posterior.post * posterior.post.log()).sum((-2, -1)).detach().mean()
+        metrics["prior_ent"] = -(posterior.prior * posterior.prior.log()).sum((-2, -1)).detach().mean()
+        return posterior, losses, metrics
+
+    def image_losses(self, feat: Tensor, obs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Summed squared error per picture, camera -> (B, T), pictures scaled to [0, 1]."""
+        decoded = self.decoder(feat)
+        return {
+            name: (image - obs[name].float() / 255).square().sum((-3, -2, -1))
+            for name, image in decoded.items()
+        }
+
+    def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Losses of the scalar heads, name -> (B, T)."""
+        return {
+            "reward_loss": self.reward_head(feat).loss(batch.reward),
+            "cont_loss": self.cont_head(feat).loss(1 - batch.is_terminal),
+        }
+
+    def predict(self, feat: Tensor) -> Prediction:
+        """Read-outs of the heads at states (..., F); the cost is zero."""
+        reward = self.reward_head(feat).mean()
+        return Prediction(reward, torch.zeros_like(reward), self.cont_head(feat).mode())
+
+    @torch.no_grad()
+    def open_loop(self, batch: Batch, context: int) -> dict[str, Tensor]:
+        """See `context` rows, then only the recorded actions: camera -> (B, T, H, W, C) in [0, 1]."""
+        seen = Batch({k: v[:, :context] for k, v in batch.obs.items()}, *(x[:, :context] for x in batch[1:]))
+        latent = self.rssm.observe(self.encoder(seen.obs), seen.action, seen.is_first).latent
+        state, states = Latent(*(x[:, -1] for x in latent)), [latent.feat()]
+        for t in range(context, batch.action.shape[1]):
+            state = self.rssm.img_step(state, batch.action[:, t - 1])
+            states.append(state.feat().unsqueeze(1))
+        decoded = self.decoder(torch.cat(states, 1))
+        return {name: image.clamp(0, 1) for name, image in decoded.items()}

@@ -1,0 +1,166 @@
+"""How FOSP learns: imagine, score, move the actor, then critics and reachability (METHOD.md 3-5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamer.actor_critic import policy_action
+from dreamer.functional import lambda_return, masked_mean
+from dreamer.imagination import Starts, choose_starts, imagine
+from dreamer.networks import Actor
+from dreamer.optimizer import Optimizer
+from dreamer.settings import ImaginationSettings
+from dreamer.types import Batch, Latent, Metrics, Trajectory
+from fosp_ext.critics import InSampleCritic
+from fosp_ext.lagrange import AugmentedLagrangian
+from fosp_ext.reachability import ReachabilityCritic
+from fosp_ext.settings import Config, SafeActorSettings
+from fosp_ext.targets import policy_weight
+from fosp_ext.transitions import RealTransitions, real_transitions
+from fosp_ext.world_model import VIOLATION, SafeWorldModel
+
+
+class Scores(NamedTuple):
+    """What the critics say about a rollout, each (N, H); differentiable in its actions."""
+
+    adv_r: Tensor  # reward advantage over the policy's value, in units of its running scale
+    adv_c: Tensor  # the same for cost
+    cost_return: Tensor  # raw cost lambda-return, with the dynamics' gradient
+    feasibility: Tensor  # u in [0, 1], without gradient
+
+
+class SafeActorCritic(nn.Module):
+    """One policy, reward and cost critics, the reachability estimate and the Lagrangian."""
+
+    def __init__(self, feat_size: int, action_size: int, config: Config):
+        super().__init__()
+        self.settings: SafeActorSettings = config.actor
+        self.imagination: ImaginationSettings = config.imagination
+        self.actor = Actor(feat_size, action_size, config.actor.net)
+        self.optimizer = Optimizer(self.actor.parameters(), config.actor.optimizer)
+        sizes = (feat_size, action_size)
+        self.reward_critic = InSampleCritic(*sizes, config.critic, config.imagination, sign=+1)
+        self.cost_critic = InSampleCritic(*sizes, config.cost_critic, config.imagination, sign=-1)
+        self.reachability = ReachabilityCritic(feat_size, config.reachability)
+        limits = config.lagrange
+        self.lagrangian = AugmentedLagrangian(
+            limits.multiplier, limits.penalty, limits.growth, limits.cost_limit, limits.max_multiplier
+        )
+
+    def act(self, feat: Tensor, explore: bool) -> Tensor:
+        """Actions (N, A) for features (N, F)."""
+        return policy_action(self.actor, feat, explore)
+
+    def estimates(self, feat: Tensor) -> dict[str, Tensor]:
+        """Values and danger of states (N, F)."""
+        return {
+            "value": self.reward_critic.value(feat),
+            "cost_value": self.cost_critic.value(feat).clamp_min(0),
+            "danger": self.reachability.danger(feat),
+        }
+
+    def update(self, world_model: SafeWorldModel, latent: Latent, batch: Batch) -> Metrics:
+        """One gradient step of every part from posterior states (B, T) and their rows."""
+        im = self.imagination
+        real = real_transitions(latent, batch)  # (B, T-1)
+        starts = choose_starts(latent, batch, im.starts)
+        traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
+        actor_metrics = self.update_actor(traj, self.score(traj), real)
+        traj = traj.detach()
+        violation = violation_labels(world_model, traj, starts)
+        parts = {
+            "actor": actor_metrics,
+            "lagrange": self.lagrangian.metrics(),
+            "reward_critic": self.reward_critic.update(traj, traj.reward, real, real.reward),
+            "cost_critic": self.cost_critic.update(traj, traj.cost, real, real.cost),
+            "reach": self.reachability.update(traj, violation, real),
+        }
+        return {f"{part}/{name}": x for part, metrics in parts.items() for name, x in metrics.items()}
+
+    def score(self, traj: Trajectory) -> Scores:
+        """One look of all critics at a differentiable rollout."""
+        adv_r, _ = self._advantage(self.reward_critic, traj, traj.reward)
+        adv_c, cost_value = self._advantage(self.cost_critic, traj, traj.cost)
+        im = self.imagination
+        cost_return = lambda_return(traj.cost, traj.cont, cost_value, im.gamma, im.lam)
+        return Scores(adv_r, adv_c, cost_return, self.reachability.feasibility(traj.feat[:, :-1]))
+
+    def _advantage(
+        self, critic: InSampleCritic, traj: Trajectory, signal: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised advantages (N, H), and the values (N, H+1) with the dynamics' gradient."""
+        im, value = self.imagination, critic.value(traj.feat)
+        if self.settings.advantage == "q":
+            # deviates (D26): states are detached, so that only the action is judged.
+            gain = critic.q(traj.feat[:, :-1].detach(), traj.action)
+        else:
+            gain = lambda_return(signal, traj.cont, value, im.gamma, im.lam)
+        critic.moments.update(gain.detach())
+        return (gain - value[:, :-1].detach()) / critic.moments.scale(), value
+
+    def update_actor(self, traj: Trajectory, scores: Scores, real: RealTransitions) -> Metrics:
+        """METHOD.md (5) to (7): pathwise, in-sample and Lagrangian terms, one step."""
+        u, settings = scores.feasibility, self.settings
+        entropy = self.actor(traj.feat[:, :-1].detach()).entropy()
+        gain = u * scores.adv_r - (1 - u) * scores.adv_c + settings.entropy * entropy
+        imagined_loss = -(traj.weight * gain).mean()
+        in_sample_loss, metrics = self.in_sample_loss(real)
+        constraint = (u * scores.cost_return).sum(1).mean()  # pessimistic: summed over the horizon
+        price = self.lagrangian.multiplier + self.lagrangian.penalty * (
+            constraint.detach() - self.lagrangian.cost_limit
+        )
+        penalty = self.lagrangian.penalty_loss(constraint)
+        loss = settings.imagined_weight * imagined_loss
+        loss = loss + settings.in_sample_weight * in_sample_loss + penalty
+        step = self.optimizer.step(loss)
+        scale = self.reward_critic.moments.scale()
+        return {
+            **step,
+            **metrics,
+            "imagined_loss": imagined_loss.detach(),
+            "entropy": entropy.detach().mean(),
+            "adv_r": scores.adv_r.detach().mean(),
+            "adv_c": scores.adv_c.detach().mean(),
+            "feasibility": u.mean(),
+            "saturated": (traj.action.detach().abs() >= 1).float().mean(),
+            "constraint": constraint.detach(),
+            "penalty": penalty.detach() * (price > 0),
+            "cost_price": traj.action.shape[1] * price.clamp_min(0) * scale,
+        }
+
+    def in_sample_loss(self, real: RealTransitions) -> tuple[Tensor, Metrics]:
+        """METHOD.md (6): weighted log-likelihood of recorded actions, a scalar, and metrics."""
+        weight, gate = self.data_weights(real)
+        log_prob = self.actor(real.feat).log_prob(real.action)
+        loss = -masked_mean(weight * log_prob, real.mask)
+        return loss, {
+            "in_sample_loss": loss.detach(),
+            "data_log_prob": masked_mean(log_prob.detach(), real.mask),
+            "weight": masked_mean(weight, real.mask),
+            "weight_max": (weight * real.mask).max(),
+            "gate_open": masked_mean(gate, real.mask),
+        }
+
+    @torch.no_grad()
+    def data_weights(self, real: RealTransitions) -> tuple[Tensor, Tensor]:
+        """METHOD.md (4) at recorded pairs: weights and the open cost gate, each (B, T-1)."""
+        s, reward, cost = self.settings, self.reward_critic, self.cost_critic
+        q_r = reward.slow_q(real.feat, real.action)
+        q_c = cost.slow_q(real.feat, real.action).clamp_min(0)
+        adv_r = (q_r - reward.best(real.feat)) / reward.moments.scale()
+        adv_c = (q_c - cost.best(real.feat).clamp_min(0)) / cost.moments.scale()
+        weight = policy_weight(
+            self.reachability.feasibility(real.feat), adv_r, adv_c, q_c,
+            s.beta_r, s.beta_c, s.clip_r, s.clip_c, s.cost_tolerance,
+        )  # fmt: skip
+        return weight, (q_c <= s.cost_tolerance).float()
+
+
+@torch.no_grad()
+def violation_labels(world_model: SafeWorldModel, traj: Trajectory, starts: Starts) -> Tensor:
+    """Probability that each imagined state violates, (N, H): the record at the start, then the model."""
+    recorded = (starts.cost >= VIOLATION).float().unsqueeze(1)  # (N, 1)
+    return torch.cat([recorded, world_model.violation(traj.feat[:, 1:-1])], 1)

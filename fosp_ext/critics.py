@@ -1,0 +1,157 @@
+"""The in-sample critic: one class, two instances, reward and cost (METHOD.md 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dreamer.actor_critic import frozen_copy
+from dreamer.distributions import TwoHot
+from dreamer.functional import lambda_return, masked_mean, polyak_
+from dreamer.moments import Moments
+from dreamer.networks import TwoHotHead
+from dreamer.optimizer import Optimizer
+from dreamer.settings import ImaginationSettings
+from dreamer.types import Metrics, Trajectory
+from fosp_ext.settings import InSampleCriticSettings
+from fosp_ext.targets import expectile_weight, real_q_target
+from fosp_ext.transitions import RealTransitions
+
+
+class InSampleCritic(nn.Module):
+    """Q(s, a), its slow copy, and two state values of one signal.
+
+    `best` is the value of the best action that the data support: the expectile of Q over recorded
+    actions (IQL, eq. 5), upper for reward, lower for cost. `value` is the value under the current
+    policy, from imagined actions. With `split_value` off both are one network.
+    """
+
+    def __init__(
+        self,
+        feat_size: int,
+        action_size: int,
+        settings: InSampleCriticSettings,
+        imagination: ImaginationSettings,
+        sign: int,
+    ):
+        """`sign` is +1 for a signal to be raised (reward) and -1 for one to be lowered (cost)."""
+        super().__init__()
+        self.settings, self.imagination, self.sign = settings, imagination, sign
+        net = settings.net
+        self.value_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
+        self.best_net = self.value_net
+        if settings.split_value:
+            self.best_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
+        self.q_nets = nn.ModuleList(
+            TwoHotHead(feat_size + action_size, net.layers, net.units, outscale=0.0)
+            for _ in range(settings.num_q)
+        )
+        self.slow_q_nets = frozen_copy(self.q_nets)
+        self.moments = Moments()
+        learning = nn.ModuleList([self.value_net, self.best_net, self.q_nets])
+        self.optimizer = Optimizer(learning.parameters(), settings.optimizer)
+
+    def value(self, feat: Tensor) -> Tensor:
+        """Value under the current policy: (..., F) -> (...)."""
+        return self.value_net(feat).mean()
+
+    def best(self, feat: Tensor) -> Tensor:
+        """Value of the best supported action: (..., F) -> (...)."""
+        return self.best_net(feat).mean()
+
+    def q(self, feat: Tensor, action: Tensor) -> Tensor:
+        """Q of features (..., F) and actions (..., A), the pessimistic one of several -> (...)."""
+        return self._pessimistic([belief.mean() for belief in self._beliefs(feat, action)])
+
+    @torch.no_grad()
+    def slow_q(self, feat: Tensor, action: Tensor) -> Tensor:
+        """The slow copy's Q, (...)."""
+        inputs = torch.cat([feat, action], -1)
+        return self._pessimistic([net(inputs).mean() for net in self.slow_q_nets])
+
+    def update(
+        self, traj: Trajectory, signal: Tensor, real: RealTransitions, real_signal: Tensor
+    ) -> Metrics:
+        """One step on imagined (N, H) and recorded (B, T-1) transitions, both detached."""
+        imagined = self.imagined_losses(traj, signal)
+        real_losses = self.real_losses(real, real_signal, imagined["return"])
+        loss = imagined["v_loss"] + imagined["q_loss"]
+        loss = loss + self.settings.real_weight * (real_losses["v_loss"] + real_losses["q_loss"])
+        step = self.optimizer.step(loss)
+        polyak_(self.slow_q_nets, self.q_nets, self.settings.slow_rate)
+        return {
+            **step,
+            "return": imagined["return"].mean(),
+            **{f"imag_{name}": imagined[name].detach() for name in ("v_loss", "q_loss", "q", "v")},
+            **{f"real_{name}": value.detach() for name, value in real_losses.items()},
+        }
+
+    def imagined_losses(self, traj: Trajectory, signal: Tensor) -> dict[str, Tensor]:
+        """V towards Q of the policy's actions, Q towards lambda returns; `return` is (N, H)."""
+        feat, im = traj.feat[:, :-1], self.imagination
+        belief = self.value_net(traj.feat)  # over (N, H+1)
+        value = belief.mean().detach()
+        returns = lambda_return(signal, traj.cont, value, im.gamma, im.lam)
+        slow_q = self.slow_q(feat, traj.action)
+        now = TwoHot(belief.logits[:, :-1], belief.bins)
+        v_loss = self._expectile_loss(now, value[:, :-1], slow_q, self.settings.imagined_expectile)
+        q_loss = self._q_loss(feat, traj.action, returns, slow_q)
+        return {
+            "v_loss": (traj.weight * v_loss).mean(),
+            "q_loss": (traj.weight * q_loss).mean(),
+            "q": slow_q.mean(),
+            "v": value.mean(),
+            "return": returns,
+        }
+
+    def real_losses(
+        self, real: RealTransitions, signal: Tensor, imagined_return: Tensor
+    ) -> dict[str, Tensor]:
+        """IQL on recorded actions: best value towards slow Q, Q towards recorded step plus value."""
+        belief = self.best_net(real.feat)
+        best = belief.mean().detach()
+        slow_q = self.slow_q(real.feat, real.action)
+        v_loss = self._expectile_loss(belief, best, slow_q, self.settings.expectile)
+        target = self.real_target(real, signal, imagined_return)
+        q_loss = self._q_loss(real.feat, real.action, target, slow_q)
+        return {
+            "v_loss": masked_mean(v_loss, real.mask),
+            "q_loss": masked_mean(q_loss, real.mask),
+            "q": masked_mean(slow_q, real.mask),
+            "v": masked_mean(best, real.mask),
+            "td_error": masked_mean((target - slow_q).abs(), real.mask),
+            "q_above_v": masked_mean((slow_q > best).float(), real.mask),
+        }
+
+    @torch.no_grad()
+    def real_target(
+        self, real: RealTransitions, signal: Tensor, imagined_return: Tensor
+    ) -> Tensor:
+        """What Q should be at recorded pairs, (B, T-1); `boot` says what follows the recorded step."""
+        gamma, B = self.imagination.gamma, len(signal)
+        if self.settings.boot == "v":
+            return real_q_target(signal, real.cont, self.best(real.feat_next), gamma)
+        onward = imagined_return[:, 0].unflatten(0, (B, -1))  # (B, T), one rollout from each row
+        if self.settings.boot == "imag":
+            return real_q_target(signal, real.cont, onward[:, 1:], gamma)
+        lam = self.imagination.lam * (1 - real.last_next)
+        return lambda_return(signal, real.cont, onward, gamma, lam)
+
+    def _expectile_loss(
+        self, belief: TwoHot, value: Tensor, q: Tensor, expectile: float
+    ) -> Tensor:
+        return expectile_weight(self.sign * (q - value), expectile) * belief.loss(q)
+
+    def _q_loss(self, feat: Tensor, action: Tensor, target: Tensor, slow_q: Tensor) -> Tensor:
+        losses = [
+            belief.loss(target) + self.settings.slow_weight * belief.loss(slow_q)
+            for belief in self._beliefs(feat, action)
+        ]
+        return torch.stack(losses).sum(0)
+
+    def _beliefs(self, feat: Tensor, action: Tensor) -> list[TwoHot]:
+        inputs = torch.cat([feat, action], -1)
+        return [net(inputs) for net in self.q_nets]
+
+    def _pessimistic(self, values: list[Tensor]) -> Tensor:
+        return self.sign * torch.stack([self.sign * value for value in values]).amin(0)

@@ -1,0 +1,34 @@
+"""What every scripted behaviour does, and the noise that makes recorded data as varied as real data."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from fosp_ext.envs.world_state import WorldState
+
+
+class Behaviour(Protocol):
+    """Chooses actions from the privileged state of a world. One instance plays one episode at a time."""
+
+    def reset(self) -> None:
+        """Forget the episode before."""
+
+    def act(self, state: WorldState) -> np.ndarray:
+        """The action for the coming agent step, (A,) float32 in [-1, 1]."""
+
+
+class NoisyBehaviour:
+    """Another behaviour whose actions are disturbed by Gaussian noise before they are executed."""
+
+    def __init__(self, inner: Behaviour, rng: np.random.Generator, noise: float):
+        self.inner, self.rng, self.noise = inner, rng, noise
+
+    def reset(self) -> None:
+        self.inner.reset()
+
+    def act(self, state: WorldState) -> np.ndarray:
+        action = self.inner.act(state)  # (A,)
+        disturbance = self.noise * self.rng.standard_normal(action.shape)
+        return np.clip(action + disturbance, -1, 1).astype(np.float32)

@@ -1,0 +1,60 @@
+"""Choosing an action sequence by imagining many: the cross-entropy method, warm-started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+class CrossEntropyPlanner:
+    """Samples action sequences around the last plan and narrows down on the best ones.
+
+    Noise is drawn at a few knots and interpolated, so neighbouring steps move together.
+    """
+
+    ELITES = 16
+    KNOTS = 6
+    START_SPREAD = 0.6
+    LEAST_SPREAD = 0.15
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        horizon: int,
+        action_size: int,
+        samples: int = 160,
+        rounds: int = 3,
+    ):
+        self.rng, self.samples, self.rounds = rng, samples, rounds
+        self.plan = np.zeros((horizon, action_size))  # (H, A)
+        knots = min(self.KNOTS, horizon)
+        place = np.linspace(0, knots - 1, horizon)  # (H,)
+        hat = np.maximum(1 - np.abs(place[:, None] - np.arange(knots)), 0)  # (H, knots)
+        self.mixing = hat / np.linalg.norm(hat, axis=1, keepdims=True)
+
+    def reset(self) -> None:
+        """Forget the last plan."""
+        self.plan = np.zeros_like(self.plan)
+
+    def best(self, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """The first action (A,) of the sequence of least `score`: (P, H, A) -> (P,)."""
+        mean = np.concatenate([self.plan[1:], self.plan[-1:]])  # (H, A): one step has passed
+        spread = np.full(mean.shape, self.START_SPREAD)
+        least = np.inf
+        for _ in range(self.rounds):
+            sequences = self._around(mean, spread)  # (P, H, A)
+            scores = score(sequences)
+            order = np.argsort(scores)[: self.ELITES]
+            if scores[order[0]] < least:
+                least, self.plan = scores[order[0]], sequences[order[0]]
+            mean = sequences[order].mean(0)
+            spread = np.maximum(sequences[order].std(0), self.LEAST_SPREAD)
+        return self.plan[0]
+
+    def _around(self, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """Samples (P, H, A) around `mean`, which is itself the first of them."""
+        knots, (_, size) = self.mixing.shape[1], mean.shape
+        noise = self.rng.standard_normal((self.samples, size, knots)) @ self.mixing.T  # (P, A, H)
+        noise[0] = 0
+        return np.clip(mean + spread * noise.swapaxes(1, 2), -1, 1)

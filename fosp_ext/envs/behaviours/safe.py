@@ -1,0 +1,60 @@
+"""To the goal as fast as possible without ever touching what costs: planning with privileged state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fosp_ext.envs.behaviours.distance_field import DistanceField
+from fosp_ext.envs.behaviours.obstacles import Obstacles
+from fosp_ext.envs.behaviours.planner import CrossEntropyPlanner
+from fosp_ext.envs.behaviours.point_model import PointModel
+from fosp_ext.envs.world_state import WorldState
+
+ROOM = 0.8  # metres of free floor that the distance field knows around the outermost object
+MOVED = 0.03  # a vase that moved further than this, in metres, makes the field anew
+HIT, PER_METRE = 5.0, 100.0  # score of one moment inside an obstacle, and per metre of depth there
+
+
+class SafePoint:
+    """Model-predictive control of the Point robot: least way to go, obstacles all but forbidden."""
+
+    def __init__(self, model: PointModel, rng: np.random.Generator, margin: float):
+        self.model, self.margin = model, margin
+        self.planner = CrossEntropyPlanner(rng, model.horizon, action_size=2)
+        self.field: DistanceField | None = None
+        self.layout = np.zeros((0, 2))  # goal and obstacles that the field was made for
+
+    def reset(self) -> None:
+        self.planner.reset()
+        self.field = None
+
+    def act(self, state: WorldState) -> np.ndarray:
+        obstacles = Obstacles.of(state, self.margin)
+        field = self._field_of(state, obstacles)
+        near = obstacles.near(state.agent_pos, self.model.reach(state))
+
+        def score(actions: np.ndarray) -> np.ndarray:
+            return self._score(state, field, near, actions)
+
+        forward, turn = self.planner.best(score)
+        return np.array([self.model.speed * forward, turn], np.float32)
+
+    def _score(
+        self, state: WorldState, field: DistanceField, near: Obstacles, actions: np.ndarray
+    ) -> np.ndarray:
+        """Way left on average and at the end, and the penalty for obstacles; the less the better."""
+        position, heading = self.model.rollout(state, actions)  # (P, S, 2), (P, S)
+        depth = near.depth(position, heading)  # (P, S)
+        penalty = (HIT * (depth > 0) + PER_METRE * depth).sum(1)
+        left = np.maximum(field(position) - state.goal_radius, 0)  # (P, S)
+        left[np.logical_or.accumulate(left <= 0, 1)] = 0  # once there, the goal moves elsewhere
+        return left.mean(1) + left[:, -1] + penalty
+
+    def _field_of(self, state: WorldState, obstacles: Obstacles) -> DistanceField:
+        """The distance field of this world, made anew when its goal or an obstacle moved."""
+        layout = np.concatenate([state.goal_pos[None], obstacles.discs, obstacles.squares])
+        if self.field is None or np.abs(layout - self.layout).max() > MOVED:
+            outermost = np.abs(np.concatenate([layout, state.agent_pos[None]])).max()
+            self.field = DistanceField(state.goal_pos, obstacles, outermost + ROOM)
+            self.layout = layout
+        return self.field

@@ -1,0 +1,139 @@
+"""Safety-Gymnasium behind gymnasium's interface: camera pictures in, one cost per step out.
+
+Import it through `fosp_ext.envs.make_env`, which chooses the OpenGL library before MuJoCo is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from fosp_ext.envs.privileged import read_world_state
+from fosp_ext.envs.renderer import Renderer, model_camera, overhead_camera
+from fosp_ext.envs.shim import import_safety_gymnasium
+from fosp_ext.envs.world_state import WorldState
+from fosp_ext.envs.world_xml import compiled_from, edit_world
+
+OVERHEAD_SIZE = 256
+OVERHEAD_MARGIN = 1.0  # metres shown around the area in which objects are placed
+RESET_ATTEMPTS = 100
+SEEDS = 2**32  # Safety-Gymnasium seeds a numpy RandomState
+
+
+class SafetyGymEnv(gymnasium.Env):
+    """One Safety-Gymnasium task. Rewards and costs are those of the official environment, summed.
+
+    Made by `fosp_ext.envs.make_env`, which checks the arguments. `terminated` is true only if the task
+    itself ended; the time limit (1000 simulator steps in most tasks) is `truncated`.
+    """
+
+    def __init__(
+        self, task: str, cameras: tuple[str, ...], size: int, action_repeat: int, render: str
+    ) -> None:
+        import_safety_gymnasium()
+        builder = importlib.import_module("safety_gymnasium.builder")
+        self._resampling_error = builder.ResamplingError
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, 50 // action_repeat)}
+        self.render_mode = "rgb_array"
+        self.task, self.cameras, self.size = task, cameras, size
+        self.action_repeat, self.render_quality = action_repeat, render
+        self.robot = re.match(r"Safety([A-Z][a-z]+)", task).group(1)
+        self._world = builder.Builder(task_id=task, config={"agent_name": self.robot})
+        self._world.task.obs = self._forward  # the lidars are a third of a step, and nobody reads them
+        self._full_xml = ""  # what Safety-Gymnasium wrote at the last reset, before our edits
+        self._renderer: Renderer | None = None
+        self._overhead: Renderer | None = None
+
+        picture = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict({camera: picture for camera in cameras})
+        low, high = self._world.action_space.low, self._world.action_space.high
+        self._action_center, self._action_scale = (high + low) / 2, (high - low) / 2
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, low.shape, np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """A new world. Equal seeds give equal episodes; without a seed, `np_random` draws one."""
+        super().reset(seed=seed)
+        world_seed = int(self.np_random.integers(SEEDS)) if seed is None else seed
+        with compiled_from(self._edit_world):
+            self._reset_world(world_seed)
+        return self._observe(), {"cost": 0.0}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Repeat the action; reward and cost are sums over the simulator's steps."""
+        action = np.asarray(action, np.float64)  # (A,)
+        if action.shape != self.action_space.shape or not np.isfinite(action).all():
+            raise ValueError(f"an action is {self.action_space.shape} finite numbers, got {action}")
+        action = self._action_center + self._action_scale * np.clip(action, -1.0, 1.0)
+        reward, cost, goals = 0.0, 0.0, 0
+        for _ in range(self.action_repeat):
+            _, step_reward, step_cost, terminated, truncated, info = self._world.step(action)
+            reward += float(step_reward)
+            cost += float(step_cost)
+            goals += int(info.get("goal_met", False))
+            if terminated or truncated:
+                break
+        return self._observe(), reward, bool(terminated), bool(truncated), {"cost": cost, "goals": goals}
+
+    def render(self) -> np.ndarray:
+        """A (256, 256, 3) uint8 picture from straight above, for videos."""
+        if self._overhead is None:
+            self._overhead = Renderer(self._scenery(sky=False), OVERHEAD_SIZE, "smooth")
+        extents = np.abs(self._world.task.placements_conf.extents).max()
+        camera = overhead_camera(float(extents) + OVERHEAD_MARGIN)
+        return self._overhead.draw(self._world.task.model, self._world.task.data, camera)
+
+    def privileged(self) -> WorldState:
+        """Where everything is, for scripted behaviours."""
+        return read_world_state(self._world.task, self.robot)
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        for renderer in (self._renderer, self._overhead):
+            if renderer is not None:
+                renderer.close()
+        self._renderer = self._overhead = None
+
+    def _reset_world(self, seed: int) -> None:
+        """Reset with `seed`, or the next seed whose random layout is possible and starts without cost."""
+        for attempt in range(RESET_ATTEMPTS):
+            try:
+                self._world.reset(seed=(seed + attempt) % SEEDS)
+                return
+            except self._resampling_error:
+                continue
+            except AssertionError as error:
+                if "starting cost" not in str(error):
+                    raise
+        raise RuntimeError(f"{self.task}: no possible layout for seeds {seed} and the next {attempt}")
+
+    def _edit_world(self, xml: str) -> str:
+        self._full_xml = xml
+        return edit_world(xml, self.robot)
+
+    def _scenery(self, sky: bool) -> mujoco.MjModel:
+        """A model with the textures and meshes of this task, for a renderer to load."""
+        xml = self._full_xml if sky else edit_world(self._full_xml, self.robot)
+        return mujoco.MjModel.from_xml_string(xml)
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        if self._renderer is None:
+            scenery = self._scenery(sky=self.render_quality == "exact")
+            self._renderer = Renderer(scenery, self.size, self.render_quality)
+        model, data = self._world.task.model, self._world.task.data
+        return {
+            name: self._renderer.draw(model, data, model_camera(model, name)) for name in self.cameras
+        }
+
+    def _forward(self) -> dict:
+        """In place of the task's `obs`: its one effect on the simulation, without the observation."""
+        mujoco.mj_forward(self._world.task.model, self._world.task.data)
+        return {}

@@ -1,0 +1,72 @@
+"""The reachability estimate: can a violation still be avoided? (METHOD.md 4)"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dreamer.actor_critic import frozen_copy
+from dreamer.functional import masked_mean, polyak_
+from dreamer.networks import BernoulliHead
+from dreamer.optimizer import Optimizer
+from dreamer.types import Metrics, Trajectory
+from fosp_ext.settings import ReachabilitySettings
+from fosp_ext.targets import expectile_weight, reachability_target
+from fosp_ext.transitions import RealTransitions
+
+
+class ReachabilityCritic(nn.Module):
+    """p(s) in (0, 1): probability that a violation is reached from s; u(s) = 1 - p(s) is feasibility."""
+
+    def __init__(self, feat_size: int, settings: ReachabilitySettings):
+        super().__init__()
+        self.settings = settings
+        self.net = BernoulliHead(feat_size, settings.net.layers, settings.net.units, outscale=0.0)
+        nn.init.constant_(self.net.mlp[-1].bias, settings.bias)
+        self.slow_net = frozen_copy(self.net)
+        self.optimizer = Optimizer(self.net.parameters(), settings.optimizer)
+
+    def danger(self, feat: Tensor) -> Tensor:
+        """p(s): (..., F) -> (...)."""
+        return self.net(feat).probs()
+
+    @torch.no_grad()
+    def feasibility(self, feat: Tensor) -> Tensor:
+        """u(s) = 1 - p(s) without gradient: (..., F) -> (...)."""
+        return 1 - self.danger(feat)
+
+    def update(self, traj: Trajectory, violation: Tensor, real: RealTransitions) -> Metrics:
+        """One step; `violation` (N, H) are the probabilities that imagined states violate."""
+        belief = self.net(traj.feat[:, :-1])
+        target = self.imagined_target(traj, violation)
+        imagined_loss = (traj.weight * belief.loss(target)).mean()
+        recorded = self.net(real.feat)
+        real_target = self.real_target(real)
+        error = real_target - recorded.probs().detach()
+        weight = expectile_weight(error, self.settings.real_expectile)
+        real_loss = masked_mean(weight * recorded.loss(real_target), real.mask)
+        step = self.optimizer.step(imagined_loss + self.settings.real_weight * real_loss)
+        polyak_(self.slow_net, self.net, self.settings.slow_rate)
+        danger = belief.probs().detach()
+        return {
+            **step,
+            "imag_loss": imagined_loss.detach(),
+            "real_loss": real_loss.detach(),
+            "danger": danger.mean(),
+            "danger_above_90": (danger > 0.9).float().mean(),
+            "danger_below_10": (danger < 0.1).float().mean(),
+            "danger_at_violation": masked_mean(recorded.probs().detach(), real.violation * real.mask),
+            "violation_rate": violation.mean(),
+        }
+
+    @torch.no_grad()
+    def imagined_target(self, traj: Trajectory, violation: Tensor) -> Tensor:
+        """Discounted chance to violate along imagined rollouts, (N, H)."""
+        slow = self.slow_net(traj.feat).probs()
+        return reachability_target(violation, traj.cont, slow, self.settings.mu, self.settings.lam)
+
+    @torch.no_grad()
+    def real_target(self, real: RealTransitions) -> Tensor:
+        """One recorded step, then the slow estimate, (B, T-1)."""
+        ahead = self.settings.mu * real.cont * self.slow_net(real.feat_next).probs()
+        return real.violation + (1 - real.violation) * ahead

@@ -1,0 +1,108 @@
+"""One scripted episode: planned in the parent process, played and written in a worker process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.hdf5 import write_dataset
+from fosp_ext.envs import make_env
+from fosp_ext.envs.behaviours import Behaviour, make_behaviour
+
+if TYPE_CHECKING:
+    from fosp_ext.envs.safety_gym import SafetyGymEnv
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Everything that decides one episode. Equal recordings give equal episodes."""
+
+    index: int  # place in the dataset
+    behaviour: str
+    seed: int  # of the environment and of the behaviour's own randomness
+    noise: float  # standard deviation of the noise on executed actions
+    speed: float  # scale of the forward action
+
+
+@dataclass(frozen=True)
+class EnvChoice:
+    """The arguments of `make_env`."""
+
+    task: str
+    cameras: tuple[str, ...]
+    size: int
+    action_repeat: int
+    render: str
+
+
+def start_worker() -> None:
+    """Let the parent alone answer Ctrl-C, and end when it ends, however that happens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
+    """Play one episode and write it as a dataset of its own, whole or not at all."""
+    env = worker_env(choice)
+    rng = np.random.default_rng(recording.seed)
+    behaviour = make_behaviour(
+        recording.behaviour,
+        choice.task,
+        rng,
+        recording.noise,
+        recording.speed,
+        choice.action_repeat,
+    )
+    episode = play_episode(env, behaviour, recording.behaviour, recording.seed)
+    action_size = episode.action.shape[1]
+    info = DatasetInfo(
+        choice.task, choice.cameras, choice.action_repeat, choice.render, choice.size, action_size
+    )
+    write_dataset(path, [episode], info)
+
+
+def play_episode(env: SafetyGymEnv, behaviour: Behaviour, name: str, seed: int) -> Episode:
+    """The episode that `behaviour` plays in the world of `seed`."""
+    frames, actions, rewards, costs = [], [], [], []
+    behaviour.reset()
+    obs, _ = env.reset(seed=seed)
+    frames.append(obs)
+    terminated = truncated = False
+    while not (terminated or truncated):
+        action = behaviour.act(env.privileged())
+        obs, reward, terminated, truncated, info = env.step(action)
+        frames.append(obs)
+        actions.append(action)
+        rewards.append(reward)
+        costs.append(info["cost"])
+    return Episode(
+        images={camera: np.stack([frame[camera] for frame in frames]) for camera in obs},
+        action=np.stack(actions).astype(np.float32),  # (T, A)
+        reward=np.array(rewards, np.float32),
+        cost=np.array(costs, np.float32),
+        terminated=bool(terminated),
+        behaviour=name,
+        seed=seed,
+    )
+
+
+@cache
+def worker_env(choice: EnvChoice) -> SafetyGymEnv:
+    """The environment of this process: made once, used for all its episodes."""
+    return make_env(choice.task, choice.cameras, choice.size, choice.action_repeat, choice.render)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,167 @@
+"""Types and meanings of every setting of train.py; the values live in configs.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dreamer.config import setting
+from dreamer.settings import (
+    ActorSettings,
+    CriticSettings,
+    ImaginationSettings,
+    NetSize,
+    OptimizerSettings,
+    WorldModelSettings,
+)
+
+MODES = ("collect", "offline")
+METHODS = ("fosp", "dreamerv3")
+SIZES = ("auto", "fosp", "small", "cpu", "debug")
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """The environment and its cameras."""
+
+    cameras: tuple[str, ...] = setting("camera names, in the order the encoder sees them")
+    size: int = setting("side of the square pictures, in pixels", minimum=8)
+    action_repeat: int = setting("simulator steps per agent step", minimum=1)
+    render: str = setting(
+        "exact matches the task's own pixels, fast leaves out what 64x64 does not need",
+        choices=("fast", "exact"),
+    )
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """Where recorded episodes are, or how they are recorded."""
+
+    path: str = setting("HDF5 file; empty means logdir/<task>/dataset.h5, recorded if missing")
+    episodes: int = setting("episodes to record", minimum=1)
+    mix: dict[str, float] = setting("share of each behaviour, e.g. safe=0.5,unsafe=0.3,random=0.2")
+    noise: float = setting("largest standard deviation of action noise while recording", minimum=0)
+    min_speed: float = setting("slowest speed factor while recording", minimum=0, maximum=1)
+    workers: int = setting("recording processes; 0 takes every core", minimum=0)
+    storage: str = setting(
+        "ram decodes the pictures once, disk streams them, auto takes ram up to ram_limit_gb",
+        choices=("auto", "ram", "disk"),
+    )
+    ram_limit_gb: float = setting("largest decoded dataset that auto keeps in memory", minimum=0)
+    holdout: float = setting(
+        "share of episodes kept out of training, for reports", minimum=0, maximum=0.9
+    )
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How long a run is and what it does on the way; counted in gradient updates."""
+
+    updates: int = setting("gradient updates of the offline phase", minimum=1)
+    batch_size: int = setting("windows per batch", minimum=1)
+    batch_length: int = setting("rows per window", minimum=2)
+    log_every: int = setting("updates between lines of metrics.jsonl", minimum=1)
+    report_every: int = setting("updates between held-out losses and open-loop videos; 0 never", minimum=0)
+    eval_every: int = setting("updates between evaluations in the simulator; 0 never", minimum=0)
+    eval_episodes: int = setting("episodes per evaluation", minimum=1)
+    save_every: int = setting("updates between checkpoints", minimum=1)
+    keep_checkpoints: int = setting("checkpoints kept on disk", minimum=1)
+
+
+@dataclass(frozen=True)
+class CostHeadSettings:
+    """The cost decoder of the world model."""
+
+    weight: float = setting("weight of the loss where the recorded cost is at least 1", minimum=1)
+
+
+@dataclass(frozen=True)
+class SafeActorSettings(ActorSettings):
+    """The policy's safe objective (METHOD.md 5.3)."""
+
+    imagined_weight: float = setting("weight of the pathwise term in imagination", minimum=0)
+    in_sample_weight: float = setting("weight of the imitation of good recorded actions", minimum=0)
+    advantage: str = setting(
+        "q differentiates Q at each imagined state, lambda the whole rollout", choices=("q", "lambda")
+    )
+    beta_r: float = setting("inverse temperature of reward advantages", minimum=0)
+    beta_c: float = setting("inverse temperature of cost advantages", minimum=0)
+    clip_r: float = setting("largest weight of a recorded action in feasible states", minimum=0)
+    clip_c: float = setting("largest weight of a recorded action in infeasible states", minimum=0)
+    cost_tolerance: float = setting("cost value up to which an action counts as safe", minimum=0)
+
+
+@dataclass(frozen=True)
+class InSampleCriticSettings(CriticSettings):
+    """A critic that learns from recorded actions (METHOD.md 3.3)."""
+
+    expectile: float = setting(
+        "0.5 is the mean; towards 1 the value of the best supported action", minimum=0, maximum=1
+    )
+    imagined_expectile: float = setting(
+        "the same for imagined actions of the policy", minimum=0, maximum=1
+    )
+    boot: str = setting(
+        "recorded pairs bootstrap from v (IQL), imag (imagined return) or lambda (recorded mix)",
+        choices=("v", "imag", "lambda"),
+    )
+    real_weight: float = setting("weight of the losses on recorded pairs", minimum=0)
+    split_value: bool = setting("separate value heads for recorded and imagined actions")
+    num_q: int = setting("Q networks; with 2 the more pessimistic one counts", minimum=1, maximum=2)
+
+
+@dataclass(frozen=True)
+class ReachabilitySettings:
+    """The estimate whether a violation can still be avoided (METHOD.md 4)."""
+
+    net: NetSize = setting("reachability network")
+    mu: float = setting("discount per agent step of a coming violation", minimum=0, maximum=1)
+    lam: float = setting("mixing of look-ahead lengths", minimum=0, maximum=1)
+    slow_rate: float = setting("share by which the slow copy moves per update", minimum=0, maximum=1)
+    bias: float = setting("first output before the sigmoid")
+    real_expectile: float = setting(
+        "below 0.5 recorded rows are judged by the safest supported behaviour", minimum=0, maximum=1
+    )
+    real_weight: float = setting("weight of the loss on recorded rows", minimum=0)
+    optimizer: OptimizerSettings = setting("optimiser of the reachability network")
+
+
+@dataclass(frozen=True)
+class LagrangeSettings:
+    """The augmented Lagrangian (METHOD.md 5.4)."""
+
+    multiplier: float = setting("first multiplier", minimum=0)
+    penalty: float = setting("first penalty coefficient", minimum=0)
+    growth: float = setting("relative rise of the penalty per update", minimum=0)
+    cost_limit: float = setting(
+        "limit on the summed imagined cost returns; not an episode budget", minimum=0
+    )
+    max_multiplier: float = setting("cap of the multiplier", minimum=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, completely."""
+
+    mode: str = setting("what to do", choices=MODES)
+    method: str = setting("which agent to train", choices=METHODS)
+    size: str = setting("which size preset is in force; auto picks by hardware", choices=SIZES)
+    task: str = setting("environment id, e.g. SafetyPointGoal1-v0")
+    logdir: str = setting("run folder; {task}, {preset} and {seed} are filled in")
+    seed: int = setting("seed of networks, batches and imagination", minimum=0)
+    device: str = setting("auto, cpu, cuda or cuda:N")
+    precision: str = setting(
+        "type of matrix products; auto is bfloat16 where a GPU has it",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    threads: int = setting("CPU threads of torch; 0 takes every core", minimum=0)
+    env: EnvSettings = setting("environment")
+    dataset: DatasetSettings = setting("recorded episodes")
+    run: RunSettings = setting("length and habits of the run")
+    world_model: WorldModelSettings = setting("world model")
+    cost_head: CostHeadSettings = setting("cost decoder")
+    imagination: ImaginationSettings = setting("imagined rollouts")
+    actor: SafeActorSettings = setting("policy")
+    critic: InSampleCriticSettings = setting("reward critic")
+    cost_critic: InSampleCriticSettings = setting("cost critic")
+    reachability: ReachabilitySettings = setting("reachability estimate")
+    lagrange: LagrangeSettings = setting("augmented Lagrangian")

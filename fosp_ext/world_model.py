@@ -1,0 +1,72 @@
+"""The world model with a cost decoder (METHOD.md 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dreamer.distributions import TwoHot
+from dreamer.networks import TwoHotHead
+from dreamer.rssm import Posterior
+from dreamer.settings import WorldModelSettings
+from dreamer.types import Batch, Metrics
+from dreamer.world_model import Prediction, WorldModel
+
+VIOLATION = 0.5  # a row with at least this much cost violates the constraint
+
+
+def cost_weights(cost: Tensor, weight: float) -> Tensor:
+    """`weight` where cost >= 1, else 1: costs are rare, and missing one is worse than a false alarm."""
+    return torch.where(cost >= 1, weight, 1.0)
+
+
+def unweighted_probability(fitted: Tensor, weight: float) -> Tensor:
+    """Undo the pessimism of a class weight: a fitted frequency f = w q / (1 + (w - 1) q) back to q."""
+    return fitted / (weight - (weight - 1) * fitted)
+
+
+class SafeWorldModel(WorldModel):
+    """Also predicts the cost received on arriving at a state."""
+
+    def __init__(
+        self,
+        cameras: Mapping[str, tuple[int, int, int]],
+        action_size: int,
+        settings: WorldModelSettings,
+        cost_weight: float,
+    ):
+        super().__init__(cameras, action_size, settings)
+        self.cost_weight = cost_weight
+
+    def add_heads(self) -> None:
+        """The cost decoder; unlike the reward head it does not start at zero."""
+        size = self.settings.heads
+        self.cost_head = TwoHotHead(self.feat_size, size.layers, size.units, outscale=1.0)
+
+    def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The plain heads' losses and the weighted one of the cost decoder."""
+        weight = cost_weights(batch.cost, self.cost_weight)
+        cost_loss = weight * self.cost_head(feat).loss(batch.cost)
+        return {**super().head_losses(feat, batch), "cost_loss": cost_loss}
+
+    def predict(self, feat: Tensor) -> Prediction:
+        """Read-outs of all heads at states (..., F)."""
+        return super().predict(feat)._replace(cost=self.cost_head(feat).mean())
+
+    def violation(self, feat: Tensor) -> Tensor:
+        """Probability that a state violates, (..., F) -> (...), freed of the class weight."""
+        belief: TwoHot = self.cost_head(feat)
+        return unweighted_probability(belief.mass_above(VIOLATION), self.cost_weight)
+
+    def evaluate(self, batch: Batch) -> tuple[Posterior, dict[str, Tensor], Metrics]:
+        """Adds the shares of rows that violate, that raise an alarm, and that rightly do."""
+        posterior, losses, metrics = super().evaluate(batch)
+        with torch.no_grad():
+            predicted = self.cost_head(posterior.latent.feat()).mean() >= VIOLATION
+            recorded = batch.cost >= VIOLATION
+        metrics["cost_rate"] = recorded.float().mean()
+        metrics["cost_alarm_rate"] = predicted.float().mean()
+        metrics["cost_hit_rate"] = (predicted & recorded).float().mean()
+        return posterior, losses, metrics

@@ -1,0 +1,202 @@
+"""Scripted behaviours, played in a world made of their own model of the robot: no simulator needed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dreamer.errors import UserError
+from fosp_ext.envs.behaviours import available_behaviours, make_behaviour
+from fosp_ext.envs.behaviours.distance_field import DistanceField
+from fosp_ext.envs.behaviours.obstacles import Obstacles
+from fosp_ext.envs.behaviours.planner import CrossEntropyPlanner
+from fosp_ext.envs.behaviours.point_model import PointModel
+from fosp_ext.envs.world_state import WorldState
+
+TASK = "SafetyPointGoal1-v0"
+
+
+def world(**changes) -> WorldState:
+    """A Point robot at rest on an empty floor, its goal two metres ahead."""
+    state = WorldState(
+        robot="Point",
+        time=0.0,
+        agent_pos=np.array([-1.0, 0.0]),
+        agent_heading=0.0,
+        agent_vel=np.zeros(2),
+        agent_yaw_rate=0.0,
+        goal_pos=np.array([1.0, 0.0]),
+        goal_radius=0.3,
+        hazards=np.zeros((0, 2)),
+        hazard_radius=0.2,
+        vases=np.zeros((0, 2)),
+        vase_headings=np.zeros(0),
+        vase_half_size=0.1,
+        gremlins=np.zeros((0, 2)),
+        gremlin_centers=np.zeros((0, 2)),
+        gremlin_travel=0.0,
+        gremlin_half_size=0.0,
+        buttons=np.zeros((0, 2)),
+        button_radius=0.0,
+        pillars=np.zeros((0, 2)),
+        pillar_radius=0.0,
+        push_box=np.zeros((0, 2)),
+        push_box_heading=0.0,
+        push_box_half_size=0.0,
+    )
+    return dataclasses.replace(state, **changes)
+
+
+def step(state: WorldState, action: np.ndarray) -> WorldState:
+    """The state one agent step later, by small Euler steps of the equation of motion."""
+    position, velocity, heading = (
+        state.agent_pos.copy(),
+        state.agent_vel.copy(),
+        state.agent_heading,
+    )
+    rate = np.clip(PointModel.YAW_GAIN * action[1], -PointModel.YAW_LIMIT, PointModel.YAW_LIMIT)
+    for _ in range(80):
+        push = PointModel.THRUST * action[0] * np.array([np.cos(heading), np.sin(heading)])
+        velocity = velocity + 0.001 * (push - PointModel.DRAG * velocity)
+        position, heading = position + 0.001 * velocity, heading + 0.001 * rate
+    heading = (heading + np.pi) % (2 * np.pi) - np.pi
+    return dataclasses.replace(
+        state, agent_pos=position, agent_vel=velocity, agent_heading=heading, time=state.time + 0.08
+    )
+
+
+def play(name: str, state: WorldState, steps: int, **settings) -> list[WorldState]:
+    """The states of an episode that ends at the goal or after `steps`."""
+    behaviour = make_behaviour(name, TASK, np.random.default_rng(0), **settings)
+    behaviour.reset()
+    states = [state]
+    while len(states) <= steps and gap(states[-1]) > state.goal_radius:
+        states.append(step(states[-1], behaviour.act(states[-1])))
+    return states
+
+
+def gap(state: WorldState) -> float:
+    return float(np.linalg.norm(state.goal_pos - state.agent_pos))
+
+
+def clearance(states: list[WorldState]) -> float:
+    """Least distance of the robot's centre to a hazard's rim."""
+    places = np.stack([state.agent_pos for state in states])
+    ways = np.linalg.norm(places[:, None] - states[0].hazards, axis=-1)
+    return float(ways.min() - states[0].hazard_radius)
+
+
+WALL = np.array([[0.0, y] for y in (-0.6, -0.3, 0.0, 0.3, 0.6)])  # closed: neighbours overlap
+
+
+def test_model_follows_the_equation_of_motion():
+    model = PointModel(horizon=3, action_repeat=4, speed=1.0)
+    actions = np.array([[0.9, 0.5], [-0.4, -1.0], [1.0, 0.2]])
+    state = world(agent_vel=np.array([0.5, -0.3]), agent_heading=2.0)
+    rollout = model.rollout(state, actions[None])
+    for h, action in enumerate(actions):
+        state = step(state, action)
+        np.testing.assert_allclose(rollout.position[0, 2 * h + 1], state.agent_pos, atol=2e-3)
+        turned = rollout.heading[0, 2 * h + 1] - state.agent_heading
+        assert np.cos(turned) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_field_is_straight_in_sight_and_goes_around_what_is_in_the_way():
+    state = world(hazards=np.array([[0.0, 0.0]]))
+    field = DistanceField(state.goal_pos, Obstacles.of(state, margin=0.0), half_extent=2.0)
+    assert field(np.array([1.0, 1.5])) == pytest.approx(1.5, abs=0.03)
+    tangent = 2 * np.sqrt(1 - 0.2**2) + 0.2 * 2 * np.arcsin(0.2)  # around a disc of 0.2
+    assert tangent < field(np.array([-1.0, 0.0])) < tangent + 0.08
+    assert field(np.array([-5.0, 0.0])) > field(np.array([-2.0, 0.0])) + 2.9
+
+
+def test_obstacle_depths_by_hand():
+    state = world(hazards=np.array([[0.0, 0.0]]), vases=np.array([[2.0, 0.0]]))
+    state = dataclasses.replace(state, vase_headings=np.array([np.pi / 4]))
+    obstacles = Obstacles.of(state, margin=0.05)
+    assert obstacles.depth(np.array([0.1, 0.0])) == pytest.approx(0.15)
+    assert obstacles.depth(np.array([0.26, 0.0])) == 0
+    corner = 2.0 - 0.1 * np.sqrt(
+        2
+    )  # the vase stands on its corner; ball 0.1 and margin 0.03 reach it
+    assert obstacles.depth(np.array([corner - 0.12, 0.0])) == pytest.approx(0.01)
+    assert obstacles.depth(np.array([corner - 0.14, 0.0])) == 0
+    arrow = obstacles.depth(np.array([corner - 0.14, 0.0]), np.array(0.0))
+    assert arrow == pytest.approx(0.061)  # the arrow's disc is 0.071 around a point 0.1 ahead
+    assert obstacles.near(np.zeros(2), 0.5).squares.shape == (0, 2)
+
+
+def test_planner_finds_the_minimum_and_keeps_its_plan():
+    planner = CrossEntropyPlanner(np.random.default_rng(0), horizon=5, action_size=2)
+    wanted = np.array([0.5, -0.25])
+    for _ in range(4):
+        action = planner.best(lambda actions: np.square(actions - wanted).sum((1, 2)))
+    np.testing.assert_allclose(action, wanted, atol=0.1)
+
+
+def test_safe_goes_around_a_wall_and_unsafe_straight_through():
+    state = world(hazards=WALL)
+    safe, unsafe = play("safe", state, 80), play("unsafe", state, 80)
+    assert gap(safe[-1]) <= 0.3
+    assert clearance(safe) > 0
+    assert gap(unsafe[-1]) <= 0.3
+    assert clearance(unsafe) < -0.1
+    assert len(unsafe) < len(safe)
+
+
+def test_safe_keeps_clear_of_hazards_under_noise_and_at_low_speed():
+    state = world(hazards=WALL, agent_heading=2.5)
+    assert clearance(play("safe", state, 80, noise=0.3)) > 0
+    slow, fast = play("safe", state, 120, speed=0.5), play("safe", state, 120)
+    assert clearance(slow) > 0
+    assert len(slow) > 1.3 * len(fast)
+
+
+def test_safe_starts_anew_after_reset():
+    state = world(hazards=WALL)
+    rngs = np.random.default_rng(3), np.random.default_rng(3)
+    used, fresh = (make_behaviour("safe", TASK, rng) for rng in rngs)
+    used.act(world(goal_pos=np.array([0.0, 1.5])))
+    used.reset()
+    rngs[0].bit_generator.state = np.random.default_rng(3).bit_generator.state
+    np.testing.assert_array_equal(used.act(state), fresh.act(state))
+
+
+@pytest.mark.parametrize("name", ["safe", "unsafe", "random"])
+def test_actions_are_float32_within_bounds_and_repeatable(name):
+    runs = []
+    for _ in range(2):
+        behaviour = make_behaviour(name, TASK, np.random.default_rng(7), noise=0.5)
+        behaviour.reset()
+        runs.append(np.stack([behaviour.act(world()) for _ in range(5)]))
+    assert runs[0].dtype == np.float32
+    assert runs[0].shape == (5, 2)
+    assert np.abs(runs[0]).max() <= 1
+    np.testing.assert_array_equal(*runs)
+
+
+def test_random_wanders_smoothly_and_speed_scales_forward():
+    def actions(speed: float) -> np.ndarray:
+        behaviour = make_behaviour("random", TASK, np.random.default_rng(1), speed=speed)
+        behaviour.reset()
+        return np.stack([behaviour.act(world()) for _ in range(400)])
+
+    full, half = actions(1.0), actions(0.5)
+    assert np.corrcoef(full[1:, 0], full[:-1, 0])[0, 1] > 0.7
+    assert 0.3 < full.std() < 0.8
+    np.testing.assert_allclose(half, full * [0.5, 1.0], atol=1e-6)
+
+
+def test_every_goal_task_of_the_point_has_all_behaviours():
+    for task in ("SafetyPointGoal0-v0", "SafetyPointFadingEasy1-v0", "SafetyPointFadingHard2-v0"):
+        assert available_behaviours(task) == ("safe", "unsafe", "random")
+
+
+def test_unknown_combinations_are_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match=r"'saef'.*did you mean 'safe'\?.*safe, unsafe, random"):
+        make_behaviour("saef", TASK, rng)
+    with pytest.raises(UserError, match="SafetyCarPush2-v0.*SafetyPointGoal"):
+        make_behaviour("safe", "SafetyCarPush2-v0", rng)

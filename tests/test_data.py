@@ -1,0 +1,434 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import threading
+import weakref
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import TOY_INFO, toy_episode
+
+from dreamer.data.episode import Episode
+from dreamer.data.hdf5 import (
+    check_compatible,
+    fingerprint,
+    read_episodes,
+    validate_dataset,
+    write_dataset,
+)
+from dreamer.data.store import RowStore
+from dreamer.data.stream import WindowStream
+from dreamer.errors import UserError
+from dreamer.types import Batch
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def editable(toy_dataset: Path, tmp_path: Path) -> Path:
+    """A copy of the toy dataset to damage."""
+    return Path(shutil.copy(toy_dataset, tmp_path / "copy.hdf5"))
+
+
+@pytest.fixture(params=["ram", "disk"])
+def store(request, toy_dataset) -> RowStore:
+    return RowStore.open(toy_dataset, request.param, holdout=0)[0]
+
+
+def same_batch(one: Batch, other: Batch) -> bool:
+    cameras = all(torch.equal(one.obs[key], other.obs[key]) for key in one.obs)
+    return cameras and all(torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
+
+
+# Episodes and files
+
+
+def test_round_trip(toy_dataset):
+    episodes = list(read_episodes(toy_dataset))
+    assert len(episodes) == 6
+    for k, episode in enumerate(episodes):
+        wanted = toy_episode(seed=k, terminated=k == 5)
+        for camera, frames in wanted.images.items():
+            np.testing.assert_array_equal(episode.images[camera], frames)
+        for field in ("action", "reward", "cost"):
+            np.testing.assert_array_equal(getattr(episode, field), getattr(wanted, field))
+        assert (episode.terminated, episode.behaviour, episode.seed) == (
+            k == 5,
+            wanted.behaviour,
+            k,
+        )
+    assert validate_dataset(toy_dataset) == TOY_INFO
+    with h5py.File(toy_dataset) as file:
+        assert file["images/vision"].chunks == (16, 64, 64, 3)
+        assert "numpy" in json.loads(file.attrs["versions"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("action", np.zeros((40, 2)), "action must be float32, it is float64"),
+        ("action", np.full((40, 2), 1.1, np.float32), "action must lie in"),
+        ("reward", np.zeros((40, 1), np.float32), r"reward must have shape \(40,\)"),
+        ("reward", np.full(40, np.nan, np.float32), "reward holds numbers that are not finite"),
+        ("cost", np.zeros(39, np.float32), r"cost must have shape \(40,\), it has \(39,\)"),
+        ("cost", -np.ones(40, np.float32), "cost must not be negative"),
+        ("images", {}, "at least one camera"),
+        ("images", {"vision": np.zeros((40, 64, 64, 3), np.uint8)}, r"images/vision .*\(41, 64"),
+        ("images", {"vision": np.zeros((41, 64, 32, 3), np.uint8)}, r"images/vision .*\(41, 64"),
+        ("images", {"vision": np.zeros((41, 64), np.uint8)}, "images/vision must have shape"),
+        (
+            "images",
+            {"vision": np.zeros((41, 64, 64, 3), np.float32)},
+            "images/vision must be uint8",
+        ),
+    ],
+)
+def test_malformed_episodes_are_named(field, value, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(toy_episode(), **{field: value})
+
+
+def test_episode_sums():
+    episode = toy_episode(length=3)
+    assert episode.length == 3
+    assert episode.score == pytest.approx(float(np.sum(episode.reward)))
+    assert episode.total_cost == float(np.sum(episode.cost))
+
+
+def test_an_existing_file_is_not_overwritten(editable):
+    before = editable.read_bytes()
+    with pytest.raises(UserError, match="exists already"):
+        write_dataset(editable, [toy_episode()], TOY_INFO)
+    assert editable.read_bytes() == before
+
+
+def broken_source():
+    yield toy_episode()
+    raise RuntimeError("the simulator died")
+
+
+@pytest.mark.parametrize(
+    ("episodes", "error"),
+    [
+        (broken_source(), RuntimeError),
+        ([], UserError),
+        ([dataclasses.replace(toy_episode(), action=np.zeros((40, 3), np.float32))], UserError),
+        (
+            [dataclasses.replace(toy_episode(), images={"top": toy_episode().images["vision"]})],
+            UserError,
+        ),
+    ],
+)
+def test_a_failed_write_leaves_nothing(tmp_path, episodes, error):
+    with pytest.raises(error):
+        write_dataset(tmp_path / "new.hdf5", episodes, TOY_INFO)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_episodes_are_written_as_they_come(tmp_path):
+    """The writer holds one episode at a time: it is gone when the next but one is asked for."""
+    made = []
+
+    def source():
+        for k in range(5):
+            assert sum(reference() is not None for reference in made) <= 1
+            episode = toy_episode(length=2, seed=k)
+            made.append(weakref.ref(episode))
+            yield episode
+            del episode
+
+    write_dataset(tmp_path / "new.hdf5", source(), TOY_INFO)
+    assert len(list(read_episodes(tmp_path / "new.hdf5"))) == len(made) == 5
+
+
+ROOT_KEYS = (
+    "actions",
+    "rewards",
+    "costs",
+    "terminals",
+    "timeouts",
+    "episode_starts",
+    "episode_behaviours",
+    "episode_seeds",
+    "images/vision",
+    "images/vision_back",
+)
+
+
+@pytest.mark.parametrize("key", ROOT_KEYS)
+def test_every_missing_key_is_named(editable, key):
+    with h5py.File(editable, "a") as file:
+        del file[key]
+    with pytest.raises(UserError, match=rf"copy\.hdf5: '{key}' is missing"):
+        validate_dataset(editable)
+
+
+@pytest.mark.parametrize("key", ROOT_KEYS)
+@pytest.mark.parametrize("damage", ["dtype", "axes", "rows"])
+def test_every_malformed_key_is_named(editable, key, damage):
+    with h5py.File(editable, "a") as file:
+        data = file[key][()]
+        del file[key]
+        if damage == "dtype":
+            file[key] = data.astype("S8" if data.ndim < 4 else np.float32)
+        elif damage == "axes":
+            file[key] = data[..., None]
+        else:
+            file[key] = data[:-1]
+    named = "rewards" if (key, damage) == ("rewards", "rows") else key
+    with pytest.raises(UserError, match=rf"copy\.hdf5: .*'{named}'"):
+        validate_dataset(editable)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format", "minari"),
+        ("format", 3),
+        ("format_version", 2),
+        ("format_version", "1"),
+        ("task", 5),
+        ("cameras", "vision"),
+        ("action_repeat", 1.5),
+        ("render", 1),
+        ("behaviours", 1),
+        ("versions", 1),
+    ],
+)
+def test_every_attribute_is_checked(editable, name, value):
+    with h5py.File(editable, "a") as file:
+        file.attrs[name] = value
+    with pytest.raises(UserError, match=name):
+        validate_dataset(editable)
+    with h5py.File(editable, "a") as file:
+        del file.attrs[name]
+    with pytest.raises(UserError, match=f"attribute '{name}' is missing"):
+        validate_dataset(editable)
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "value", "message"),
+    [
+        ("actions", 3, 1.5, "'actions' must lie in"),
+        ("costs", 3, -1, "'costs' must not be negative"),
+        ("rewards", 3, np.nan, "'rewards' holds numbers that are not finite"),
+        ("timeouts", 3, True, "must mark each episode's last row and no other, row 3 is wrong"),
+        ("terminals", 39, True, "row 39 is wrong"),
+        ("timeouts", 39, False, "row 39 is wrong"),
+        ("episode_starts", 0, 1, "'episode_starts' must rise from 0"),
+        ("episode_starts", 2, 40, "'episode_starts' must rise from 0"),
+        ("episode_starts", 5, 240, "'episode_starts' must rise from 0 and stay below 240"),
+        ("episode_behaviours", 0, 2, "'episode_behaviours' must index the 2 behaviours"),
+    ],
+)
+def test_every_wrong_value_is_named(editable, key, row, value, message):
+    with h5py.File(editable, "a") as file:
+        file[key][row] = value
+    with pytest.raises(UserError, match=message):
+        validate_dataset(editable)
+
+
+def test_truncated_foreign_and_absent_files(toy_dataset, tmp_path):
+    content = toy_dataset.read_bytes()
+    for name, part in {
+        "half": content[: len(content) // 2],
+        "text": b"hello",
+        "empty": b"",
+    }.items():
+        (tmp_path / f"{name}.hdf5").write_bytes(part)
+        for use in (validate_dataset, lambda path: RowStore.open(path, "ram")):
+            with pytest.raises(UserError, match=rf"{name}\.hdf5 is not a readable HDF5 dataset"):
+                use(tmp_path / f"{name}.hdf5")
+    with pytest.raises(UserError, match=r"no dataset file .*; did you mean 'half\.hdf5'"):
+        validate_dataset(tmp_path / "hal.hdf5")
+    with pytest.raises(UserError, match="no dataset file"):
+        validate_dataset(tmp_path / "nowhere" / "x.hdf5")
+
+
+def test_damaged_pixels_are_an_error_where_they_are_read(editable):
+    with h5py.File(editable) as file:
+        place = file["images/vision"].id.get_chunk_info(0)
+    with editable.open("r+b") as raw:
+        raw.seek(place.byte_offset + place.size // 2)
+        raw.write(b"\0" * 64)
+    with pytest.raises(UserError, match="seems damaged"):
+        RowStore.open(editable, "ram")
+    with pytest.raises(UserError, match="seems damaged"):
+        RowStore.open(editable, "disk")[0].window(0, 8)
+    with pytest.raises(UserError, match="seems damaged"):
+        list(read_episodes(editable))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("task", "SafetyCarGoal2-v0"),
+        ("cameras", ("vision",)),
+        ("action_repeat", 1),
+        ("render", "exact"),
+        ("size", 32),
+        ("action_size", 3),
+    ],
+)
+def test_a_dataset_for_something_else_is_refused(field, value):
+    check_compatible(TOY_INFO, dataclasses.replace(TOY_INFO, cameras=TOY_INFO.cameras[::-1]), "x")
+    with pytest.raises(UserError, match=rf"x\.hdf5 was recorded with {field} "):
+        check_compatible(TOY_INFO, dataclasses.replace(TOY_INFO, **{field: value}), "x.hdf5")
+
+
+def test_fingerprint(toy_dataset, editable):
+    assert fingerprint(editable) == fingerprint(toy_dataset)
+    with h5py.File(editable, "a") as file:
+        file["rewards"][7] += 1
+    assert fingerprint(editable) != fingerprint(toy_dataset)
+
+
+# Rows and windows
+
+
+def test_rows_are_aligned(store):
+    """Row t: picture t, what came with it, and the action that answered it."""
+    rows = store.window(0, len(store))
+    assert len(store) == 6 * 41
+    for k in range(6):
+        wanted = toy_episode(seed=k, terminated=k == 5)
+        row = {key: value[41 * k : 41 * (k + 1)] for key, value in rows.items()}
+        np.testing.assert_array_equal(row["images/vision"], wanted.images["vision"])
+        np.testing.assert_array_equal(row["images/vision_back"], wanted.images["vision_back"])
+        np.testing.assert_array_equal(row["action"], np.append(wanted.action, [[0, 0]], axis=0))
+        np.testing.assert_array_equal(row["reward"], np.append(0, wanted.reward))
+        np.testing.assert_array_equal(row["cost"], np.append(0, wanted.cost))
+        np.testing.assert_array_equal(row["is_first"], np.eye(41)[0])
+        np.testing.assert_array_equal(row["is_last"], np.eye(41)[40])
+        np.testing.assert_array_equal(row["is_terminal"], np.eye(41)[40] * (k == 5))
+
+
+@pytest.mark.parametrize(("holdout", "held"), [(0.1, 1), (0.2, 2), (0.5, 3)])
+@pytest.mark.parametrize("storage", ["ram", "disk"])
+def test_the_last_episodes_are_held_out(toy_dataset, holdout, held, storage):
+    train, heldout = RowStore.open(toy_dataset, storage, holdout)
+    assert (train.episodes, heldout.episodes) == (6 - held, held)
+    everything = RowStore.open(toy_dataset, storage, 0)[0].window(0, 6 * 41)
+    first, second = train.window(0, len(train)), heldout.window(0, len(heldout))
+    for key, value in everything.items():
+        np.testing.assert_array_equal(np.concatenate([first[key], second[key]]), value)
+
+
+def test_holdout_limits(toy_dataset):
+    assert RowStore.open(toy_dataset, "disk", 0)[1] is None
+    with pytest.raises(UserError, match="6 episodes and 6 would be held out"):
+        RowStore.open(toy_dataset, "disk", 0.9)
+    with pytest.raises(UserError, match="storage must be one of ram, disk"):
+        RowStore.open(toy_dataset, "tape")
+
+
+def test_ram_is_checked_first(toy_dataset, monkeypatch):
+    monkeypatch.setattr("dreamer.data.store._free_memory", lambda: 2**20)
+    with pytest.raises(UserError, match="storage 'disk'"):
+        RowStore.open(toy_dataset, "ram")
+    assert len(RowStore.open(toy_dataset, "disk")[0]) == 5 * 41
+
+
+def test_small_arrays_are_read_only(store):
+    with pytest.raises(ValueError, match="read-only"):
+        store.small("cost")[0] = 1
+
+
+def test_a_batch_depends_on_seed_and_index_only(store):
+    stream = WindowStream(store, 4, 8, seed=3)
+    batch = stream.batch(5)
+    stream.batch(1)
+    assert same_batch(batch, stream.batch(5))
+    assert same_batch(batch, WindowStream(store, 4, 8, seed=3).batch(5))
+    assert not same_batch(batch, stream.batch(6))
+    assert not same_batch(batch, WindowStream(store, 4, 8, seed=4).batch(5))
+
+
+def test_both_storages_give_the_same_batches(toy_dataset):
+    streams = [
+        WindowStream(RowStore.open(toy_dataset, storage)[0], 3, 10, seed=0)
+        for storage in ("ram", "disk")
+    ]
+    for index in range(4):
+        assert same_batch(*(stream.batch(index) for stream in streams))
+
+
+def test_shapes_types_and_window_starts(store):
+    batch = WindowStream(store, 5, 12, seed=0).batch(0)
+    assert {key: value.shape for key, value in batch.obs.items()} == {
+        "vision": (5, 12, 64, 64, 3),
+        "vision_back": (5, 12, 64, 64, 3),
+    }
+    assert all(value.dtype == torch.uint8 for value in batch.obs.values())
+    assert batch.action.shape == (5, 12, 2)
+    assert all(value.shape == (5, 12) for value in batch[2:])
+    assert all(value.dtype == torch.float32 for value in batch[1:])
+    assert batch.is_first[:, 0].eq(1).all()
+
+
+def test_windows_straddle_episodes_and_cover_every_row(store):
+    """The longest window has one place; shorter ones reach the first and the last row."""
+    whole = WindowStream(store, 1, len(store), seed=0).batch(0)
+    assert whole.is_first[0].nonzero().flatten().tolist() == [41 * k for k in range(6)]
+    assert whole.is_last[0].nonzero().flatten().tolist() == [41 * k + 40 for k in range(6)]
+    assert whole.is_terminal[0].nonzero().flatten().tolist() == [245]
+    assert store.small("is_first").sum() == 6, "forcing is_first must not write to the store"
+    pairs = WindowStream(store, 2000, 2, seed=0)._starts(0)
+    assert set(pairs.tolist()) == set(range(245))
+
+
+def test_too_short_a_dataset_is_refused(store):
+    with pytest.raises(UserError, match="246 rows, fewer than one window of 247"):
+        WindowStream(store, 1, 247, seed=0)
+
+
+def test_prefetch_keeps_the_order_and_stops(store):
+    stream = WindowStream(store, 2, 6, seed=1)
+    batches = stream.iterate(7, CPU)
+    for index in range(7, 13):
+        assert same_batch(next(batches), stream.batch(index))
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_prefetch_raises_at_the_batch_that_failed(store, monkeypatch):
+    stream = WindowStream(store, 2, 6, seed=1)
+    whole = stream.batch
+
+    def batch(index: int) -> Batch:
+        if index == 3:
+            raise OSError("disk gone")
+        return whole(index)
+
+    monkeypatch.setattr(stream, "batch", batch)
+    batches = stream.iterate(1, CPU)
+    assert same_batch(next(batches), whole(1))
+    assert same_batch(next(batches), whole(2))
+    with pytest.raises(OSError, match="disk gone"):
+        next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_pictures_are_read_in_one_piece(toy_dataset, monkeypatch):
+    train = RowStore.open(toy_dataset, "disk")[0]
+    reads = []
+    whole = h5py.Dataset.__getitem__
+
+    def read(self, where):
+        reads.append((self.name, where))
+        return whole(self, where)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", read)
+    train.window(30, 20)
+    assert reads == [("/images/vision", slice(30, 50)), ("/images/vision_back", slice(30, 50))]
+
+
+def test_episode_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        toy_episode().reward = None
+    assert isinstance(toy_episode(), Episode)
