@@ -1,4 +1,4 @@
-"""Return and cost of the scripted behaviours: `python -m benchmarks.behaviours --task T --episodes 20`."""
+"""Return and cost of the scripted behaviours: `python -m benchmarks.behaviours --task T`."""
 
 from __future__ import annotations
 

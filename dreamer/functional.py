@@ -23,6 +23,7 @@ def two_hot(x: Tensor, bins: Tensor) -> Tensor:
     `x` is in the space of the bins: pass `symlog(y)` for bins laid out in symlog space. Numbers beyond
     the outermost bins are clamped to them.
     """
+    bins = bins.to(x.dtype)
     x = x.clamp(bins[0], bins[-1])
     upper = torch.searchsorted(bins, x.contiguous()).clamp(1, len(bins) - 1)  # bins[upper-1] < x
     lower = upper - 1

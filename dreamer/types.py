@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
+VIOLATION = 0.5  # a row with at least this much cost breaks the constraint
 
 
 class Batch(NamedTuple):

@@ -13,14 +13,14 @@ from dreamer.imagination import Starts, choose_starts, imagine
 from dreamer.networks import Actor
 from dreamer.optimizer import Optimizer
 from dreamer.settings import ImaginationSettings
-from dreamer.types import Batch, Latent, Metrics, Trajectory
+from dreamer.types import VIOLATION, Batch, Latent, Metrics, Trajectory
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.lagrange import AugmentedLagrangian
 from fosp_ext.reachability import ReachabilityCritic
 from fosp_ext.settings import Config, SafeActorSettings
 from fosp_ext.targets import policy_weight
 from fosp_ext.transitions import RealTransitions, real_transitions
-from fosp_ext.world_model import VIOLATION, SafeWorldModel
+from fosp_ext.world_model import SafeWorldModel
 
 
 class Scores(NamedTuple):

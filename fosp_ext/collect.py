@@ -1,21 +1,23 @@
 """Recording a dataset with scripted behaviours, in parallel and resumable.
 
-Each finished episode is at once a file of its own in the folder `<path>.parts`. A collection that was
-stopped, in whatever way, goes on from there; at the end the parts become one dataset file.
+Each finished episode is at once a file of its own in the folder `<path>.parts`. A collection that
+was stopped, in whatever way, goes on from there; at the end the parts become one dataset file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -23,55 +25,18 @@ import numpy as np
 
 from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
-from dreamer.errors import UserError, did_you_mean
+from dreamer.errors import UserError
 from dreamer.files import atomic_path
-from fosp_ext.envs import QUALITIES, check_cameras, check_task
-from fosp_ext.envs.behaviours import available_behaviours
+from fosp_ext.collect_plan import CollectSettings, Recording, plan_episodes
 from fosp_ext.envs.gl import choose_backend
 from fosp_ext.progress import Progress
-from fosp_ext.recording import EnvChoice, Recording, record_part, start_worker
+from fosp_ext.recording import EnvChoice, record_part, start_worker
+
+__all__ = ["BehaviourSummary", "CollectSettings", "collect_dataset", "plan_episodes"]
 
 SETTINGS_FILE = "settings.json"
 PART_NAMES = "episode_{}.hdf5"
-LEAST_SEED = 1_000_000  # datasets never contain the worlds of small, hand-picked evaluation seeds
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class CollectSettings:
-    """What to record. Wrong values are a `UserError` at once, before anything is written."""
-
-    task: str
-    cameras: tuple[str, ...]
-    size: int  # pictures are (size, size, 3)
-    action_repeat: int
-    render: str  # "fast" or "exact"
-    episodes: int
-    mix: dict[str, float]  # behaviour -> share of the episodes
-    noise: float  # each episode's action noise is drawn between 0 and this standard deviation
-    min_speed: float  # each episode's forward speed is drawn between this share and 1
-    workers: int  # processes; 0 takes every core
-    seed: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "task", check_task(self.task))
-        object.__setattr__(self, "cameras", check_cameras(self.cameras))
-        _check_mix(self.mix, self.task)
-        if self.render not in QUALITIES:
-            raise UserError(f"render must be one of {', '.join(QUALITIES)}, got '{self.render}'")
-        least = {
-            "size": 1,
-            "action_repeat": 1,
-            "episodes": 1,
-            "noise": 0,
-            "workers": 0,
-            "seed": 0,
-        }
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise UserError(f"{name} must be at least {bound}, got {getattr(self, name)}")
-        if not 0 < self.min_speed <= 1:
-            raise UserError(f"min_speed must lie above 0 and up to 1, got {self.min_speed}")
 
 
 @dataclass(frozen=True)
@@ -115,23 +80,6 @@ def collect_dataset(
     return summary
 
 
-def plan_episodes(settings: CollectSettings) -> list[Recording]:
-    """All episodes in the order of the file: shares exact to one episode, evenly interleaved."""
-    plan = []
-    for index, behaviour in enumerate(_interleave(_counts(settings.mix, settings.episodes))):
-        rng = np.random.default_rng([settings.seed, index])
-        plan.append(
-            Recording(
-                index=index,
-                behaviour=behaviour,
-                seed=int(rng.integers(LEAST_SEED, 2**31)),
-                noise=float(rng.uniform(0, settings.noise)),
-                speed=float(rng.uniform(settings.min_speed, 1)),
-            )
-        )
-    return plan
-
-
 def parts_folder(path: Path) -> Path:
     """Where the episodes of an unfinished dataset file lie."""
     return path.with_name(f"{path.name}.parts")
@@ -140,41 +88,6 @@ def parts_folder(path: Path) -> Path:
 def part_file(parts: Path, recording: Recording) -> Path:
     """The file of one finished episode."""
     return parts / PART_NAMES.format(f"{recording.index:06d}")
-
-
-def _check_mix(mix: dict[str, float], task: str) -> None:
-    known = available_behaviours(task)
-    for name, share in mix.items():
-        if name not in known:
-            raise UserError(
-                f"mix: no behaviour '{name}' for task '{task}'{did_you_mean(name, known)}"
-                f" (available: {', '.join(known)})"
-            )
-        if share < 0:
-            raise UserError(f"mix: the share of '{name}' must not be negative, got {share}")
-    total = sum(mix.values())
-    if abs(total - 1) > 1e-6:
-        raise UserError(f"mix: the shares must sum to 1, {mix} sums to {total:.6g}")
-
-
-def _counts(mix: dict[str, float], episodes: int) -> dict[str, int]:
-    """Whole numbers of episodes by largest remainder; they sum to `episodes`."""
-    exact = {name: share * episodes for name, share in mix.items()}
-    counts = {name: int(value + 1e-9) for name, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
-    for name in by_remainder[: episodes - sum(counts.values())]:
-        counts[name] += 1
-    return counts
-
-
-def _interleave(counts: dict[str, int]) -> Iterator[str]:
-    """Each behaviour as often as counted; next comes the one furthest behind its share."""
-    total, used = sum(counts.values()), dict.fromkeys(counts, 0)
-    for done in range(1, total + 1):
-        behind = {name: counts[name] * done / total - used[name] for name in counts}
-        name = max(behind, key=behind.__getitem__)
-        used[name] += 1
-        yield name
 
 
 def _claim_parts(parts: Path, settings: CollectSettings) -> None:
@@ -214,15 +127,26 @@ def _record_missing(
         Progress("recording", len(plan), "episodes", stream, done) as progress,
         _pool(workers) as pool,
     ):
-        jobs = [pool.submit(record_part, part_file(parts, job), job, choice) for job in missing]
-        for job in as_completed(jobs):
-            job.result()
+        jobs = (partial(record_part, part_file(parts, each), each, choice) for each in missing)
+        for _ in _results(pool, jobs, workers):
             progress.advance()
+
+
+def _results(
+    pool: ProcessPoolExecutor, jobs: Iterator[Callable[[], None]], workers: int
+) -> Iterator[None]:
+    """Run all jobs, never more at once than there are workers, so that none waits when we stop."""
+    running = {pool.submit(job) for job in itertools.islice(jobs, workers)}
+    while running:
+        finished, running = wait(running, return_when=FIRST_COMPLETED)
+        running |= {pool.submit(job) for job in itertools.islice(jobs, len(finished))}
+        for future in finished:
+            yield future.result()
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes; if the block fails they finish the episodes they are in and start no more."""
+    """Worker processes; if the block fails they finish the episodes they are in, no more."""
     spawn = multiprocessing.get_context("spawn")  # a forked OpenGL context would not work
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=start_worker)
     try:

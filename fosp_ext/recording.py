@@ -15,22 +15,12 @@ import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import write_dataset
+from fosp_ext.collect_plan import Recording
 from fosp_ext.envs import make_env
 from fosp_ext.envs.behaviours import Behaviour, make_behaviour
 
 if TYPE_CHECKING:
     from fosp_ext.envs.safety_gym import SafetyGymEnv
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Everything that decides one episode. Equal recordings give equal episodes."""
-
-    index: int  # place in the dataset
-    behaviour: str
-    seed: int  # of the environment and of the behaviour's own randomness
-    noise: float  # standard deviation of the noise on executed actions
-    speed: float  # scale of the forward action
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dreamer.types import Batch, Latent
-from fosp_ext.world_model import VIOLATION
+from dreamer.types import VIOLATION, Batch, Latent
 
 
 class RealTransitions(NamedTuple):

@@ -11,10 +11,8 @@ from dreamer.distributions import TwoHot
 from dreamer.networks import TwoHotHead
 from dreamer.rssm import Posterior
 from dreamer.settings import WorldModelSettings
-from dreamer.types import Batch, Metrics
+from dreamer.types import VIOLATION, Batch, Metrics
 from dreamer.world_model import Prediction, WorldModel
-
-VIOLATION = 0.5  # a row with at least this much cost violates the constraint
 
 
 def cost_weights(cost: Tensor, weight: float) -> Tensor:

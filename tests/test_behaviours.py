@@ -1,4 +1,4 @@
-"""Scripted behaviours, played in a world made of their own model of the robot: no simulator needed."""
+"""Scripted behaviours in a world made of their own model of the robot, and that model's truth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dreamer.errors import UserError
+from fosp_ext.envs import make_env
 from fosp_ext.envs.behaviours import available_behaviours, make_behaviour
 from fosp_ext.envs.behaviours.distance_field import DistanceField
 from fosp_ext.envs.behaviours.obstacles import Obstacles
@@ -56,10 +57,10 @@ def step(state: WorldState, action: np.ndarray) -> WorldState:
         state.agent_vel.copy(),
         state.agent_heading,
     )
-    rate = np.clip(PointModel.YAW_GAIN * action[1], -PointModel.YAW_LIMIT, PointModel.YAW_LIMIT)
+    rate = np.clip(3.36 * np.sign(action[1]) * max(abs(action[1]) - 0.066, 0), -3, 3)
     for _ in range(80):
-        push = PointModel.THRUST * action[0] * np.array([np.cos(heading), np.sin(heading)])
-        velocity = velocity + 0.001 * (push - PointModel.DRAG * velocity)
+        push = 2.83 * np.clip(20 * action[0], -1, 1) * np.array([np.cos(heading), np.sin(heading)])
+        velocity = velocity + 0.001 * (push - 1.89 * velocity)
         position, heading = position + 0.001 * velocity, heading + 0.001 * rate
     heading = (heading + np.pi) % (2 * np.pi) - np.pi
     return dataclasses.replace(
@@ -92,8 +93,8 @@ WALL = np.array([[0.0, y] for y in (-0.6, -0.3, 0.0, 0.3, 0.6)])  # closed: neig
 
 
 def test_model_follows_the_equation_of_motion():
-    model = PointModel(horizon=3, action_repeat=4, speed=1.0)
-    actions = np.array([[0.9, 0.5], [-0.4, -1.0], [1.0, 0.2]])
+    model = PointModel(horizon=3, action_repeat=4)
+    actions = np.array([[0.9, 0.5], [-0.03, -1.0], [1.0, 0.05]])
     state = world(agent_vel=np.array([0.5, -0.3]), agent_heading=2.0)
     rollout = model.rollout(state, actions[None])
     for h, action in enumerate(actions):
@@ -101,6 +102,23 @@ def test_model_follows_the_equation_of_motion():
         np.testing.assert_allclose(rollout.position[0, 2 * h + 1], state.agent_pos, atol=2e-3)
         turned = rollout.heading[0, 2 * h + 1] - state.agent_heading
         assert np.cos(turned) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.sim
+def test_model_predicts_the_simulator():
+    env = make_env("SafetyPointGoal0-v0", cameras=("vision",), size=8)
+    env.reset(seed=3)
+    model = PointModel(horizon=13, action_repeat=4)
+    walk = make_behaviour("random", "SafetyPointGoal0-v0", np.random.default_rng(0))
+    start = env.privileged()
+    actions = np.stack([walk.act(start) for _ in range(13)])
+    rollout = model.rollout(start, actions[None])
+    for h, action in enumerate(actions):
+        env.step(action)
+        state = env.privileged()
+        missed = np.linalg.norm(rollout.position[0, 2 * h + 1] - state.agent_pos)
+        assert missed < 0.03 + 0.01 * h
+    env.close()
 
 
 def test_field_is_straight_in_sight_and_goes_around_what_is_in_the_way():
@@ -177,16 +195,23 @@ def test_actions_are_float32_within_bounds_and_repeatable(name):
     np.testing.assert_array_equal(*runs)
 
 
-def test_random_wanders_smoothly_and_speed_scales_forward():
-    def actions(speed: float) -> np.ndarray:
-        behaviour = make_behaviour("random", TASK, np.random.default_rng(1), speed=speed)
-        behaviour.reset()
-        return np.stack([behaviour.act(world()) for _ in range(400)])
+def test_random_wanders_smoothly():
+    behaviour = make_behaviour("random", TASK, np.random.default_rng(1))
+    behaviour.reset()
+    actions = np.stack([behaviour.act(world()) for _ in range(400)])
+    assert np.corrcoef(actions[1:, 0], actions[:-1, 0])[0, 1] > 0.7
+    assert 0.3 < actions.std() < 0.8
 
-    full, half = actions(1.0), actions(0.5)
-    assert np.corrcoef(full[1:, 0], full[:-1, 0])[0, 1] > 0.7
-    assert 0.3 < full.std() < 0.8
-    np.testing.assert_allclose(half, full * [0.5, 1.0], atol=1e-6)
+
+@pytest.mark.parametrize("name", ["safe", "unsafe", "random"])
+def test_speed_is_a_share_of_the_top_speed(name):
+    state = world(goal_pos=np.array([6.0, 0.0]))
+    fastest = {}
+    for speed in (0.4, 1.0):
+        states = play(name, state, 40, speed=speed)
+        fastest[speed] = max(np.linalg.norm(state.agent_vel) for state in states)
+    assert 0.5 < fastest[0.4] < 0.9  # 0.6 m/s, and what one agent step of thrust adds to it
+    assert fastest[1.0] > 1.0
 
 
 def test_every_goal_task_of_the_point_has_all_behaviours():
@@ -198,5 +223,5 @@ def test_unknown_combinations_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match=r"'saef'.*did you mean 'safe'\?.*safe, unsafe, random"):
         make_behaviour("saef", TASK, rng)
-    with pytest.raises(UserError, match="SafetyCarPush2-v0.*SafetyPointGoal"):
+    with pytest.raises(UserError, match=r"SafetyCarPush2-v0.*SafetyPointGoal"):
         make_behaviour("safe", "SafetyCarPush2-v0", rng)

@@ -21,7 +21,7 @@ from dreamer.data.hdf5 import (
     validate_dataset,
     write_dataset,
 )
-from dreamer.data.store import RowStore
+from dreamer.data.store import RowStore, choose_storage
 from dreamer.data.stream import WindowStream
 from dreamer.errors import UserError
 from dreamer.types import Batch
@@ -328,7 +328,11 @@ def test_holdout_limits(toy_dataset):
 
 
 def test_ram_is_checked_first(toy_dataset, monkeypatch):
+    assert choose_storage(toy_dataset, "auto", ram_limit_gb=1) == "ram"
+    assert choose_storage(toy_dataset, "auto", ram_limit_gb=1e-3) == "disk"
     monkeypatch.setattr("dreamer.data.store._free_memory", lambda: 2**20)
+    assert choose_storage(toy_dataset, "auto", ram_limit_gb=1) == "disk"
+    assert choose_storage(toy_dataset, "ram", ram_limit_gb=0) == "ram"
     with pytest.raises(UserError, match="storage 'disk'"):
         RowStore.open(toy_dataset, "ram")
     assert len(RowStore.open(toy_dataset, "disk")[0]) == 5 * 41

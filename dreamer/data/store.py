@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from dreamer.data.episode import DatasetInfo
-from dreamer.data.layout import ARRAYS, open_file
+from dreamer.data.layout import ARRAYS, open_dataset, open_file
 from dreamer.data.validation import validate_dataset
 from dreamer.errors import UserError
 
@@ -103,6 +103,22 @@ class RowStore:
         return window
 
 
+def choose_storage(path: str | Path, storage: str, ram_limit_gb: float) -> str:
+    """ "ram" or "disk"; "auto" takes "ram" for pictures that fit under the limit and in memory."""
+    if storage != "auto":
+        return storage
+    info = validate_dataset(path)
+    with open_dataset(path) as file:
+        needed = _decoded_bytes(info, len(file["rewards"]) + len(file["episode_starts"]))
+    free = _free_memory()
+    fits = needed <= ram_limit_gb * 2**30 and (free is None or needed <= RAM_SHARE * free)
+    return "ram" if fits else "disk"
+
+
+def _decoded_bytes(info: DatasetInfo, rows: int) -> int:
+    return rows * info.size * info.size * 3 * len(info.cameras)
+
+
 def _rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """N transitions -> N + E rows: what came with a picture is shifted onto its row."""
     bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))  # (E+1,)
@@ -128,7 +144,7 @@ def _rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _decode(file: h5py.File, info: DatasetInfo, path: Path, rows: int) -> dict[str, np.ndarray]:
-    needed = rows * info.size * info.size * 3 * len(info.cameras)
+    needed = _decoded_bytes(info, rows)
     free = _free_memory()
     if free is not None and needed > RAM_SHARE * free:
         raise UserError(

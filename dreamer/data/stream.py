@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -33,13 +33,7 @@ class WindowStream:
     def batch(self, index: int) -> Batch:
         """Batch number `index`, (B, T, ...) on the CPU."""
         windows = [self._store.window(int(start), self._length) for start in self._starts(index)]
-        stacked = {
-            key: torch.from_numpy(np.stack([window[key] for window in windows]))
-            for key in windows[0]
-        }
-        stacked["is_first"][:, 0] = 1
-        obs = {camera: stacked[f"images/{camera}"] for camera in self._store.cameras}
-        return Batch(obs, *(stacked[field] for field in Batch._fields[1:]))
+        return as_batch(windows, self._store.cameras)
 
     def iterate(self, first_index: int, device: torch.device) -> Iterator[Batch]:
         """Batches first_index, first_index + 1, ... on `device`, prepared in one background thread.
@@ -71,3 +65,13 @@ class WindowStream:
             obs = {camera: frames.pin_memory() for camera, frames in batch.obs.items()}
             batch = batch._replace(obs=obs)
         return batch.to(device)
+
+
+def as_batch(windows: Sequence[dict[str, np.ndarray]], cameras: Sequence[str]) -> Batch:
+    """Stack windows of a store into a batch (B, T, ...); every window begins like an episode."""
+    stacked = {
+        key: torch.from_numpy(np.stack([window[key] for window in windows])) for key in windows[0]
+    }
+    stacked["is_first"][:, 0] = 1
+    obs = {camera: stacked[f"images/{camera}"] for camera in cameras}
+    return Batch(obs, *(stacked[field] for field in Batch._fields[1:]))

@@ -15,15 +15,23 @@ CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")
 QUALITIES = ("fast", "exact")
 PREFIX = "safetygym_"  # the spelling of SafeDreamer's and FOSP's own configs
 
-_ROBOTS = ("Point", "Car", "Racecar", "Doggo", "Ant")
-_LEVELS = {"Goal": 3, "Button": 3, "Push": 3, "Circle": 3, "Run": 1, "FadingEasy": 3, "FadingHard": 3}
+_ROBOTS = {"Point": 2, "Car": 2, "Racecar": 2, "Doggo": 12, "Ant": 8}  # robot -> action size
+_LEVELS = {
+    "Goal": 3,
+    "Button": 3,
+    "Push": 3,
+    "Circle": 3,
+    "Run": 1,
+    "FadingEasy": 3,
+    "FadingHard": 3,
+}
 
 
 def known_tasks() -> tuple[str, ...]:
     """Every task id that `make_env` accepts: the single-agent navigation tasks of release 1.0.0.
 
-    Race is missing because the package lacks its textures. Ids with `Vision` or `Debug` name the same
-    tasks and are not needed: the cameras are a setting here.
+    Race is missing because the package lacks its textures. Ids with `Vision` or `Debug` name the
+    same tasks and are not needed: the cameras are a setting here.
     """
     return tuple(
         f"Safety{robot}{kind}{level}-v0"
@@ -38,9 +46,7 @@ def check_task(task: str) -> str:
     name = task.removeprefix(PREFIX)
     if name not in known_tasks():
         hint = did_you_mean(name, known_tasks())
-        raise UserError(
-            f"unknown task '{task}'{hint or '; for example SafetyPointGoal1-v0 or SafetyCarGoal2-v0'}"
-        )
+        raise UserError(f"unknown task '{task}'{hint or '; for example SafetyPointGoal1-v0'}")
     return name
 
 
@@ -48,12 +54,17 @@ def check_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
     """The cameras as a tuple, each known and named once."""
     for camera in cameras:
         if camera not in CAMERAS:
-            raise UserError(
-                f"unknown camera '{camera}'{did_you_mean(camera, CAMERAS)} (known: {', '.join(CAMERAS)})"
-            )
+            hint = did_you_mean(camera, CAMERAS)
+            raise UserError(f"unknown camera '{camera}'{hint} (known: {', '.join(CAMERAS)})")
     if not cameras or len(set(cameras)) < len(cameras):
         raise UserError(f"cameras must name at least one camera, each once; got {list(cameras)}")
     return tuple(cameras)
+
+
+def action_size(task: str) -> int:
+    """How many numbers an action of the task has, known without the simulator."""
+    robots = [robot for robot in _ROBOTS if task.startswith(f"Safety{robot}")]
+    return _ROBOTS[robots[0]]
 
 
 def make_env(
@@ -76,9 +87,12 @@ def make_env(
     choose_backend()  # before MuJoCo is imported
     try:
         from fosp_ext.envs.safety_gym import SafetyGymEnv
+        from fosp_ext.envs.shim import import_safety_gymnasium
 
-        return SafetyGymEnv(task, cameras, size, action_repeat, render)
-    except ImportError as error:
+        import_safety_gymnasium()
+    except Exception as error:  # a missing OpenGL library is an AttributeError, for example
         raise UserError(
-            f"the simulator cannot be imported ({error}); run: python -m fosp_ext.doctor"
+            f"the simulator cannot be imported ({type(error).__name__}: {error}); "
+            "run: python -m fosp_ext.doctor"
         ) from error
+    return SafetyGymEnv(task, cameras, size, action_repeat, render)

@@ -1,8 +1,8 @@
 """Which OpenGL library draws the cameras: EGL, or OSMesa where EGL does not work.
 
-MuJoCo reads `MUJOCO_GL` when it is imported, so the choice is made before that, and only if the user
-made none. It is kept in the environment variable, which worker processes inherit. A candidate is tried
-in a short child process, because a broken driver can crash or hang the process that loads it.
+MuJoCo reads `MUJOCO_GL` when it is imported, so the choice is made before that, and only if the
+user made none. It is kept in the environment variable, which worker processes inherit. A candidate
+is tried in a short child process, because a broken driver can crash or hang the one that loads it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ print("drawn", flush=True)
 def probe(backend: str, seconds: float = PROBE_SECONDS) -> str:
     """Draw an empty scene in a child process. Returns "" if that works, else why it does not."""
     environment = {**os.environ, VARIABLE: backend}
-    environment.pop("PYOPENGL_PLATFORM", None)
     command = [sys.executable, "-c", _PROBE]
     try:
         child = subprocess.run(

@@ -14,7 +14,9 @@ def read_world_state(task: Any, robot: str) -> WorldState:
     """The present state of the task's simulation."""
     model, data = task.model, task.data
     agent = model.body("agent").id
-    motion = np.zeros(6)  # angular, then linear velocity of the robot's frame along the world's axes
+    motion = np.zeros(
+        6
+    )  # angular, then linear velocity of the robot's frame along the world's axes
     mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, agent, motion, 0)
     look = -data.camera("vision").xmat.reshape(3, 3)[:, 2]  # the front camera looks along -z
     goal_pos, goal_radius = _goal(task)

@@ -1,8 +1,8 @@
 """Camera pictures from MuJoCo with one OpenGL context for the life of an environment.
 
-Safety-Gymnasium builds a new model at every reset. A context made anew for each of them costs a second
-and leaks memory on some drivers; but a context holds only textures and meshes, which do not change
-within a task, so one is kept and each new model is drawn through it. The pixels are the same.
+Safety-Gymnasium builds a new model at every reset. A context made anew for each of them costs up to
+a second and leaks memory on some drivers. But a context holds only textures and meshes, which do
+not change within a task: one is kept, and each new model is drawn through it, to the same pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from dreamer.errors import UserError
 from fosp_ext.envs.gl import choose_backend
 
 MAX_GEOMS = 1000
@@ -36,9 +37,7 @@ class Renderer:
         model.vis.global_.offheight = size
         if quality == "fast":
             model.vis.quality.offsamples = 0
-        self._gl = importlib.import_module(f"mujoco.{choose_backend()}").GLContext(size, size)
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        self._gl, self._context = _open_context(model, size)
         self._free = weakref.finalize(self, _free, self._gl, self._context)
         atexit.register(self._free)  # must run before the library's own clean-up at exit
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
@@ -71,6 +70,19 @@ class Renderer:
         atexit.unregister(self._free)
 
 
+def _open_context(model: mujoco.MjModel, size: int) -> tuple[Any, mujoco.MjrContext]:
+    backend = choose_backend()
+    try:
+        gl = importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
+        gl.make_current()
+        return gl, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+    except Exception as error:  # each library fails in its own way
+        raise UserError(
+            f"MUJOCO_GL={backend} cannot draw ({type(error).__name__}: {error}); "
+            "run: python -m fosp_ext.doctor"
+        ) from error
+
+
 def _free(gl: Any, context: mujoco.MjrContext) -> None:
     """Free in the right order: with another context current, that one's textures would go."""
     gl.make_current()
@@ -90,10 +102,12 @@ def model_camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
 
 
 def overhead_camera(half_width: float) -> mujoco.MjvCamera:
-    """Straight down on the origin, +x to the right, +y up, so that +-`half_width` metres fill it."""
+    """Straight down on the origin: +x right, +y up, `half_width` metres to each border."""
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.lookat[:] = 0.0
     camera.azimuth, camera.elevation = 90.0, -90.0
-    camera.distance = half_width / np.tan(np.radians(45.0 / 2))  # MuJoCo's free camera sees 45 degrees
+    camera.distance = half_width / np.tan(
+        np.radians(45.0 / 2)
+    )  # MuJoCo's free camera sees 45 degrees
     return camera

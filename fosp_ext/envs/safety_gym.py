@@ -1,6 +1,6 @@
 """Safety-Gymnasium behind gymnasium's interface: camera pictures in, one cost per step out.
 
-Import it through `fosp_ext.envs.make_env`, which chooses the OpenGL library before MuJoCo is imported.
+Use `fosp_ext.envs.make_env`, which prepares the imports of MuJoCo and Safety-Gymnasium.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 
 from fosp_ext.envs.privileged import read_world_state
 from fosp_ext.envs.renderer import Renderer, model_camera, overhead_camera
-from fosp_ext.envs.shim import import_safety_gymnasium
 from fosp_ext.envs.world_state import WorldState
 from fosp_ext.envs.world_xml import compiled_from, edit_world
 
@@ -28,14 +27,13 @@ SEEDS = 2**32  # Safety-Gymnasium seeds a numpy RandomState
 class SafetyGymEnv(gymnasium.Env):
     """One Safety-Gymnasium task. Rewards and costs are those of the official environment, summed.
 
-    Made by `fosp_ext.envs.make_env`, which checks the arguments. `terminated` is true only if the task
-    itself ended; the time limit (1000 simulator steps in most tasks) is `truncated`.
+    Made by `fosp_ext.envs.make_env`, which checks the arguments. `terminated` is true only if the
+    task itself ended; the time limit (1000 simulator steps in most tasks) is `truncated`.
     """
 
     def __init__(
         self, task: str, cameras: tuple[str, ...], size: int, action_repeat: int, render: str
     ) -> None:
-        import_safety_gymnasium()
         builder = importlib.import_module("safety_gymnasium.builder")
         self._resampling_error = builder.ResamplingError
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, 50 // action_repeat)}
@@ -44,13 +42,13 @@ class SafetyGymEnv(gymnasium.Env):
         self.action_repeat, self.render_quality = action_repeat, render
         self.robot = re.match(r"Safety([A-Z][a-z]+)", task).group(1)
         self._world = builder.Builder(task_id=task, config={"agent_name": self.robot})
-        self._world.task.obs = self._forward  # the lidars are a third of a step, and nobody reads them
+        self._world.task.obs = self._forward  # its lidars, a third of a step, are not used here
         self._full_xml = ""  # what Safety-Gymnasium wrote at the last reset, before our edits
         self._renderer: Renderer | None = None
         self._overhead: Renderer | None = None
 
         picture = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict({camera: picture for camera in cameras})
+        self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(cameras, picture))
         low, high = self._world.action_space.low, self._world.action_space.high
         self._action_center, self._action_scale = (high + low) / 2, (high - low) / 2
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, low.shape, np.float32)
@@ -81,7 +79,13 @@ class SafetyGymEnv(gymnasium.Env):
             goals += int(info.get("goal_met", False))
             if terminated or truncated:
                 break
-        return self._observe(), reward, bool(terminated), bool(truncated), {"cost": cost, "goals": goals}
+        return (
+            self._observe(),
+            reward,
+            bool(terminated),
+            bool(truncated),
+            {"cost": cost, "goals": goals},
+        )
 
     def render(self) -> np.ndarray:
         """A (256, 256, 3) uint8 picture from straight above, for videos."""
@@ -103,7 +107,7 @@ class SafetyGymEnv(gymnasium.Env):
         self._renderer = self._overhead = None
 
     def _reset_world(self, seed: int) -> None:
-        """Reset with `seed`, or the next seed whose random layout is possible and starts without cost."""
+        """Reset with `seed`, or the next one whose layout is possible and starts without cost."""
         for attempt in range(RESET_ATTEMPTS):
             try:
                 self._world.reset(seed=(seed + attempt) % SEEDS)
@@ -113,7 +117,9 @@ class SafetyGymEnv(gymnasium.Env):
             except AssertionError as error:
                 if "starting cost" not in str(error):
                     raise
-        raise RuntimeError(f"{self.task}: no possible layout for seeds {seed} and the next {attempt}")
+        raise RuntimeError(
+            f"{self.task}: no possible layout for seeds {seed} and the next {attempt}"
+        )
 
     def _edit_world(self, xml: str) -> str:
         self._full_xml = xml
@@ -130,10 +136,11 @@ class SafetyGymEnv(gymnasium.Env):
             self._renderer = Renderer(scenery, self.size, self.render_quality)
         model, data = self._world.task.model, self._world.task.data
         return {
-            name: self._renderer.draw(model, data, model_camera(model, name)) for name in self.cameras
+            name: self._renderer.draw(model, data, model_camera(model, name))
+            for name in self.cameras
         }
 
     def _forward(self) -> dict:
-        """In place of the task's `obs`: its one effect on the simulation, without the observation."""
+        """In place of the task's `obs`: its effect on the simulation without the observation."""
         mujoco.mj_forward(self._world.task.model, self._world.task.data)
         return {}

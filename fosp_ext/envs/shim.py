@@ -1,12 +1,12 @@
 """Import Safety-Gymnasium 1.0.0 on Python 3.10 to 3.13 with today's numpy. Nothing on disk changes.
 
-The release of 2023 was written for Python up to 3.10 and numpy 1. Three things stand in its way, each
-mended in memory and only for its own modules:
+The release of 2023 was written for Python up to 3.10 and numpy 1. Three things stand in its way,
+each mended in memory and only for its own modules:
 
-1. Its dataclasses use numpy arrays as defaults, which Python refuses since 3.11 ("mutable default").
+1. Its dataclasses have numpy arrays as defaults, "mutable defaults" that Python refuses since 3.11.
    While its modules are imported, an array default is turned into a default factory.
-2. It imports its multi-agent module, which needs gymnasium-robotics and pettingzoo. We use single-agent
-   tasks only, so an empty stand-in takes its place and neither package has to be installed.
+2. It imports its multi-agent module, which needs gymnasium-robotics and pettingzoo. We use
+   single-agent tasks only, so an empty stand-in takes its place and neither has to be installed.
 3. It looks up joints by one-element arrays, which numpy 2.4 no longer turns into an index. The one
    method that does so sees the model through a view that accepts them.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ _MULTI_AGENT = "safety_gymnasium.tasks.safe_multi_agent.safe_mujoco_multi"
 
 
 def import_safety_gymnasium() -> types.ModuleType:
-    """The `safety_gymnasium` package, ready to use. The first call chooses the GL backend as well."""
+    """The `safety_gymnasium` package, ready to use. Chooses the OpenGL library as well."""
     choose_backend()
     loaded = sys.modules.get("safety_gymnasium")
     if loaded is not None and "safety_gymnasium.builder" in sys.modules:
@@ -50,7 +51,7 @@ def _array_defaults() -> Iterator[None]:
 
     def dataclass(cls: type | None = None, /, **options: Any) -> Any:
         def decorate(target: type) -> type:
-            for name in target.__dict__.get("__annotations__", {}):
+            for name in inspect.get_annotations(target):
                 default = target.__dict__.get(name)
                 if isinstance(default, np.ndarray):
                     setattr(target, name, dataclasses.field(default_factory=default.copy))

@@ -21,8 +21,8 @@ class WorldState:
     agent_heading: float  # 0 looks along +x, positive turns left, within [-pi, pi]
     agent_vel: np.ndarray  # (2,)
     agent_yaw_rate: float  # positive turns left
-    goal_pos: np.ndarray  # (2,): the goal, or the button to press
-    goal_radius: float  # the centre within it (Goal), the box within it (Push), contact (Button)
+    goal_pos: np.ndarray  # (2,): the goal, or the button to press; NaN in tasks without either
+    goal_radius: float  # for the robot's centre (Goal) or the box (Push); a button needs contact
     hazards: np.ndarray  # (n, 2); cost while the robot's centre is within hazard_radius
     hazard_radius: float  # 0 where there are no hazards
     vases: np.ndarray  # (n, 2); squares that cost when touched or moved

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import mujoco
 
-# The back camera of Safety-Gymnasium's later releases, level and with a wide view; Doggo and Ant never
-# had one: theirs sits where their front camera is.
+# Level and wide, where the development version of Safety-Gymnasium has it since autumn 2023. Doggo
+# and Ant have none there: theirs sits where their front camera is.
 BACK_CAMERA = {
     "Point": {"pos": "0 0 .15", "xyaxes": "0 1 0 0 0 1"},
     "Car": {"pos": "0 0 .2", "xyaxes": "1 0 0 0 0 1"},
@@ -29,7 +29,8 @@ def edit_world(xml: str, robot: str) -> str:
     root = ElementTree.fromstring(xml)
     agent = root.find("./worldbody/body[@name='agent']")
     assets = root.find("./asset")
-    assert agent is not None and assets is not None, "not a Safety-Gymnasium world"
+    assert agent is not None, "not a Safety-Gymnasium world"
+    assert assets is not None, "not a Safety-Gymnasium world"
     ElementTree.SubElement(agent, "camera", name="vision_back", fovy="90", **BACK_CAMERA[robot])
     for texture in assets.findall("./texture[@type='skybox']"):
         assets.remove(texture)

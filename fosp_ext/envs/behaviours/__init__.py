@@ -17,7 +17,7 @@ from fosp_ext.envs.behaviours.base import Behaviour, NoisyBehaviour
 from fosp_ext.envs.behaviours.goal_seeking import GoalSeekingPoint
 from fosp_ext.envs.behaviours.point_model import PointModel
 from fosp_ext.envs.behaviours.safe import SafePoint
-from fosp_ext.envs.behaviours.smooth_random import SmoothRandom
+from fosp_ext.envs.behaviours.smooth_random import SmoothRandomPoint
 
 __all__ = ["Behaviour", "available_behaviours", "make_behaviour"]
 
@@ -35,25 +35,25 @@ class Request:
     action_repeat: int
 
     def point_model(self) -> PointModel:
-        """The Point robot at this speed and action repeat."""
+        """The Point robot at this action repeat."""
         horizon = round(HORIZON_SECONDS / (PointModel.ENV_STEP * self.action_repeat))
-        return PointModel(max(horizon, 2), self.action_repeat, self.speed)
+        return PointModel(max(horizon, 2), self.action_repeat)
 
 
 def safe_point(request: Request) -> Behaviour:
     """Plans around hazards and vases."""
     margin = MARGIN + MARGIN_PER_NOISE * request.noise
-    return SafePoint(request.point_model(), request.rng, margin)
+    return SafePoint(request.point_model(), request.rng, margin, request.speed)
 
 
 def unsafe_point(request: Request) -> Behaviour:
     """Drives straight for the goal."""
-    return GoalSeekingPoint(request.point_model())
+    return GoalSeekingPoint(request.speed)
 
 
 def random_point(request: Request) -> Behaviour:
     """Wanders about."""
-    return SmoothRandom(2, request.rng, request.speed)
+    return SmoothRandomPoint(request.rng, request.speed)
 
 
 Builder = Callable[[Request], Behaviour]
@@ -96,7 +96,8 @@ def make_behaviour(
     """The behaviour `name` for `task`.
 
     noise: standard deviation of the Gaussian noise that is added to each executed action.
-    speed: scale of the forward action, over 0 and up to 1.
+    speed: share of the robot's top speed that it keeps to, over 0 and up to 1. (Scaling the forward
+        action would change nothing: the motor's force saturates at 5 % of it.)
     action_repeat: simulator steps per agent step, so that plans look equally far in seconds.
     """
     known = available_behaviours(task)

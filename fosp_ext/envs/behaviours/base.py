@@ -1,4 +1,4 @@
-"""What every scripted behaviour does, and the noise that makes recorded data as varied as real data."""
+"""What every scripted behaviour does, and the noise that makes its data varied."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fosp_ext.envs.world_state import WorldState
 
 
 class Behaviour(Protocol):
-    """Chooses actions from the privileged state of a world. One instance plays one episode at a time."""
+    """Chooses actions from the privileged state of a world, one episode at a time."""
 
     def reset(self) -> None:
         """Forget the episode before."""

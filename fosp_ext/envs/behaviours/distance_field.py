@@ -15,8 +15,8 @@ class DistanceField:
     """Length of the shortest way to `goal` on a square grid around the origin.
 
     Cells that see the goal carry the straight distance; the others are relaxed from them over 16
-    neighbours. The grid has a border of infinite cells, so that no way leads around its edge. Beyond
-    the grid the distance to its rim is added, which always points back inside.
+    neighbours. The grid has a border of infinite cells, so that no way leads around its edge.
+    Beyond the grid the distance to its rim is added, which always points back inside.
     """
 
     def __init__(self, goal: np.ndarray, obstacles: Obstacles, half_extent: float, cells: int = 95):

@@ -8,7 +8,7 @@ import numpy as np
 
 from fosp_ext.envs.world_state import WorldState
 
-# The Point robot seen from above: the ball, and the arrow in front of it as a disc through its corners.
+# The Point robot seen from above: its ball, and its arrow as a disc through the outer corners.
 BODY_DISCS = ((0.0, 0.1), (0.1, 0.071))  # (distance ahead of the centre, radius), metres
 VASE_MARGIN = 0.03
 

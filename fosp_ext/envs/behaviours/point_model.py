@@ -17,45 +17,56 @@ class Rollout(NamedTuple):
 
 
 class PointModel:
-    """Thrust along the heading against linear drag, v' = thrust * u0 * heading - drag * v.
+    """Thrust along the heading against linear drag: v' = thrust * heading - drag * v.
 
-    The robot slides sideways freely, and its yaw rate follows the second action component at once.
-    As v is linear in the thrusts, positions of all moments are two matrix products.
+    The motor's force is limited so tightly that any |u0| >= 0.05 is full thrust. The robot slides
+    sideways freely. Its yaw rate follows u1 at once, less what friction with the floor holds back.
+    As v is linear in the thrusts, the positions of all moments are one matrix product.
     """
 
     ENV_STEP = 0.02  # seconds of one simulator step of the Point robot
-    THRUST = 2.87  # m/s^2 at full action
-    DRAG = 1.9  # 1/s
-    YAW_GAIN = 1 / 0.317  # rad/s at full action, before the limit
+    THRUST = 2.83  # m/s^2
+    FULL_THRUST_AT = 0.05  # action
+    DRAG = 1.89  # 1/s
+    YAW_GAIN = 3.36  # rad/s per unit of action beyond the dead zone
+    YAW_DEAD_ZONE = 0.066  # action
     YAW_LIMIT = 3.0  # rad/s
+    TOP_SPEED = THRUST / DRAG  # m/s
     SUBSTEPS = 2  # moments per agent step at which positions are known
 
-    def __init__(self, horizon: int, action_repeat: int, speed: float):
-        self.horizon, self.speed, self.yaw_gain = horizon, speed, self.YAW_GAIN
+    def __init__(self, horizon: int, action_repeat: int):
+        self.horizon = horizon
         self.seconds = self.ENV_STEP * action_repeat / self.SUBSTEPS
         moments = np.arange(1, horizon * self.SUBSTEPS + 1)  # (S,)
         fade = np.exp(-self.DRAG * self.seconds)
         gained = (1 - fade) / self.DRAG  # speed per unit of thrust after one substep
         self.coast = (1 - fade**moments) / self.DRAG  # (S,) way per unit of initial speed
-        passed = moments[None] - moments[:, None]  # (S, S): from the thrust of row to moment of column
+        passed = moments[None] - moments[:, None]  # (S, S): row pushes, column arrives
         way = (self.seconds - gained + gained * (1 - fade ** np.maximum(passed, 0))) / self.DRAG
         self.way = np.where(passed >= 0, way, 0.0)  # (S, S)
 
-    @property
-    def top_speed(self) -> float:
-        """Where thrust and drag balance, m/s."""
-        return self.speed * self.THRUST / self.DRAG
+    @staticmethod
+    def limited(forward: float, state: WorldState, speed_limit: float) -> float:
+        """`forward`, or 0 where it would push a robot that is at its speed limit already."""
+        look = np.array([np.cos(state.agent_heading), np.sin(state.agent_heading)])
+        along = float(look @ state.agent_vel) * np.sign(forward)
+        return 0.0 if along >= speed_limit else forward
 
     def reach(self, state: WorldState) -> float:
         """How far from its present place the robot can get within the horizon, metres."""
-        fastest = max(self.top_speed, float(np.linalg.norm(state.agent_vel)))
+        fastest = max(self.TOP_SPEED, float(np.linalg.norm(state.agent_vel)))
         return fastest * self.seconds * len(self.way)
 
+    def yaw_rate(self, turn: np.ndarray) -> np.ndarray:
+        """Yaw rates that the second action component leads to, rad/s."""
+        effective = np.sign(turn) * np.maximum(np.abs(turn) - self.YAW_DEAD_ZONE, 0)
+        return np.clip(self.YAW_GAIN * effective, -self.YAW_LIMIT, self.YAW_LIMIT)
+
     def rollout(self, state: WorldState, actions: np.ndarray) -> Rollout:
-        """Motion from the present state under `actions` (P, H, 2), whose first is scaled by `speed`."""
-        thrust = np.repeat(self.speed * self.THRUST * actions[..., 0], self.SUBSTEPS, 1)  # (P, S)
-        rate = np.clip(self.YAW_GAIN * actions[..., 1], -self.YAW_LIMIT, self.YAW_LIMIT)
-        turned = np.repeat(rate * self.seconds, self.SUBSTEPS, 1)  # (P, S)
+        """Motion from `state` under `actions` (P, H, 2)."""
+        actions = np.repeat(actions, self.SUBSTEPS, axis=1)  # (P, S, 2)
+        thrust = self.THRUST * np.clip(actions[..., 0] / self.FULL_THRUST_AT, -1, 1)  # (P, S)
+        turned = self.seconds * self.yaw_rate(actions[..., 1])  # (P, S)
         heading = state.agent_heading + np.cumsum(turned, 1)
         middle = heading - turned / 2
         push = np.stack([thrust * np.cos(middle), thrust * np.sin(middle)], 0)  # (2, P, S)

@@ -1,4 +1,4 @@
-"""To the goal as fast as possible without ever touching what costs: planning with privileged state."""
+"""To the goal as fast as possible without touching what costs: planning with privileged state."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from fosp_ext.envs.world_state import WorldState
 ROOM = 0.8  # metres of free floor that the distance field knows around the outermost object
 MOVED = 0.03  # a vase that moved further than this, in metres, makes the field anew
 HIT, PER_METRE = 5.0, 100.0  # score of one moment inside an obstacle, and per metre of depth there
+SPEEDING = 10.0  # score of each m/s above the speed limit, on average over the horizon
 
 
 class SafePoint:
     """Model-predictive control of the Point robot: least way to go, obstacles all but forbidden."""
 
-    def __init__(self, model: PointModel, rng: np.random.Generator, margin: float):
+    def __init__(self, model: PointModel, rng: np.random.Generator, margin: float, speed: float):
         self.model, self.margin = model, margin
+        self.speed_limit = speed * model.TOP_SPEED
         self.planner = CrossEntropyPlanner(rng, model.horizon, action_size=2)
         self.field: DistanceField | None = None
         self.layout = np.zeros((0, 2))  # goal and obstacles that the field was made for
@@ -36,19 +38,20 @@ class SafePoint:
         def score(actions: np.ndarray) -> np.ndarray:
             return self._score(state, field, near, actions)
 
-        forward, turn = self.planner.best(score)
-        return np.array([self.model.speed * forward, turn], np.float32)
+        return self.planner.best(score).astype(np.float32)
 
     def _score(
         self, state: WorldState, field: DistanceField, near: Obstacles, actions: np.ndarray
     ) -> np.ndarray:
-        """Way left on average and at the end, and the penalty for obstacles; the less the better."""
+        """Way left on average and at the end, and the penalty for obstacles; less is better."""
         position, heading = self.model.rollout(state, actions)  # (P, S, 2), (P, S)
         depth = near.depth(position, heading)  # (P, S)
         penalty = (HIT * (depth > 0) + PER_METRE * depth).sum(1)
+        way = np.hypot(*np.moveaxis(np.diff(position, axis=1), -1, 0))  # (P, S-1)
+        speeding = np.maximum(way / self.model.seconds - self.speed_limit, 0).mean(1)
         left = np.maximum(field(position) - state.goal_radius, 0)  # (P, S)
         left[np.logical_or.accumulate(left <= 0, 1)] = 0  # once there, the goal moves elsewhere
-        return left.mean(1) + left[:, -1] + penalty
+        return left.mean(1) + left[:, -1] + penalty + SPEEDING * speeding
 
     def _field_of(self, state: WorldState, obstacles: Obstacles) -> DistanceField:
         """The distance field of this world, made anew when its goal or an obstacle moved."""

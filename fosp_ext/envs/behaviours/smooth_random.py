@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from fosp_ext.envs.behaviours.point_model import PointModel
 from fosp_ext.envs.world_state import WorldState
 
 
-class SmoothRandom:
+class SmoothRandomPoint:
     """Each action component is its own mean-reverting Gaussian walk, cut off at [-1, 1]."""
 
     MEMORY = 0.9  # share of the walk that the next agent step keeps: half of it is gone after 0.5 s
     SPREAD = 0.7  # standard deviation of the walk before it is cut off
 
-    def __init__(self, action_size: int, rng: np.random.Generator, speed: float):
+    def __init__(self, rng: np.random.Generator, speed: float):
         self.rng = rng
-        self.scale = np.ones(action_size)  # (A,)
-        self.scale[0] = speed
-        self.walk = np.zeros(action_size)  # (A,)
+        self.speed_limit = speed * PointModel.TOP_SPEED
+        self.walk = np.zeros(2)
 
     def reset(self) -> None:
-        self.walk = self.SPREAD * self.rng.standard_normal(self.walk.shape)
+        self.walk = self.SPREAD * self.rng.standard_normal(2)
 
     def act(self, state: WorldState) -> np.ndarray:
-        action = self.scale * np.clip(self.walk, -1, 1)
-        step = np.sqrt(1 - self.MEMORY**2) * self.SPREAD * self.rng.standard_normal(self.walk.shape)
-        self.walk = self.MEMORY * self.walk + step
-        return action.astype(np.float32)
+        forward, turn = np.clip(self.walk, -1, 1)
+        drawn = np.sqrt(1 - self.MEMORY**2) * self.SPREAD * self.rng.standard_normal(2)
+        self.walk = self.MEMORY * self.walk + drawn
+        forward = PointModel.limited(forward, state, self.speed_limit)
+        return np.array([forward, turn], np.float32)

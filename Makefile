@@ -1,0 +1,35 @@
+# The commands people and CI use. `make` lists them.
+#
+#   PYTHON=python3.12   the Python that .venv is made with (3.10 to 3.13; 3.11 is tested)
+#   TORCH=cpu | cuda | "torch==2.13.0 --index-url ..."   which build of PyTorch to install
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?=
+RUN := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format check
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## create .venv and install everything that is missing
+	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11" >&2; exit 2; }
+	@$(PYTHON) tools/bootstrap.py $(if $(filter-out file,$(origin PYTHON)),--this-python) \
+		$(if $(TORCH),--torch '$(TORCH)')
+
+demo: setup  ## record a dataset, train offline on it, evaluate and film the policy
+	@$(RUN) tools/demo.py
+
+test: setup  ## run the tests
+	@$(RUN) -m pytest -q
+
+lint: setup  ## check style and formatting
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+
+format: setup  ## mend style and formatting
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+check: lint test  ## lint and tests, as before a commit

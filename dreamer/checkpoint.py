@@ -1,0 +1,148 @@
+"""Checkpoints that are whole or absent, hold plain types only, and carry the random state."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dreamer.errors import UserError
+from dreamer.files import atomic_path
+
+FORMAT_VERSION = 1
+NAME = re.compile(r"step_(\d{9,})\.pt")
+PLAIN = (torch.Tensor, str, int, float, bool, type(None))
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
+
+
+class Checkpoint:
+    """A folder of `step_<updates>.pt` files and a file `latest` that names the newest."""
+
+    def __init__(self, folder: str | Path, keep_last: int) -> None:
+        """Keep the newest `keep_last` files."""
+        self.folder, self._keep_last = Path(folder), keep_last
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Write `state` (nested dicts and lists of tensors and plain values) at update `step`."""
+        _check_plain(state, "state")
+        path = self.folder / f"step_{step:09d}.pt"
+        with atomic_path(path) as part:
+            torch.save({**state, "format_version": FORMAT_VERSION, "step": step}, part)
+        with atomic_path(self.folder / "latest") as part:
+            part.write_text(f"{path.name}\n")
+        older = [file for file in self._files() if _step(file) <= step]
+        for file in older[: -self._keep_last]:
+            file.unlink()
+        for leftover in self.folder.glob("step_*.part"):
+            leftover.unlink()
+        return path
+
+    def latest(self) -> Path | None:
+        """The file to continue from, or nothing; `latest` counts while its file exists."""
+        pointer = self.folder / "latest"
+        if pointer.is_file():
+            path = self.folder / pointer.read_text().strip()
+            if path.is_file():
+                return path
+        return next(reversed(self._files()), None)
+
+    @staticmethod
+    def load(path: str | Path) -> dict[str, Any]:
+        """The saved state with its `step`, on the CPU; a damaged file is a `UserError`."""
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"no checkpoint {path}")
+        try:
+            _check_sums(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            raise UserError(f"checkpoint {path} cannot be read{_older_hint(path)}") from error
+        version = state.get("format_version") if isinstance(state, dict) else None
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"checkpoint {path} has format_version {version}, "
+                f"this program reads {FORMAT_VERSION}"
+            )
+        return state
+
+    def _files(self) -> list[Path]:
+        """Saved files from old to new."""
+        files = [file for file in self.folder.glob("step_*.pt") if NAME.fullmatch(file.name)]
+        return sorted(files, key=_step)
+
+
+def rng_state() -> dict[str, Any]:
+    """Every global generator as plain types and tensors."""
+    version, words, gauss = random.getstate()
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (the global one is the point)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": {
+            **{key: numpy_state[key] for key in ("bit_generator", "has_gauss", "gauss")},
+            "key": numpy_state["state"]["key"].tolist(),
+            "pos": int(numpy_state["state"]["pos"]),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put every generator back; CUDA ones only where as many devices exist as before."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    numpy_state = dict(state["numpy"])
+    key = np.array(numpy_state.pop("key"), dtype=np.uint32)
+    np.random.set_state(  # noqa: NPY002
+        {**numpy_state, "state": {"key": key, "pos": numpy_state.pop("pos")}}
+    )
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Only what `torch.load(weights_only=True)` gives back."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key, f"a key of {where}")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{where}[{index}]")
+    elif type(value) not in PLAIN and not isinstance(value, torch.Tensor):
+        raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold plain values only")
+
+
+def _check_sums(path: Path) -> None:
+    """Torch does not compare the checksums of its archive, so a flipped bit would go unseen."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from error
+    if damaged is not None:
+        raise ValueError(f"checksum of {damaged}")
+
+
+def _older_hint(path: Path) -> str:
+    others = [file for file in path.parent.glob("step_*.pt") if NAME.fullmatch(file.name)]
+    for other in sorted(others, key=_step, reverse=True):
+        if other.name == path.name:
+            continue
+        try:
+            _check_sums(other)
+        except (OSError, ValueError):
+            continue
+        return f"; {other.name} beside it is intact, remove the damaged file to continue from there"
+    return " and there is no intact one beside it"
+
+
+def _step(path: Path) -> int:
+    return int(NAME.fullmatch(path.name).group(1))

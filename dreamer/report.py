@@ -1,0 +1,108 @@
+"""What a training shows of its world model: held-out losses and open-loop predictions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamer.agent import Agent
+from dreamer.data.store import RowStore
+from dreamer.data.stream import WindowStream, as_batch
+from dreamer.types import Batch
+from dreamer.vision import image_grid
+
+CONTEXT = 5  # rows the model sees before it predicts alone
+EPISODES = 3  # shown side by side
+SCALE = 2  # pixels on screen per pixel of the camera
+
+
+@torch.no_grad()
+def heldout_metrics(
+    agent: Agent, stream: WindowStream, batches: int, device: torch.device
+) -> dict[str, float]:
+    """World-model losses on batches 0, 1, ... of held-out windows, the same ones every time.
+
+    Where the model decodes costs, `cost_recall` is the share of recorded violations it finds and
+    `cost_precision` the share of its alarms that are true, both over all rows of all batches.
+    """
+    sums: dict[str, float] = defaultdict(float)
+    with fixed_randomness(), agent.autocast(device):
+        for index in range(batches):
+            metrics = agent.world_model.evaluate(stream.batch(index).to(device))[2]
+            for name, value in metrics.items():
+                sums[name] += float(value) / batches
+    if "cost_hit_rate" in sums:
+        sums["cost_recall"] = sums["cost_hit_rate"] / max(sums["cost_rate"], 1e-9)
+        sums["cost_precision"] = sums["cost_hit_rate"] / max(sums["cost_alarm_rate"], 1e-9)
+    return dict(sums)
+
+
+@torch.no_grad()
+def heldout_estimates(
+    agent: Agent, stream: WindowStream, device: torch.device
+) -> dict[str, Tensor]:
+    """What the behaviour thinks of one batch of held-out rows: name -> (B, T), for histograms."""
+    batch = stream.batch(0).to(device)
+    with fixed_randomness(), agent.autocast(device):
+        latent = agent.world_model.evaluate(batch)[0].latent
+        feat = latent.feat()
+        return {"action": agent.behavior.act(feat, explore=False), **agent.behavior.estimates(feat)}
+
+
+@torch.no_grad()
+def open_loop_films(
+    agent: Agent, store: RowStore, length: int, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Truth, prediction and error of the first episodes: camera -> (T, height, width, 3) uint8.
+
+    Each frame has a row of true pictures, one of the model's and one of absolute errors; the model
+    sees the first rows (green border) and then only the actions (red border).
+    """
+    batch = first_windows(store, length).to(device)
+    with fixed_randomness(), agent.autocast(device):
+        predicted = agent.world_model.open_loop(batch, CONTEXT)
+    return {
+        name: _film(batch.obs[name].float().cpu().numpy() / 255, image.float().cpu().numpy())
+        for name, image in predicted.items()
+    }
+
+
+def first_windows(store: RowStore, length: int) -> Batch:
+    """The beginnings of the first few episodes that are long enough, (B, T)."""
+    starts = np.append(np.flatnonzero(store.small("is_first")), len(store))
+    long_enough = starts[:-1][np.diff(starts) >= length][:EPISODES]
+    if not len(long_enough):
+        raise ValueError(f"no held-out episode has {length} rows")
+    return as_batch([store.window(int(start), length) for start in long_enough], store.cameras)
+
+
+@contextmanager
+def fixed_randomness() -> Iterator[None]:
+    """Draw the same numbers every time, without moving the random numbers of the training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def _film(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
+    error = np.abs(truth - model)
+    rows = np.stack([truth, model, error])  # (3, B, T, size, size, 3)
+    pixels = (rows * 255).round().astype(np.uint8).repeat(SCALE, 3).repeat(SCALE, 4)
+    pixels[1] = _border(pixels[1])
+    frames = pixels.transpose(2, 0, 1, 3, 4, 5)  # (T, 3, B, ...)
+    return np.stack([image_grid(frame.reshape(-1, *frame.shape[2:]), frame.shape[1]) for frame in frames])
+
+
+def _border(pictures: np.ndarray) -> np.ndarray:
+    """(B, T, ...) pictures with a green frame while the model sees, a red one while it predicts."""
+    framed = pictures.copy()
+    for rows, colour in ((slice(0, CONTEXT), (0, 200, 0)), (slice(CONTEXT, None), (220, 0, 0))):
+        part = framed[:, rows]
+        part[:, :, :2], part[:, :, -2:] = colour, colour
+        part[:, :, :, :2], part[:, :, :, -2:] = colour, colour
+    return framed

@@ -1,0 +1,34 @@
+"""The one place where torchvision is imported."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def image_grid(pictures: np.ndarray, columns: int) -> np.ndarray:
+    """Lay out (n, height, width, 3) uint8 pictures in rows of `columns` -> (H, W, 3) uint8."""
+    _import_torchvision()
+    from torchvision.utils import make_grid
+
+    grid = make_grid(torch.from_numpy(pictures).permute(0, 3, 1, 2), nrow=columns, padding=1)
+    return grid.permute(1, 2, 0).numpy()
+
+
+def _import_torchvision() -> None:
+    """Import torchvision even where its compiled part was built for another torch.
+
+    Its Python part asks for two operators of the compiled part at import. A CUDA build beside a CPU
+    torch cannot load that part; nothing here calls the operators, so their names are enough.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        torch.library.define(
+            "torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+        torch.library.define(
+            "torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )

@@ -1,0 +1,58 @@
+"""Roll out a trained agent in the real environment: python eval.py --logdir RUN [--episodes 20]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dreamer.errors import UserError
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Play episodes with fixed seeds; write summary.json, episodes.jsonl and videos.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--logdir", metavar="RUN", help="run folder; its newest checkpoint is taken")
+    source.add_argument("--checkpoint", metavar="FILE", help="one checkpoint file")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes to play")
+    parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode")
+    parser.add_argument("--videos", type=int, default=3, help="episodes to film")
+    parser.add_argument("--task", help="refuse a checkpoint that was trained for another task")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--out", help="folder to write; default RUN/eval/<updates>")
+    arguments = parser.parse_args(argv)
+    for name, least in (("episodes", 1), ("seed", 0), ("videos", 0)):
+        if getattr(arguments, name) < least:
+            parser.error(f"--{name} must be at least {least}")
+    return arguments
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate; returns the exit code."""
+    arguments = parse(argv)
+    try:
+        from fosp_ext.rollouts import RolloutSettings, play  # torch, not needed for --help
+
+        play(
+            RolloutSettings(
+                source=Path(arguments.logdir or arguments.checkpoint),
+                episodes=arguments.episodes,
+                seed=arguments.seed,
+                videos=arguments.videos,
+                task=arguments.task,
+                device=arguments.device,
+                out=Path(arguments.out) if arguments.out else None,
+            )
+        )
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

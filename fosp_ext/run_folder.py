@@ -1,0 +1,142 @@
+"""A run's folder: its full configuration, what made it, its checkpoints, and how to load it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from dreamer.agent import Agent
+from dreamer.checkpoint import Checkpoint, rng_state
+from dreamer.config import from_dict, load_yaml, save_yaml, to_dict
+from dreamer.data.episode import DatasetInfo
+from dreamer.errors import UserError
+from dreamer.files import atomic_path
+from fosp_ext.build import build_agent
+from fosp_ext.settings import Config
+
+FREE = ("run", "dataset", "device", "threads", "logdir")  # sections that may change on the way
+FIXED = ("run.batch_size", "run.batch_length", "dataset.holdout")  # of those, what may not
+PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "safety-gymnasium", "h5py", "tensorboard")
+
+
+class LoadedRun(NamedTuple):
+    """A trained agent and what it was trained for."""
+
+    agent: Agent
+    config: Config
+    info: DatasetInfo
+    updates: int
+
+
+class RunFolder:
+    """Creates a run's folder, or opens it to continue; the same settings always fit together."""
+
+    def __init__(self, config: Config) -> None:
+        """Refuse a folder whose run had other settings in anything that decides its result."""
+        self.path = Path(config.logdir)
+        self.config = config
+        self.checkpoints = Checkpoint(self.path / "checkpoints", config.run.keep_checkpoints)
+        settings = self.path / "config.yaml"
+        if settings.exists():
+            _check_same(config, load_yaml(Config, settings), self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_yaml(config, settings)
+        self._note_start()
+
+    def save(self, agent: Agent, info: DatasetInfo, updates: int, dataset: str) -> None:
+        """Write everything that the next start needs to go on exactly."""
+        state = {
+            "agent": agent.state_dict(),
+            "rng": rng_state(),
+            "config": to_dict(self.config),
+            "info": _plain_info(info),
+            "dataset": dataset,
+        }
+        self.checkpoints.save(updates, state)
+
+    def _note_start(self) -> None:
+        """Append versions, commit, command and host to meta.json."""
+        path = self.path / "meta.json"
+        starts = json.loads(path.read_text()) if path.exists() else []
+        with atomic_path(path) as part:
+            part.write_text(json.dumps([*starts, provenance()], indent=2))
+
+
+def provenance() -> dict[str, Any]:
+    """What produced a result: time, command, commit, machine and versions."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "commit": _git_commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def load_run(path: str | Path, device: torch.device) -> LoadedRun:
+    """The agent of a checkpoint file, or of the newest checkpoint of a run folder."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if path.is_dir():
+        newest = Checkpoint(path / "checkpoints", 1).latest()
+        if newest is None:
+            raise UserError(f"{path} has no checkpoint yet; is it a run folder of train.py?")
+        path = newest
+    state = Checkpoint.load(path)
+    missing = {"agent", "config", "info"} - state.keys()
+    if missing:
+        raise UserError(f"checkpoint {path} lacks {', '.join(sorted(missing))}")
+    config = from_dict(Config, state["config"], str(path))
+    info = DatasetInfo(**{**state["info"], "cameras": tuple(state["info"]["cameras"])})
+    agent = build_agent(config, info, device)
+    agent.load_state_dict(state["agent"])
+    return LoadedRun(agent, config, info, state["step"])
+
+
+def _check_same(config: Config, before: Config, path: Path) -> None:
+    new, old = _flat(to_dict(config)), _flat(to_dict(before))
+    for key, value in new.items():
+        if (key.split(".")[0] not in FREE or key in FIXED) and value != old[key]:
+            raise UserError(
+                f"{path} holds a run with {key} {old[key]!r}, this command says {value!r}; "
+                "name another --logdir, or give the same settings to continue it"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _plain_info(info: DatasetInfo) -> dict[str, Any]:
+    return {**dataclasses.asdict(info), "cameras": list(info.cameras)}
+
+
+def _git_commit() -> str:
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,27 @@
+"""What each mode of train.py does: the one place that branches on a mode."""
+
+from __future__ import annotations
+
+import torch
+
+from fosp_ext.datasets import record_dataset
+from fosp_ext.offline import OfflineRun
+from fosp_ext.settings import Config
+
+
+def run_mode(config: Config) -> int:
+    """Do what `config.mode` says; returns the exit code."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return {"collect": collect, "offline": offline}[config.mode](config)
+
+
+def collect(config: Config) -> int:
+    """Record the dataset file."""
+    record_dataset(config)
+    return 0
+
+
+def offline(config: Config) -> int:
+    """Train from the dataset alone, or go on training."""
+    return OfflineRun(config).run()

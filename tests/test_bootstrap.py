@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+APT_LINE = "apt-get update && apt-get install -y libegl1 libgl1-mesa-dri libopengl0 libosmesa6"
+
+
+@pytest.fixture
+def bootstrap(tmp_path, monkeypatch) -> ModuleType:
+    """The program with an empty place for .venv, OpenGL found, and no command allowed to run."""
+    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "tools" / "bootstrap.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "VENV", tmp_path)
+    monkeypatch.setattr(module, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(module, "STAMP", tmp_path / "stamp.json")
+    monkeypatch.setattr(module, "loads", lambda library: True)
+    monkeypatch.setattr(
+        module, "subprocess", SimpleNamespace(CalledProcessError=OSError, DEVNULL=None)
+    )
+    return module
+
+
+def only(*libraries: str):
+    return lambda library: library in libraries
+
+
+@pytest.mark.parametrize(
+    ("libraries", "found"),
+    [
+        ((), False),
+        (("libOSMesa.so.8",), True),
+        (("libEGL.so.1",), False),
+        (("libEGL.so.1", "libOpenGL.so.0"), True),
+        (("libEGL.so.1", "libGL.so.1"), True),
+        (("libOpenGL.so.0", "libGL.so.1"), False),
+    ],
+)
+def test_which_libraries_are_enough(bootstrap, monkeypatch, libraries, found):
+    monkeypatch.setattr(bootstrap, "loads", only(*libraries))
+    monkeypatch.setattr(bootstrap.sys, "platform", "linux")
+    assert bootstrap.has_gl() == found
+
+
+def test_without_gl_a_user_gets_the_line_to_type(bootstrap, monkeypatch, capsys):
+    monkeypatch.setattr(bootstrap, "loads", only())
+    monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert bootstrap.main([]) == 2
+    assert APT_LINE in capsys.readouterr().err
+
+
+def test_without_gl_root_gets_the_packages(bootstrap, monkeypatch):
+    commands, there = [], []
+    monkeypatch.setattr(bootstrap, "loads", lambda library: library in there)
+    monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: f"/usr/bin/{name}")
+
+    def run(command, **_):
+        commands.append(command)
+        if "install" in command and "libosmesa6" not in command:  # a release without OSMesa
+            there.extend(["libEGL.so.1", "libOpenGL.so.0"])
+
+    monkeypatch.setattr(bootstrap.subprocess, "run", run, raising=False)
+    bootstrap.ensure_gl()
+    assert commands[0][:2] == ["apt-get", "update"]
+    assert commands[1][-4:] == ["libegl1", "libgl1-mesa-dri", "libopengl0", "libosmesa6"]
+    assert commands[-1][-3:] == ["libegl1", "libgl1-mesa-dri", "libopengl0"]
+
+
+@pytest.mark.parametrize(("version", "good"), [((3, 9, 18), 0), ((3, 10, 0), 1), ((3, 14, 0), 0)])
+def test_supported_pythons(bootstrap, monkeypatch, version, good):
+    monkeypatch.setattr(bootstrap.sys, "version_info", version)
+    if good:
+        bootstrap.check_python(same=False)
+    else:
+        with pytest.raises(bootstrap.Stop, match=r"is not supported, 3\.10 to 3\.13 are"):
+            bootstrap.check_python(same=False)
+
+
+def test_a_venv_of_another_python_is_kept(bootstrap, tmp_path, monkeypatch):
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr\nversion = 3.11.7\n")
+    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 12, 1))
+    bootstrap.check_python(same=False)
+    with pytest.raises(bootstrap.Stop, match=r"holds Python 3\.11\.7"):
+        bootstrap.check_python(same=True)
+
+
+def test_the_second_time_nothing_runs(bootstrap):
+    """Any command would raise: the fixture took `subprocess` away."""
+    bootstrap.PYTHON.touch()
+    bootstrap.STAMP.write_text(json.dumps({"files": bootstrap.digest(), "torch": "cpu"}))
+    assert bootstrap.main([]) == 0
+    assert bootstrap.main(["--torch", "cpu"]) == 0
+    for arguments in (["--torch", "cuda"],):
+        with pytest.raises(AttributeError):
+            bootstrap.main(arguments)
+    bootstrap.STAMP.write_text("torn")
+    with pytest.raises(AttributeError):
+        bootstrap.main([])
+
+
+def test_cuda_is_the_users_choice(bootstrap):
+    bootstrap.refuse_cuda(["torch", "filelock", "sympy"])
+    for name in ("nvidia-cublas", "cuda-bindings", "triton"):
+        with pytest.raises(bootstrap.Stop, match="brings 1 CUDA packages") as stop:
+            bootstrap.refuse_cuda(["torch", name])
+        assert "make setup TORCH=cpu" in str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("torch", "installed", "stamp", "calls"),
+    [
+        ("", "2.13.0+cpu", {}, []),
+        ("", "", {}, [["install", "torch==2.13.0"]]),
+        ("cuda", "", {}, [["install", "torch==2.13.0"]]),
+        ("cuda", "2.13.0+cpu", {"torch": "cuda"}, []),
+        ("cuda", "2.13.0", {}, [["uninstall", "--yes", "torch"], ["install", "torch==2.13.0"]]),
+        ("./a.whl --no-deps", "", {}, [["install", "./a.whl", "--no-deps"]]),
+    ],
+)
+def test_which_torch_is_installed(bootstrap, monkeypatch, torch, installed, stamp, calls):
+    done = []
+    monkeypatch.setattr(bootstrap, "succeeds", lambda command: installed)
+    monkeypatch.setattr(bootstrap, "pip_plan", lambda: ["torch"])
+    monkeypatch.setattr(bootstrap, "pip", lambda *arguments: done.append(list(arguments)))
+    bootstrap.install_torch(torch, stamp)
+    assert done == calls
+
+
+def test_make_lists_its_targets():
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {"setup", "demo", "test"} <= {line.split()[1] for line in done.stdout.splitlines()}

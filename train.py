@@ -1,0 +1,80 @@
+"""Train an agent or record a dataset: python train.py --configs fosp_offline [SIZE] [--key value ...]"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dreamer.config import changed, describe, load_presets, parse_command_line, resolve, to_dict
+from dreamer.errors import NonFiniteError, UserError
+from fosp_ext.settings import Config
+
+PRESETS = Path(__file__).parent / "configs.yaml"
+USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...] [--print-config] [--help]
+
+  python train.py --configs collect                      record a dataset with scripted behaviours
+  python train.py --configs fosp_offline                 train FOSP on it (size by hardware)
+  python train.py --configs fosp_offline cpu --seed 1    name the size, change a setting
+The same command continues an interrupted run. Presets are merged from left to right.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Parse, resolve, run; returns the exit code."""
+    try:
+        presets = load_presets(PRESETS)
+        names, overrides, flags = parse_command_line(argv)
+        if "help" in flags or not argv:
+            print(f"{USAGE}\npresets: {', '.join(name for name in presets if name != 'defaults')}\n")
+            print(f"settings and defaults:\n{describe(Config, presets['defaults'])}")
+            return 0
+        config = resolve_config(presets, names, overrides)
+        if "print-config" in flags:
+            print_config(config)
+            return 0
+        from fosp_ext.stages import run_mode  # torch is imported here, not for --help
+
+        return run_mode(config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteError as error:
+        print(f"error: {error}; the last checkpoint is intact", file=sys.stderr)
+        return 3
+
+
+def resolve_config(presets: dict, names: list[str], overrides: dict[str, str]) -> Config:
+    """The whole configuration: a size by hardware where none is named, placeholders filled in."""
+    config = resolve(Config, presets, names, overrides)
+    label = list(names)
+    if config.mode != "collect" and config.size == "auto":
+        size = size_for(config.device)
+        print(f"no size preset named: taking '{size}' on this machine", file=sys.stderr)
+        names, label = [size, *names], [*names, size]
+    fill = {"task": config.task, "preset": "-".join(label), "seed": config.seed}
+    logdir = config.logdir
+    for key, value in fill.items():
+        logdir = logdir.replace(f"{{{key}}}", str(value))
+    return resolve(Config, presets, names, {**overrides, "logdir": logdir})
+
+
+def size_for(device: str) -> str:
+    """The full size where a GPU will be used, else the one for two cores."""
+    from dreamer.utils import choose_device
+
+    return "cpu" if choose_device(device).type == "cpu" else "fosp"
+
+
+def print_config(config: Config) -> None:
+    """Print the resolved configuration as YAML."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    text = io.StringIO()
+    YAML().dump(to_dict(config), text)
+    print(text.getvalue(), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
