@@ -79,11 +79,11 @@ def offline_loop(
                 hooks.report(step)
             if _due(step, every.evaluate, last and not stop.exit_code):
                 hooks.evaluate(step)
+            if _due(step, every.log, last):
+                logger.write(step)
             if _due(step, every.save, last):
                 logger.check_finite()
                 hooks.save(step)
-            if _due(step, every.log, last):
-                logger.write(step)
             if stop.exit_code:
                 break
     return stop.exit_code

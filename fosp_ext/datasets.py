@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import check_compatible, validate_dataset
-from dreamer.data.store import RowStore
+from dreamer.data.store import RowStore, choose_storage
 from dreamer.errors import UserError
 from fosp_ext.collect import CollectSettings, collect_dataset
 from fosp_ext.envs import action_size, check_task
@@ -49,10 +49,10 @@ def require_dataset(config: Config) -> DatasetInfo:
 
 def open_stores(config: Config, info: DatasetInfo) -> tuple[RowStore, RowStore | None]:
     """(training rows, held-out rows), in memory if they fit the limit, else read from disk."""
-    path, storage, holdout = dataset_path(config), config.dataset.storage, config.dataset.holdout
-    if storage == "auto":
-        rows = sum(len(store) for store in RowStore.open(path, "disk", holdout) if store)
-        decoded = rows * len(info.cameras) * info.size**2 * 3 / 2**30
-        storage = "ram" if decoded <= config.dataset.ram_limit_gb else "disk"
-        sys.stderr.write(f"dataset: {path}, {rows} rows, {decoded:.2f} GiB decoded, in {storage}\n")
-    return RowStore.open(path, storage, holdout)
+    path, data = dataset_path(config), config.dataset
+    storage = choose_storage(path, data.storage, data.ram_limit_gb)
+    train, heldout = RowStore.open(path, storage, data.holdout)
+    rows = len(train) + (len(heldout) if heldout else 0)
+    decoded = rows * len(info.cameras) * info.size**2 * 3 / 2**30
+    sys.stderr.write(f"dataset: {path}, {rows} rows, {decoded:.2f} GiB decoded, in {storage}\n")
+    return train, heldout

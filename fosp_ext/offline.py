@@ -47,7 +47,7 @@ class OfflineRun:
         self.agent = build_agent(config, self.info, self.device)
         self.done = self.resume()
         self.logger = Logger(
-            self.folder.path, resume_step=self.done or None, total_steps=config.run.updates
+            self.folder.path, resume_step=self.done, total_steps=config.run.updates
         )
 
     def resume(self) -> int:

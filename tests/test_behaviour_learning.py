@@ -1,0 +1,202 @@
+"""Which loss moves what, and how critics, reachability and actor follow METHOD.md 3 to 5."""
+
+import pytest
+import torch
+
+from dreamer.distributions import Normal
+from dreamer.imagination import choose_starts, imagine
+from fosp_ext.actor_critic import violation_labels
+from fosp_ext.transitions import real_transitions
+from tests.helpers import make_agent, make_batch
+
+
+@pytest.fixture
+def parts():
+    """An agent after three updates, with one batch, its transitions and a rollout."""
+    agent, batch = make_agent(), make_batch()
+    torch.manual_seed(1)
+    for _ in range(3):
+        agent.update(batch)
+    latent, _ = agent.world_model.update(batch)
+    starts = choose_starts(latent, batch, 0)
+    traj = imagine(agent.world_model, agent.behavior.actor, starts, horizon=5, gamma=0.99)
+    return agent, batch, real_transitions(latent, batch), starts, traj
+
+
+def moved(module, action):
+    """Names of parameters that `action` changes."""
+    before = {name: p.clone() for name, p in module.named_parameters()}
+    action()
+    return {name for name, p in module.named_parameters() if not p.equal(before[name])}
+
+
+def test_actor_loss_moves_only_the_actor(parts):
+    agent, _, real, _, traj = parts
+    behavior = agent.behavior
+    names = moved(agent, lambda: behavior.update_actor(traj, behavior.score(traj), real))
+    assert names
+    assert all(name.startswith("behavior.actor.") for name in names)
+
+
+def test_critic_losses_move_only_their_critic(parts):
+    agent, _, real, _, traj = parts
+    critic, traj = agent.behavior.cost_critic, traj.detach()
+    names = moved(agent, lambda: critic.update(traj, traj.cost, real, real.cost))
+    assert names
+    assert all(name.startswith("behavior.cost_critic.") for name in names)
+
+
+def test_reachability_loss_moves_only_the_reachability(parts):
+    agent, _, real, starts, traj = parts
+    labels = violation_labels(agent.world_model, traj.detach(), starts)
+    names = moved(agent, lambda: agent.behavior.reachability.update(traj.detach(), labels, real))
+    assert names
+    assert all(name.startswith("behavior.reachability.") for name in names)
+
+
+def test_world_model_loss_moves_only_the_world_model(parts):
+    agent, batch, *_ = parts
+    names = moved(agent, lambda: agent.world_model.update(batch))
+    assert names
+    assert all(name.startswith("world_model.") for name in names)
+
+
+def test_reward_and_cost_critics_share_nothing(parts):
+    agent = parts[0]
+    reward = {p.data_ptr() for p in agent.behavior.reward_critic.parameters()}
+    cost = {p.data_ptr() for p in agent.behavior.cost_critic.parameters()}
+    assert not reward & cost
+
+
+def test_real_transitions_pair_a_row_with_its_successor(parts):
+    _, batch, real, *_ = parts
+    assert real.reward.equal(batch.reward[:, 1:])
+    assert real.action.equal(batch.action[:, :-1])
+    assert real.feat_next[:, :-1].equal(real.feat[:, 1:])
+    assert real.mask[1, 3] == 0  # row 3 is an episode's last
+    assert real.mask.sum() == real.mask.numel() - 2
+    assert real.cont[2, 4] == 0  # a true end
+    assert real.cont[1, 2] == 1  # a time limit
+    assert real.violation.equal((batch.cost[:, :-1] >= 0.5).float())
+
+
+def test_real_target_reads_the_next_reward_and_bootstraps(parts):
+    agent, _, real, _, traj = parts
+    critic = agent.behavior.reward_critic
+    target = critic.real_target(real, real.reward, traj.reward)
+    value = critic.best(real.feat_next)
+    torch.testing.assert_close(target, real.reward + 0.996997 * real.cont * value)
+
+
+@pytest.mark.parametrize("boot", ["imag", "lambda"])
+def test_other_bootstraps_use_the_imagined_return(boot):
+    agent, batch = make_agent(critic__boot=boot), make_batch()
+    latent, _ = agent.world_model.update(batch)
+    real, critic = real_transitions(latent, batch), agent.behavior.reward_critic
+    onward = torch.randn(4 * 8, 5)
+    target = critic.real_target(real, real.reward, onward)
+    first = onward[:, 0].reshape(4, 8)
+    one_step = real.reward + 0.996997 * real.cont * first[:, 1:]
+    if boot == "imag":
+        torch.testing.assert_close(target, one_step)
+    else:  # the last recorded step, and steps into an episode's last row, cannot look further
+        torch.testing.assert_close(target[:, -1], one_step[:, -1])
+        torch.testing.assert_close(target[1, 2], one_step[1, 2])
+        assert not target[0, 0].isclose(one_step[0, 0])
+
+
+def test_values_lean_to_the_good_side(parts):
+    """The best-value fit of equal high and low Q is above the middle for reward, below for cost."""
+    agent, _, _, _, _ = parts
+    value, q = torch.tensor([5.0, 5.0]), torch.tensor([0.0, 10.0])
+
+    class Flat:
+        def loss(self, target):
+            return torch.ones_like(target)
+
+    reward = agent.behavior.reward_critic._expectile_loss(Flat(), value, q, 0.8)
+    cost = agent.behavior.cost_critic._expectile_loss(Flat(), value, q, 0.8)
+    torch.testing.assert_close(reward, torch.tensor([0.2, 0.8]))
+    torch.testing.assert_close(cost, torch.tensor([0.8, 0.2]))
+
+
+def test_two_q_networks_count_the_pessimistic_one():
+    agent = make_agent(critic__num_q="2", cost_critic__num_q="2")
+    feat, action = torch.randn(6, agent.world_model.feat_size), torch.rand(6, 2)
+    for critic, reduce in (
+        (agent.behavior.reward_critic, torch.minimum),
+        (agent.behavior.cost_critic, torch.maximum),
+    ):
+        for net in critic.q_nets:
+            torch.nn.init.normal_(net.mlp[-1].weight)
+        inputs = torch.cat([feat, action], -1)
+        first, second = (net(inputs).mean() for net in critic.q_nets)
+        torch.testing.assert_close(critic.q(feat, action), reduce(first, second))
+
+
+def test_shared_value_network_when_not_split():
+    agent = make_agent(critic__split_value="false")
+    assert agent.behavior.reward_critic.best_net is agent.behavior.reward_critic.value_net
+    assert agent.behavior.cost_critic.best_net is not agent.behavior.cost_critic.value_net
+
+
+def test_slow_copies_follow_by_their_rate(parts):
+    agent, batch, *_ = parts
+    critic = agent.behavior.reward_critic
+    slow = critic.slow_q_nets[0].mlp[-1].weight.clone()
+    agent.update(batch)
+    live = critic.q_nets[0].mlp[-1].weight
+    torch.testing.assert_close(critic.slow_q_nets[0].mlp[-1].weight, slow.lerp(live, 0.02))
+
+
+def test_in_sample_gradient_is_that_of_weighted_cloning(parts):
+    agent, _, real, *_ = parts
+    behavior = agent.behavior
+    weight, _ = behavior.data_weights(real)
+    loss, _ = behavior.in_sample_loss(real)
+    dist: Normal = behavior.actor(real.feat)
+    expected = -(weight * real.mask * dist.log_prob(real.action)).sum() / real.mask.sum()
+    parameters = list(behavior.actor.parameters())
+    for left, right in zip(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True
+    ):
+        torch.testing.assert_close(left, right)
+
+
+def test_violation_labels_begin_with_the_record(parts):
+    agent, batch, _, starts, traj = parts
+    labels = violation_labels(agent.world_model, traj.detach(), starts)
+    assert labels.shape == traj.cost.shape
+    assert labels[:, 0].equal((batch.cost.flatten() >= 0.5).float())
+    assert ((labels >= 0) & (labels <= 1)).all()
+
+
+def test_infeasible_states_do_not_enter_the_constraint(parts):
+    agent, _, real, _, traj = parts
+    behavior = agent.behavior
+    scores = behavior.score(traj)
+    hopeless = scores._replace(feasibility=torch.zeros_like(scores.feasibility))
+    assert behavior.update_actor(traj, hopeless, real)["constraint"] == 0
+
+
+def test_plain_dreamer_is_blind_to_cost():
+    batch = make_batch()
+    agents = [make_agent("dreamerv3", "debug") for _ in range(2)]
+    for agent, seen in zip(agents, (batch, batch._replace(cost=batch.cost * 0)), strict=True):
+        torch.manual_seed(2)
+        metrics = agent.update(seen)
+    left, right = (agent.state_dict() for agent in agents)
+    assert not any("cost" in name for name in metrics)
+    tensors = [name for name, value in left.items() if isinstance(value, torch.Tensor)]
+    assert all(left[name].equal(right[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["fosp_offline", "dreamerv3"])
+def test_an_update_is_finite_in_both_precisions(method, precision):
+    agent, batch = make_agent(method, "debug", precision=precision), make_batch()
+    for _ in range(2):
+        metrics = agent.update(batch)
+    assert all(torch.isfinite(value) for value in metrics.values())
+    assert all(value.ndim == 0 for value in metrics.values())
+    assert all(not value.requires_grad for value in metrics.values())

@@ -1,0 +1,114 @@
+"""The world model: sizes of METHOD.md 2.1, losses, cost weighting, imagination."""
+
+import pytest
+import torch
+
+from dreamer.imagination import choose_starts, imagine
+from fosp_ext.world_model import cost_weights, unweighted_probability
+from tests.helpers import make_agent, make_batch
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_parameter_counts_of_the_full_size():
+    agent = make_agent("fosp_offline", "fosp")
+    model, behavior = agent.world_model, agent.behavior
+    counts = {
+        "encoder": (model.encoder, 692_160),
+        "rssm": (model.rssm, 7_745_536),
+        "decoder": (model.decoder, 12_230_086),
+        "reward": (model.reward_head, 1_836_799),
+        "cost": (model.cost_head, 1_836_799),
+        "cont": (model.cont_head, 1_706_497),
+        "world model": (model, 26_047_877),
+        "actor": (behavior.actor, 1_708_036),
+        "q": (behavior.cost_critic.q_nets[0], 1_837_823),
+        "v": (behavior.cost_critic.value_net, 1_836_799),
+        "reachability": (behavior.reachability.net, 1_706_497),
+    }
+    assert {name: parameters(module) for name, (module, _) in counts.items()} == {
+        name: count for name, (_, count) in counts.items()
+    }
+
+
+def test_overfits_one_batch():
+    sizes = {"world_model__cnn_depth": "8", "world_model__rssm__deter": "64"}
+    agent = make_agent(**sizes, world_model__optimizer__lr="3e-3")
+    batch = make_batch()
+    losses = [agent.world_model.update(batch)[1] for _ in range(50)]
+    assert losses[-1]["loss"] < 0.5 * losses[0]["loss"]
+    for name in ("reward_loss", "cost_loss", "cont_loss"):
+        assert losses[-1][name] < 0.7 * losses[0][name], name
+
+
+def test_cost_weight_counts_from_one():
+    weights = cost_weights(torch.tensor([0.0, 0.99, 1.0, 4.0]), 10.0)
+    torch.testing.assert_close(weights, torch.tensor([1.0, 1.0, 10.0, 10.0]))
+
+
+def test_class_weight_is_undone():
+    q = torch.linspace(0, 1, 11)
+    fitted = 10 * q / (1 + 9 * q)
+    torch.testing.assert_close(unweighted_probability(fitted, 10.0), q)
+
+
+def test_imagination_shapes_weights_and_alignment():
+    agent, batch = make_agent(), make_batch()
+    latent, _ = agent.world_model.update(batch)
+    starts = choose_starts(latent, batch, 0)
+    torch.manual_seed(3)
+    traj = imagine(agent.world_model, agent.behavior.actor, starts, horizon=5, gamma=0.9)
+    N, F = 4 * 8, agent.world_model.feat_size
+    assert traj.feat.shape == (N, 6, F)
+    assert traj.action.shape == (N, 5, 2)
+    assert traj.reward.shape == traj.cost.shape == traj.cont.shape == traj.weight.shape == (N, 5)
+    assert traj.feat[:, 0].equal(starts.latent.feat())
+    assert (traj.action.abs() <= 1).all()
+    assert traj.weight[:, 0].equal(starts.cont)
+    assert (traj.weight.diff(dim=1) <= 0).all()
+    assert (traj.weight[2 * 8 + 5] == 0).all()  # it starts on a terminal row
+    # reward[:, h] is what the head says on arriving at feat[:, h+1]
+    arrived = agent.world_model.reward_head(traj.feat[:, 3]).mean()
+    torch.testing.assert_close(traj.reward[:, 2], arrived)
+
+
+def test_imagination_repeats_single_steps():
+    agent, batch = make_agent(), make_batch()
+    latent, _ = agent.world_model.update(batch)
+    starts = choose_starts(latent, batch, 0)
+    torch.manual_seed(3)
+    traj = imagine(agent.world_model, agent.behavior.actor, starts, horizon=3, gamma=0.9)
+    torch.manual_seed(3)
+    state = starts.latent
+    for h in range(3):
+        action = agent.behavior.actor(state.feat()).sample().clamp(-1, 1)
+        torch.testing.assert_close(action, traj.action[:, h])
+        state = agent.world_model.rssm.img_step(state, action)
+        torch.testing.assert_close(state.feat(), traj.feat[:, h + 1])
+
+
+@pytest.mark.parametrize("count", [0, 7, 32, 99])
+def test_starts_are_rows_of_the_batch(count):
+    agent, batch = make_agent(), make_batch()
+    latent, _ = agent.world_model.update(batch)
+    starts = choose_starts(latent, batch, count)
+    assert len(starts.cont) == (count if 0 < count < 32 else 32)
+    rows = latent.deter.flatten(0, 1)
+    assert all((row == rows).all(1).any() for row in starts.latent.deter)
+
+
+def test_open_loop_keeps_the_seen_rows_and_ignores_later_pictures():
+    agent, batch = make_agent(), make_batch()
+    torch.manual_seed(0)
+    films = agent.world_model.open_loop(batch, context=3)
+    assert {name: film.shape for name, film in films.items()} == {
+        name: image.shape for name, image in batch.obs.items()
+    }
+    later = {name: image.clone() for name, image in batch.obs.items()}
+    for image in later.values():
+        image[:, 3:] = 0
+    torch.manual_seed(0)
+    again = agent.world_model.open_loop(batch._replace(obs=later), context=3)
+    assert all(again[name].equal(films[name]) for name in films)
