@@ -1,7 +1,8 @@
 # The commands people and CI use. `make` lists them.
 #
 #   PYTHON=python3.12   the Python that .venv is made with (3.10 to 3.13; 3.11 is tested)
-#   TORCH=cpu | cuda | "torch==2.13.0 --index-url ..."   which build of PyTorch to install
+#   TORCH=cuda          the PyTorch of the default package index, with the CUDA packages it brings
+#   TORCH="..."         arguments for pip install, as "Get started" on pytorch.org gives them
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?=

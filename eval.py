@@ -1,8 +1,9 @@
-"""Roll out a trained agent in the real environment: python eval.py --logdir RUN [--episodes 20]"""
+"""Play episodes of a trained agent in its environment: python eval.py --logdir RUN"""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from dreamer.errors import UserError
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Play episodes with fixed seeds; write summary.json, episodes.jsonl and videos.",
+        description="Play episodes with fixed seeds; write a summary, episodes and videos.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--logdir", metavar="RUN", help="run folder; its newest checkpoint is taken")
+    source.add_argument(
+        "--logdir", metavar="RUN", help="run folder; its newest checkpoint is taken"
+    )
     source.add_argument("--checkpoint", metavar="FILE", help="one checkpoint file")
     parser.add_argument("--episodes", type=int, default=20, help="episodes to play")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode")
@@ -52,6 +55,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the episodes that were finished are kept", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

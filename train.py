@@ -1,16 +1,17 @@
-"""Train an agent or record a dataset: python train.py --configs fosp_offline [SIZE] [--key value ...]"""
+"""Train an agent or record a dataset: python train.py --configs PRESET [SIZE] [--key value ...]"""
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
-from dreamer.config import changed, describe, load_presets, parse_command_line, resolve, to_dict
+from dreamer.config import describe, load_presets, parse_command_line, resolve, to_dict
 from dreamer.errors import NonFiniteError, UserError
 from fosp_ext.settings import Config
 
 PRESETS = Path(__file__).parent / "configs.yaml"
-USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...] [--print-config] [--help]
+USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...] [--print-config]
 
   python train.py --configs collect                      record a dataset with scripted behaviours
   python train.py --configs fosp_offline                 train FOSP on it (size by hardware)
@@ -25,7 +26,8 @@ def main(argv: list[str]) -> int:
         presets = load_presets(PRESETS)
         names, overrides, flags = parse_command_line(argv)
         if "help" in flags or not argv:
-            print(f"{USAGE}\npresets: {', '.join(name for name in presets if name != 'defaults')}\n")
+            names = [name for name in presets if name != "defaults"]
+            print(f"{USAGE}\npresets: {', '.join(names)}\n")
             print(f"settings and defaults:\n{describe(Config, presets['defaults'])}")
             return 0
         config = resolve_config(presets, names, overrides)
@@ -34,13 +36,18 @@ def main(argv: list[str]) -> int:
             return 0
         from fosp_ext.stages import run_mode  # torch is imported here, not for --help
 
-        return run_mode(config)
+        code = run_mode(config)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except NonFiniteError as error:
         print(f"error: {error}; the last checkpoint is intact", file=sys.stderr)
         return 3
+    if code > 128:  # by a signal
+        print("stopped; the same command continues", file=sys.stderr)
+    return code
 
 
 def resolve_config(presets: dict, names: list[str], overrides: dict[str, str]) -> Config:

@@ -43,7 +43,7 @@ def policy_action(actor: Actor, feat: Tensor, explore: bool) -> Tensor:
 
 
 class ActorCritic(nn.Module):
-    """DreamerV3's behaviour (METHOD.md 8): V(s) on lambda returns, pathwise policy gradient."""
+    """DreamerV3's behaviour (docs/algorithm.md 8): V(s) on lambda returns, pathwise gradient."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ def symlog_bins(device: torch.device | None = None) -> Tensor:
 
 
 class TwoHot:
-    """A number as a categorical over symlog bins (METHOD.md 2.2; DreamerV3, section 'Critic')."""
+    """A number as a categorical over symlog bins (docs/algorithm.md 2.2; DreamerV3, 'Critic')."""
 
     def __init__(self, logits: Tensor, bins: Tensor):
         """Take logits (..., K) and the bins (K,), both kept in float32."""
@@ -90,7 +90,7 @@ class Normal:
 
 
 def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
-    """Categorical probabilities with a share `unimix` spread evenly: (..., K) -> (..., K), float32."""
+    """Probabilities with a share `unimix` spread evenly: (..., K) -> (..., K), float32."""
     probs = logits.float().softmax(-1)
     return (1 - unimix) * probs + unimix / probs.shape[-1]
 
@@ -114,5 +114,5 @@ def straight_through(index: Tensor, probs: Tensor) -> Tensor:
 
 
 def categorical_kl(left: Tensor, right: Tensor) -> Tensor:
-    """KL(left || right) of rows of categoricals, summed over rows: (..., S, K) probabilities -> (...)."""
+    """KL(left || right), summed over S categoricals: probabilities (..., S, K) -> (...)."""
     return (left * (left.log() - right.log())).sum((-2, -1))

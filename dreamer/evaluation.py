@@ -44,7 +44,11 @@ Spectator = Callable[[gymnasium.Env, Moment], None]
 
 
 def run_episode(
-    agent: Agent, env: gymnasium.Env, seed: int, device: torch.device, watch: Spectator | None = None
+    agent: Agent,
+    env: gymnasium.Env,
+    seed: int,
+    device: torch.device,
+    watch: Spectator | None = None,
 ) -> EpisodeResult:
     """One episode with the mean action; the same seed gives the same episode on a CPU."""
     with torch.random.fork_rng():

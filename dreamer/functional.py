@@ -19,9 +19,9 @@ def symexp(x: Tensor) -> Tensor:
 def two_hot(x: Tensor, bins: Tensor) -> Tensor:
     """Split the mass of each number linearly between its two neighbouring bins (DreamerV3, eq. 10).
 
-    Shapes: x (...), bins (K,) increasing -> (..., K), rows summing to 1 with `(row * bins).sum() == x`.
-    `x` is in the space of the bins: pass `symlog(y)` for bins laid out in symlog space. Numbers beyond
-    the outermost bins are clamped to them.
+    Shapes: x (...), bins (K,) increasing -> (..., K), rows summing to 1 with
+    `(row * bins).sum() == x`. `x` is in the space of the bins: pass `symlog(y)` for bins laid out
+    in symlog space. Numbers beyond the outermost bins are clamped to them.
     """
     bins = bins.to(x.dtype)
     x = x.clamp(bins[0], bins[-1])
@@ -36,11 +36,11 @@ def two_hot(x: Tensor, bins: Tensor) -> Tensor:
 def lambda_return(
     reward: Tensor, cont: Tensor, value: Tensor, gamma: float, lam: float | Tensor
 ) -> Tensor:
-    """Returns mixed over all n-step lengths (METHOD.md eq. 1; DreamerV3, eq. 7).
+    """Returns mixed over all n-step lengths (docs/algorithm.md eq. 1; DreamerV3, eq. 7).
 
     G[h] = reward[h] + gamma * cont[h] * ((1 - lam) * value[h+1] + lam * G[h+1]), G[H] = value[H].
-    Shapes: reward (N, H), cont (N, H) in [0, 1], value (N, H+1) -> (N, H). Index h of reward and cont is
-    the transition from state h to h+1. `lam` is a number or (N, H), in [0, 1].
+    Shapes: reward (N, H), cont (N, H) in [0, 1], value (N, H+1) -> (N, H). Index h of reward and
+    cont is the transition from state h to h+1. `lam` is a number or (N, H), in [0, 1].
     """
     after = value[:, 1:]
     mix = torch.as_tensor(lam, dtype=value.dtype, device=value.device).expand_as(after)
@@ -63,7 +63,7 @@ def discount_weights(start_cont: Tensor, cont: Tensor, gamma: float) -> Tensor:
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `x` over the places where `mask` is 1; 0 where there is none. Same shapes -> scalar."""
+    """Mean of `x` where `mask` is 1; 0 where it is nowhere 1. Same shapes -> scalar."""
     return (x * mask).sum() / mask.sum().clamp_min(1.0)
 
 

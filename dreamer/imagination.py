@@ -34,10 +34,11 @@ def choose_starts(latent: Latent, batch: Batch, count: int) -> Starts:
 def imagine(
     world_model: WorldModel, actor: Actor, starts: Starts, horizon: int, gamma: float
 ) -> Trajectory:
-    """Follow `actor` for `horizon` steps from each start (METHOD.md 2.4).
+    """Follow `actor` for `horizon` steps from each start (docs/algorithm.md 2.4).
 
-    Starts (N,) -> Trajectory (N, H). The policy sees detached states; its actions are reparameterised
-    and clipped to [-1, 1], so the rollout is differentiable in the policy through the dynamics.
+    Starts (N,) -> Trajectory (N, H). The policy sees detached states; its actions are
+    reparameterised and clipped to [-1, 1], so the rollout is differentiable in the policy through
+    the dynamics.
     """
     state, feats, actions = starts.latent, [starts.latent.feat()], []
     for _ in range(horizon):

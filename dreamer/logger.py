@@ -110,9 +110,11 @@ class Logger:
         """A (height, width, 3) uint8 picture for TensorBoard."""
         self._add_picture(tag, to_png(frame), frame.shape, step)
 
-    def video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
-        """(T, height, width, 3) uint8 frames for TensorBoard, as an animated GIF."""
-        self._add_picture(tag, to_gif(frames, fps), frames.shape[1:], step)
+    def video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> bytes:
+        """(T, height, width, 3) uint8 frames for TensorBoard, as the animated GIF it returns."""
+        encoded = to_gif(frames, fps)
+        self._add_picture(tag, encoded, frames.shape[1:], step)
+        return encoded
 
     def message(self, text: str) -> None:
         """One line for the reader, beside the bar if there is one."""

@@ -64,8 +64,8 @@ def offline_loop(
 ) -> int:
     """Learn from `batches` until `updates` are done, `done` of them before this call.
 
-    Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked to stop; a checkpoint is saved in
-    both cases.
+    Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked to stop; both save a
+    checkpoint. A signal during a hook is answered after one more update.
     """
     with StopRequest() as stop:
         for step in range(done + 1, updates + 1):
@@ -84,7 +84,7 @@ def offline_loop(
             if _due(step, every.save, last):
                 logger.check_finite()
                 hooks.save(step)
-            if stop.exit_code:
+            if last:
                 break
     return stop.exit_code
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Moments(nn.Module):
-    """Moving 5th and 95th percentile of a signal (METHOD.md 2.5; DreamerV3, eq. 12).
+    """Moving 5th and 95th percentile of a signal (docs/algorithm.md 2.5; DreamerV3, eq. 12).
 
-    The averages start at 0 without bias correction, as in DreamerV3. `scale` is at least 1, so small
-    signals are never blown up.
+    The averages start at 0 without bias correction, as in DreamerV3. `scale` is at least 1, so
+    small signals are never blown up.
     """
 
     def __init__(self, decay: float = 0.99, low: float = 0.05, high: float = 0.95):

@@ -1,4 +1,4 @@
-"""Layers and networks: dense stacks, camera encoder and decoder, policy (METHOD.md 2.1)."""
+"""Layers and networks: dense stacks, camera encoder and decoder, policy (docs/algorithm.md 2.1)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SMALLEST = 4  # side of the feature map between convolutions and vectors
 
 
 def init_hidden_(weight: Tensor, fan_in: int, fan_out: int) -> None:
-    """Truncated normal whose variance is 1 / mean fan, for layers followed by norm and activation."""
+    """Truncated normal of variance 1 / mean fan, for layers followed by norm and activation."""
     std = math.sqrt(2 / (fan_in + fan_out)) / TRUNCATION_CORRECTION
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def init_output_(weight: Tensor, fan_in: int, fan_out: int, scale: float) -> None:
-    """Uniform with variance `scale` / mean fan, for layers whose output is a prediction; 0 gives zeros."""
+    """Uniform of variance `scale` / mean fan, for layers that predict; 0 gives zeros."""
     limit = math.sqrt(3 * scale * 2 / (fan_in + fan_out))
     nn.init.uniform_(weight, -limit, limit)
 
 
 def hidden_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn.Linear:
-    """Linear layer without bias, to be followed by a norm. `fan_in` counts inputs of a split layer."""
+    """Linear layer without bias, before a norm. `fan_in` counts the inputs of a split layer."""
     layer = nn.Linear(inputs, outputs, bias=False)
     init_hidden_(layer.weight, fan_in or inputs, outputs)
     return layer
@@ -67,7 +67,7 @@ class MLP(nn.Sequential):
 
 
 class TwoHotHead(nn.Module):
-    """Predicts a number: features (..., F) -> `TwoHot` (METHOD.md 2.2)."""
+    """Predicts a number: features (..., F) -> `TwoHot` (docs/algorithm.md 2.2)."""
 
     def __init__(self, inputs: int, layers: int, units: int, outscale: float):
         super().__init__()
@@ -90,7 +90,7 @@ class BernoulliHead(nn.Module):
 
 
 class Actor(nn.Module):
-    """Policy: features (..., F) -> Normal(tanh(m), 0.9 * sigmoid(s + 2) + 0.1) (METHOD.md 2.5)."""
+    """Policy: (..., F) -> Normal(tanh(m), 0.9 * sigmoid(s + 2) + 0.1) (docs/algorithm.md 2.5)."""
 
     def __init__(self, inputs: int, action_size: int, size: NetSize):
         super().__init__()
@@ -165,10 +165,12 @@ class ImageDecoder(nn.Module):
 
 
 def picture_size(cameras: Mapping[str, tuple[int, int, int]]) -> tuple[int, int]:
-    """Side length and summed channels of camera shapes (H, W, C); all must be equal powers of two."""
+    """Side and summed channels of camera shapes (H, W, C); sides are one power of two."""
     sides = {side for shape in cameras.values() for side in shape[:2]}
     if len(sides) != 1 or (side := sides.pop()) < 2 * SMALLEST or side & (side - 1):
-        raise ValueError(f"cameras must share one square size, a power of two from 8: {dict(cameras)}")
+        raise ValueError(
+            f"cameras must share one square size, a power of two from 8: {dict(cameras)}"
+        )
     return side, sum(shape[-1] for shape in cameras.values())
 
 

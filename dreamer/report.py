@@ -61,7 +61,8 @@ def open_loop_films(
     """Truth, prediction and error of the first episodes: camera -> (T, height, width, 3) uint8.
 
     Each frame has a row of true pictures, one of the model's and one of absolute errors; the model
-    sees the first rows (green border) and then only the actions (red border).
+    sees the first rows (green border) and then only the actions (red border). T is `length`, or
+    less where all episodes are shorter.
     """
     batch = first_windows(store, length).to(device)
     with fixed_randomness(), agent.autocast(device):
@@ -73,11 +74,11 @@ def open_loop_films(
 
 
 def first_windows(store: RowStore, length: int) -> Batch:
-    """The beginnings of the first few episodes that are long enough, (B, T)."""
+    """The first `length` rows of the first few episodes that have so many, or the most, (B, T)."""
     starts = np.append(np.flatnonzero(store.small("is_first")), len(store))
-    long_enough = starts[:-1][np.diff(starts) >= length][:EPISODES]
-    if not len(long_enough):
-        raise ValueError(f"no held-out episode has {length} rows")
+    rows = np.diff(starts)
+    length = min(length, int(rows.max()))
+    long_enough = starts[:-1][rows >= length][:EPISODES]
     return as_batch([store.window(int(start), length) for start in long_enough], store.cameras)
 
 
@@ -95,7 +96,9 @@ def _film(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
     pixels = (rows * 255).round().astype(np.uint8).repeat(SCALE, 3).repeat(SCALE, 4)
     pixels[1] = _border(pixels[1])
     frames = pixels.transpose(2, 0, 1, 3, 4, 5)  # (T, 3, B, ...)
-    return np.stack([image_grid(frame.reshape(-1, *frame.shape[2:]), frame.shape[1]) for frame in frames])
+    return np.stack(
+        [image_grid(frame.reshape(-1, *frame.shape[2:]), frame.shape[1]) for frame in frames]
+    )
 
 
 def _border(pictures: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The recurrent state-space model: what is remembered and what is drawn (METHOD.md 2.1, 2.3)."""
+"""The recurrent state-space model: what is remembered, what is drawn (docs/algorithm.md 2)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RSSM(nn.Module):
         self.prior_net = nn.Sequential(
             hidden_linear(D, hidden), NormSiLU(hidden), output_linear(hidden, flat)
         )
-        # One layer on [deter, embed], kept as two so that the embeddings of all steps go through at once.
+        # One layer on [deter, embed], kept as two: the embeddings of all steps go through at once.
         self.post_deter = hidden_linear(D, hidden, fan_in=D + embed_size)
         self.post_embed = hidden_linear(embed_size, hidden, fan_in=D + embed_size)
         self.post_net = nn.Sequential(NormSiLU(hidden), output_linear(hidden, flat))
@@ -113,10 +113,10 @@ class RSSM(nn.Module):
 
 
 def kl_losses(post: Tensor, prior: Tensor, free_nats: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The two halves of KL balancing (METHOD.md 2.3; DreamerV3, eq. 5) and the plain divergence.
+    """The two halves of KL balancing (docs/algorithm.md 2.3; DreamerV3, eq. 5), and the plain KL.
 
-    Shapes: post, prior (B, T, S, K) probabilities -> dyn, rep, kl, each (B, T) in nats. `dyn` moves only the
-    prior, `rep` only the posterior; below `free_nats` both are constant.
+    Shapes: post, prior (B, T, S, K) probabilities -> dyn, rep, kl, each (B, T) in nats. `dyn` moves
+    only the prior, `rep` only the posterior; below `free_nats` both are constant.
     """
     dyn = categorical_kl(post.detach(), prior)
     rep = categorical_kl(post, prior.detach())

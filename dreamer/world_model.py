@@ -1,4 +1,4 @@
-"""The world model: encoder, RSSM, decoder and heads, trained on recorded windows (METHOD.md 2)."""
+"""The world model: encoder, RSSM, decoder and heads, on recorded windows (docs/algorithm.md 2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dreamer.types import Batch, Latent, Metrics
 
 
 class Prediction(NamedTuple):
-    """What the heads say about states, each (...): all of it about arriving at, or being in, the state."""
+    """What the heads say about states, each (...): about arriving at, or being in, the state."""
 
     reward: Tensor
     cost: Tensor
@@ -36,7 +36,8 @@ class WorldModel(nn.Module):
         self.settings = settings
         self.encoder = ImageEncoder(cameras, settings.cnn_depth)
         self.rssm = RSSM(self.encoder.size, action_size, settings.rssm)
-        layers, units, self.feat_size = settings.heads.layers, settings.heads.units, self.rssm.feat_size
+        layers, units = settings.heads.layers, settings.heads.units
+        self.feat_size = self.rssm.feat_size
         self.decoder = ImageDecoder(self.feat_size, cameras, settings.cnn_depth)
         self.reward_head = TwoHotHead(self.feat_size, layers, units, outscale=0.0)
         self.cont_head = BernoulliHead(self.feat_size, layers, units)
@@ -67,8 +68,8 @@ class WorldModel(nn.Module):
         }
         metrics = {name: loss.detach().mean() for name, loss in losses.items()}
         metrics["kl"] = kl.mean()
-        metrics["post_ent"] = -(posterior.post * posterior.post.log()).sum((-2, -1)).detach().mean()
-        metrics["prior_ent"] = -(posterior.prior * posterior.prior.log()).sum((-2, -1)).detach().mean()
+        for name, probs in (("post_ent", posterior.post), ("prior_ent", posterior.prior)):
+            metrics[name] = -(probs * probs.log()).sum((-2, -1)).detach().mean()
         return posterior, losses, metrics
 
     def image_losses(self, feat: Tensor, obs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -93,8 +94,9 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def open_loop(self, batch: Batch, context: int) -> dict[str, Tensor]:
-        """See `context` rows, then only the recorded actions: camera -> (B, T, H, W, C) in [0, 1]."""
-        seen = Batch({k: v[:, :context] for k, v in batch.obs.items()}, *(x[:, :context] for x in batch[1:]))
+        """See `context` rows, then only actions: camera -> (B, T, H, W, C) in [0, 1]."""
+        obs = {name: pictures[:, :context] for name, pictures in batch.obs.items()}
+        seen = Batch(obs, *(x[:, :context] for x in batch[1:]))
         latent = self.rssm.observe(self.encoder(seen.obs), seen.action, seen.is_first).latent
         state, states = Latent(*(x[:, -1] for x in latent)), [latent.feat()]
         for t in range(context, batch.action.shape[1]):

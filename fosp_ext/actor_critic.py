@@ -1,4 +1,4 @@
-"""How FOSP learns: imagine, score, move the actor, then critics and reachability (METHOD.md 3-5)."""
+"""How FOSP learns: imagine, score, actor, critics, reachability (docs/algorithm.md 3 to 5)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ class SafeActorCritic(nn.Module):
         self.reachability = ReachabilityCritic(feat_size, config.reachability)
         limits = config.lagrange
         self.lagrangian = AugmentedLagrangian(
-            limits.multiplier, limits.penalty, limits.growth, limits.cost_limit, limits.max_multiplier
+            limits.multiplier,
+            limits.penalty,
+            limits.growth,
+            limits.cost_limit,
+            limits.max_multiplier,
         )
 
     def act(self, feat: Tensor, explore: bool) -> Tensor:
@@ -78,7 +82,9 @@ class SafeActorCritic(nn.Module):
             "cost_critic": self.cost_critic.update(traj, traj.cost, real, real.cost),
             "reach": self.reachability.update(traj, violation, real),
         }
-        return {f"{part}/{name}": x for part, metrics in parts.items() for name, x in metrics.items()}
+        return {
+            f"{part}/{name}": x for part, metrics in parts.items() for name, x in metrics.items()
+        }
 
     def score(self, traj: Trajectory) -> Scores:
         """One look of all critics at a differentiable rollout."""
@@ -102,7 +108,7 @@ class SafeActorCritic(nn.Module):
         return (gain - value[:, :-1].detach()) / critic.moments.scale(), value
 
     def update_actor(self, traj: Trajectory, scores: Scores, real: RealTransitions) -> Metrics:
-        """METHOD.md (5) to (7): pathwise, in-sample and Lagrangian terms, one step."""
+        """docs/algorithm.md (5) to (7): pathwise, in-sample and Lagrangian terms, one step."""
         u, settings = scores.feasibility, self.settings
         entropy = self.actor(traj.feat[:, :-1].detach()).entropy()
         gain = u * scores.adv_r - (1 - u) * scores.adv_c + settings.entropy * entropy
@@ -132,7 +138,7 @@ class SafeActorCritic(nn.Module):
         }
 
     def in_sample_loss(self, real: RealTransitions) -> tuple[Tensor, Metrics]:
-        """METHOD.md (6): weighted log-likelihood of recorded actions, a scalar, and metrics."""
+        """docs/algorithm.md (6): weighted log-likelihood of recorded actions, and metrics."""
         weight, gate = self.data_weights(real)
         log_prob = self.actor(real.feat).log_prob(real.action)
         loss = -masked_mean(weight * log_prob, real.mask)
@@ -146,7 +152,7 @@ class SafeActorCritic(nn.Module):
 
     @torch.no_grad()
     def data_weights(self, real: RealTransitions) -> tuple[Tensor, Tensor]:
-        """METHOD.md (4) at recorded pairs: weights and the open cost gate, each (B, T-1)."""
+        """docs/algorithm.md (4) at recorded pairs: weights and open cost gates, each (B, T-1)."""
         s, reward, cost = self.settings, self.reward_critic, self.cost_critic
         q_r = reward.slow_q(real.feat, real.action)
         q_c = cost.slow_q(real.feat, real.action).clamp_min(0)
@@ -161,6 +167,6 @@ class SafeActorCritic(nn.Module):
 
 @torch.no_grad()
 def violation_labels(world_model: SafeWorldModel, traj: Trajectory, starts: Starts) -> Tensor:
-    """Probability that each imagined state violates, (N, H): the record at the start, then the model."""
+    """Chance that each imagined state violates, (N, H): recorded at the start, then the model's."""
     recorded = (starts.cost >= VIOLATION).float().unsqueeze(1)  # (N, 1)
     return torch.cat([recorded, world_model.violation(traj.feat[:, 1:-1])], 1)

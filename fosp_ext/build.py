@@ -15,7 +15,7 @@ from fosp_ext.world_model import SafeWorldModel
 
 def build_agent(config: Config, info: DatasetInfo, device: torch.device) -> Agent:
     """A fresh agent for the cameras and actions that `info` describes."""
-    cameras = {name: (info.size, info.size, 3) for name in info.cameras}
+    cameras = dict.fromkeys(info.cameras, (info.size, info.size, 3))
     A = info.action_size
     if config.method == "dreamerv3":
         world_model = WorldModel(cameras, A, config.world_model)
@@ -29,7 +29,12 @@ def build_agent(config: Config, info: DatasetInfo, device: torch.device) -> Agen
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Type of matrix products: `auto` is bfloat16 on a GPU that has it, else float32."""
+    """Type of matrix products: `auto` is bfloat16 where the processor has it, else float32."""
     if name == "auto":
-        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        fast = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.type == "cuda"
+            else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+        name = "bfloat16" if fast else "float32"
     return getattr(torch, name)

@@ -67,8 +67,8 @@ def collect_dataset(
         raise UserError(f"{path} exists already; choose another file or remove it")
     plan = plan_episodes(settings)
     parts = parts_folder(path)
-    _claim_parts(parts, settings)
     try:
+        _claim_parts(parts, settings)
         _record_missing(parts, plan, settings, progress)
         summary = _merge(path, [part_file(parts, recording) for recording in plan], progress)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The in-sample critic: one class, two instances, reward and cost (METHOD.md 3.3)."""
+"""The in-sample critic: one class, two instances, reward and cost (docs/algorithm.md 3.3)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class InSampleCritic(nn.Module):
     def real_losses(
         self, real: RealTransitions, signal: Tensor, imagined_return: Tensor
     ) -> dict[str, Tensor]:
-        """IQL on recorded actions: best value towards slow Q, Q towards recorded step plus value."""
+        """IQL on recorded actions: best value towards slow Q, Q towards one step plus value."""
         belief = self.best_net(real.feat)
         best = belief.mean().detach()
         slow_q = self.slow_q(real.feat, real.action)
@@ -124,10 +124,8 @@ class InSampleCritic(nn.Module):
         }
 
     @torch.no_grad()
-    def real_target(
-        self, real: RealTransitions, signal: Tensor, imagined_return: Tensor
-    ) -> Tensor:
-        """What Q should be at recorded pairs, (B, T-1); `boot` says what follows the recorded step."""
+    def real_target(self, real: RealTransitions, signal: Tensor, imagined_return: Tensor) -> Tensor:
+        """What Q should be at recorded pairs, (B, T-1); `boot` says what follows the step."""
         gamma, B = self.imagination.gamma, len(signal)
         if self.settings.boot == "v":
             return real_q_target(signal, real.cont, self.best(real.feat_next), gamma)
@@ -137,9 +135,7 @@ class InSampleCritic(nn.Module):
         lam = self.imagination.lam * (1 - real.last_next)
         return lambda_return(signal, real.cont, onward, gamma, lam)
 
-    def _expectile_loss(
-        self, belief: TwoHot, value: Tensor, q: Tensor, expectile: float
-    ) -> Tensor:
+    def _expectile_loss(self, belief: TwoHot, value: Tensor, q: Tensor, expectile: float) -> Tensor:
         return expectile_weight(self.sign * (q - value), expectile) * belief.loss(q)
 
     def _q_loss(self, feat: Tensor, action: Tensor, target: Tensor, slow_q: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from pathlib import Path
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import check_compatible, validate_dataset
 from dreamer.data.store import RowStore, choose_storage
-from dreamer.errors import UserError
+from dreamer.errors import UserError, did_you_mean
 from fosp_ext.collect import CollectSettings, collect_dataset
-from fosp_ext.envs import action_size, check_task
+from fosp_ext.envs import action_size, check_cameras, check_task
 from fosp_ext.settings import Config
 
 
@@ -37,11 +37,15 @@ def require_dataset(config: Config) -> DatasetInfo:
     path, env, task = dataset_path(config), config.env, check_task(config.task)
     if not path.exists():
         if config.dataset.path:
-            raise UserError(f"no dataset {path}; --configs collect records one, --dataset.path names one")
+            siblings = [file.name for file in path.parent.glob("*")]
+            raise UserError(
+                f"no dataset {path}; --configs collect with the same --dataset.path records it"
+                f"{did_you_mean(path.name, siblings)}"
+            )
         sys.stderr.write(f"no dataset yet: recording {config.dataset.episodes} episodes\n")
         record_dataset(config)
     expected = DatasetInfo(
-        task, env.cameras, env.action_repeat, env.render, env.size, action_size(task)
+        task, check_cameras(env.cameras), env.action_repeat, env.render, env.size, action_size(task)
     )
     check_compatible(validate_dataset(path), expected, path)
     return expected

@@ -9,7 +9,7 @@ from dreamer.types import Metrics
 
 
 class AugmentedLagrangian(nn.Module):
-    """Multiplier and penalty of METHOD.md 5.4 (Nocedal and Wright, eq. 17.65).
+    """Multiplier and penalty of docs/algorithm.md 5.4 (Nocedal and Wright, eq. 17.65).
 
     Both are buffers: saved with the agent, moved by `penalty_loss`, never by an optimiser.
     """
@@ -32,8 +32,8 @@ class AugmentedLagrangian(nn.Module):
         """Loss Psi for a scalar constraint signal `cost`; then multiplier and penalty move.
 
         With g = cost - cost_limit and m = multiplier + penalty * g at the old values,
-        Psi = multiplier * g + penalty / 2 * g^2 where m > 0, else -multiplier^2 / (2 * penalty), so that
-        dPsi/dcost = max(0, m).
+        Psi = multiplier * g + penalty / 2 * g^2 where m > 0, else -multiplier^2 / (2 * penalty),
+        so that dPsi/dcost = max(0, m).
         """
         multiplier, penalty = self.multiplier.clone(), self.penalty.clone()
         g = cost - self.cost_limit

@@ -1,10 +1,11 @@
-"""Training from a dataset alone (METHOD.md 7.2), with reports, evaluations and exact resume."""
+"""Training from a dataset alone (docs/algorithm.md 7.2): reports, evaluations, exact resume."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from dreamer.checkpoint import Checkpoint, set_rng_state
+from dreamer.checkpoint import set_rng_state
 from dreamer.data.hdf5 import fingerprint
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
@@ -15,7 +16,6 @@ from dreamer.logger import Logger
 from dreamer.loops import Every, Hooks, offline_loop
 from dreamer.report import heldout_estimates, heldout_metrics, open_loop_films
 from dreamer.utils import choose_device, seed_everything
-from dreamer.video import to_gif, to_png
 from fosp_ext.build import build_agent
 from fosp_ext.datasets import dataset_path, open_stores, require_dataset
 from fosp_ext.envs import make_env
@@ -25,7 +25,6 @@ from fosp_ext.settings import Config
 EVAL_SEED = 10_000  # every checkpoint of every run meets the same layouts
 REPORT_BATCHES = 8
 OPEN_LOOP_ROWS = 45
-STILL_EVERY = 8  # rows between the columns of the open-loop still picture
 FPS = 12.5  # agent steps per second of simulated time: 0.08 s each
 
 
@@ -35,27 +34,27 @@ class OfflineRun:
     def __init__(self, config: Config) -> None:
         """Check everything a user can get wrong before anything is written."""
         self.config, self.device = config, choose_device(config.device)
+        self.folder = RunFolder(config)
+        state = self.folder.newest()
         self.info = require_dataset(config)
         self.env = None
         if config.run.eval_every:
             shape = (self.info.cameras, self.info.size, self.info.action_repeat, self.info.render)
             self.env = make_env(self.info.task, *shape)
         self.train, self.heldout = open_stores(config, self.info)
+        run = config.run
+        self.stream = WindowStream(self.train, run.batch_size, run.batch_length, config.seed)
         self.fingerprint = fingerprint(dataset_path(config))
-        self.folder = RunFolder(config)
         seed_everything(config.seed)
         self.agent = build_agent(config, self.info, self.device)
-        self.done = self.resume()
+        self.done = 0 if state is None else self.resume(state)
+        self.folder.open()
         self.logger = Logger(
             self.folder.path, resume_step=self.done, total_steps=config.run.updates
         )
 
-    def resume(self) -> int:
-        """Load the newest checkpoint, if there is one; returns the updates it has behind it."""
-        path = self.folder.checkpoints.latest()
-        if path is None:
-            return 0
-        state = Checkpoint.load(path)
+    def resume(self, state: dict[str, Any]) -> int:
+        """Go on from a checkpoint's state; returns the updates it has behind it."""
         if state["dataset"] != self.fingerprint:
             raise UserError(
                 f"{self.folder.path} was trained on other data than {dataset_path(self.config)}; "
@@ -63,14 +62,15 @@ class OfflineRun:
             )
         self.agent.load_state_dict(state["agent"])
         set_rng_state(state["rng"])
-        sys.stderr.write(f"continuing {self.folder.path} after {state['step']} updates\n")
+        left = max(self.config.run.updates - state["step"], 0)
+        what = f"{left} are left" if left else "the run is finished, raise run.updates to go on"
+        sys.stderr.write(f"{self.folder.path} has {state['step']} updates behind it; {what}\n")
         return state["step"]
 
     def run(self) -> int:
         """Train to the end; returns the exit code."""
         run = self.config.run
-        stream = WindowStream(self.train, run.batch_size, run.batch_length, self.config.seed)
-        batches = stream.iterate(self.done, self.device)
+        batches = self.stream.iterate(self.done, self.device)
         every = Every(run.log_every, run.report_every, run.eval_every, run.save_every)
         hooks = Hooks(self.report, self.evaluate, self.save)
         try:
@@ -80,6 +80,8 @@ class OfflineRun:
         finally:
             batches.close()
             self.logger.close()
+            if self.env is not None:
+                self.env.close()
             sys.stderr.write(f"run: {self.folder.path}\n")
 
     def save(self, step: int) -> None:
@@ -97,7 +99,8 @@ class OfflineRun:
         """Losses, histograms and open-loop predictions on held-out episodes."""
         store = self.heldout or self.train
         run = self.config.run
-        stream = WindowStream(store, run.batch_size, run.batch_length, seed=0)
+        length = min(run.batch_length, len(store))  # one short episode may be all that is held out
+        stream = WindowStream(store, run.batch_size, length, seed=0)
         metrics = heldout_metrics(self.agent, stream, REPORT_BATCHES, self.device)
         self.logger.add(metrics, prefix="report/heldout" if self.heldout else "report/train")
         for name, values in heldout_estimates(self.agent, stream, self.device).items():
@@ -108,7 +111,7 @@ class OfflineRun:
         """Films of truth, prediction and error, in TensorBoard and in the run folder."""
         films = open_loop_films(self.agent, store, OPEN_LOOP_ROWS, self.device)
         for camera, frames in films.items():
-            self.logger.video(f"report/openl_{camera}", frames, step, FPS)
-            stem = self.folder.path / "report" / f"openl_{camera}_{step:09d}"
-            with atomic_path(stem.with_suffix(".gif")) as part:
-                part.write_bytes(to_gif(frames, FPS))
+            encoded = self.logger.video(f"report/openl_{camera}", frames, step, FPS)
+            file = self.folder.path / "report" / f"openl_{camera}_{step:09d}.gif"
+            with atomic_path(file) as part:
+                part.write_bytes(encoded)

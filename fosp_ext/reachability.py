@@ -1,4 +1,4 @@
-"""The reachability estimate: can a violation still be avoided? (METHOD.md 4)"""
+"""The reachability estimate: can a violation still be avoided? (docs/algorithm.md 4)"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fosp_ext.transitions import RealTransitions
 
 
 class ReachabilityCritic(nn.Module):
-    """p(s) in (0, 1): probability that a violation is reached from s; u(s) = 1 - p(s) is feasibility."""
+    """p(s) in (0, 1): chance to reach a violation from s; u(s) = 1 - p(s) is feasibility."""
 
     def __init__(self, feat_size: int, settings: ReachabilitySettings):
         super().__init__()
@@ -47,7 +47,7 @@ class ReachabilityCritic(nn.Module):
         real_loss = masked_mean(weight * recorded.loss(real_target), real.mask)
         step = self.optimizer.step(imagined_loss + self.settings.real_weight * real_loss)
         polyak_(self.slow_net, self.net, self.settings.slow_rate)
-        danger = belief.probs().detach()
+        danger, recorded_danger = belief.probs().detach(), recorded.probs().detach()
         return {
             **step,
             "imag_loss": imagined_loss.detach(),
@@ -55,7 +55,7 @@ class ReachabilityCritic(nn.Module):
             "danger": danger.mean(),
             "danger_above_90": (danger > 0.9).float().mean(),
             "danger_below_10": (danger < 0.1).float().mean(),
-            "danger_at_violation": masked_mean(recorded.probs().detach(), real.violation * real.mask),
+            "danger_at_violation": masked_mean(recorded_danger, real.violation * real.mask),
             "violation_rate": violation.mean(),
         }
 

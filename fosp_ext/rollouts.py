@@ -85,9 +85,8 @@ def play_episodes(
 def check_trained_for(run: LoadedRun, settings: RolloutSettings) -> None:
     """Refuse a checkpoint of another task than the one asked for."""
     if settings.task and check_task(settings.task) != run.info.task:
-        raise UserError(
-            f"{settings.source} was trained for {run.info.task}, not for {check_task(settings.task)}"
-        )
+        asked = check_task(settings.task)
+        raise UserError(f"{settings.source} was trained for {run.info.task}, not for {asked}")
 
 
 def default_folder(source: Path, updates: int) -> Path:
@@ -109,7 +108,9 @@ def new_folder(path: Path) -> Path:
 
 def report(summary: dict, folder: Path, stream: TextIO) -> None:
     """The result in a few lines."""
-    stream.write(f"{summary['task']}, {summary['updates']} updates, {summary['episodes']} episodes\n")
+    stream.write(
+        f"{summary['task']}, {summary['updates']} updates, {summary['episodes']} episodes\n"
+    )
     for name in ("return", "cost", "length", "violation_rate"):
         row = summary[name]
         low, high = row["ci95"]

@@ -1,4 +1,4 @@
-"""A run's folder: its full configuration, what made it, its checkpoints, and how to load it again."""
+"""A run's folder: its configuration, what made it, its checkpoints, and how to load it again."""
 
 from __future__ import annotations
 
@@ -38,19 +38,30 @@ class LoadedRun(NamedTuple):
 
 
 class RunFolder:
-    """Creates a run's folder, or opens it to continue; the same settings always fit together."""
+    """A run's place on disk, new or to be continued. Nothing is written before `open`."""
 
     def __init__(self, config: Config) -> None:
         """Refuse a folder whose run had other settings in anything that decides its result."""
         self.path = Path(config.logdir)
         self.config = config
         self.checkpoints = Checkpoint(self.path / "checkpoints", config.run.keep_checkpoints)
-        settings = self.path / "config.yaml"
-        if settings.exists():
-            _check_same(config, load_yaml(Config, settings), self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        save_yaml(config, settings)
-        self._note_start()
+        self._settings = self.path / "config.yaml"
+        if self._settings.exists():
+            _check_same(config, load_yaml(Config, self._settings), self.path)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The state to continue from, or nothing; a damaged checkpoint is a `UserError`."""
+        path = self.checkpoints.latest()
+        return None if path is None else Checkpoint.load(path)
+
+    def open(self) -> None:
+        """Make the folder where it is missing; write the settings and note this start."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            save_yaml(self.config, self._settings)
+            self._note_start()
+        except OSError as error:
+            raise UserError(f"cannot write to run folder {self.path}: {error.strerror}") from error
 
     def save(self, agent: Agent, info: DatasetInfo, updates: int, dataset: str) -> None:
         """Write everything that the next start needs to go on exactly."""
@@ -118,7 +129,9 @@ def _check_same(config: Config, before: Config, path: Path) -> None:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 

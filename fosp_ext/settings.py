@@ -60,7 +60,9 @@ class RunSettings:
     batch_size: int = setting("windows per batch", minimum=1)
     batch_length: int = setting("rows per window", minimum=2)
     log_every: int = setting("updates between lines of metrics.jsonl", minimum=1)
-    report_every: int = setting("updates between held-out losses and open-loop videos; 0 never", minimum=0)
+    report_every: int = setting(
+        "updates between held-out losses and open-loop videos; 0 never", minimum=0
+    )
     eval_every: int = setting("updates between evaluations in the simulator; 0 never", minimum=0)
     eval_episodes: int = setting("episodes per evaluation", minimum=1)
     save_every: int = setting("updates between checkpoints", minimum=1)
@@ -76,12 +78,13 @@ class CostHeadSettings:
 
 @dataclass(frozen=True)
 class SafeActorSettings(ActorSettings):
-    """The policy's safe objective (METHOD.md 5.3)."""
+    """The policy's safe objective (docs/algorithm.md 5.3)."""
 
     imagined_weight: float = setting("weight of the pathwise term in imagination", minimum=0)
     in_sample_weight: float = setting("weight of the imitation of good recorded actions", minimum=0)
     advantage: str = setting(
-        "q differentiates Q at each imagined state, lambda the whole rollout", choices=("q", "lambda")
+        "q differentiates Q at each imagined state, lambda the whole rollout",
+        choices=("q", "lambda"),
     )
     beta_r: float = setting("inverse temperature of reward advantages", minimum=0)
     beta_c: float = setting("inverse temperature of cost advantages", minimum=0)
@@ -92,7 +95,7 @@ class SafeActorSettings(ActorSettings):
 
 @dataclass(frozen=True)
 class InSampleCriticSettings(CriticSettings):
-    """A critic that learns from recorded actions (METHOD.md 3.3)."""
+    """A critic that learns from recorded actions (docs/algorithm.md 3.3)."""
 
     expectile: float = setting(
         "0.5 is the mean; towards 1 the value of the best supported action", minimum=0, maximum=1
@@ -111,12 +114,14 @@ class InSampleCriticSettings(CriticSettings):
 
 @dataclass(frozen=True)
 class ReachabilitySettings:
-    """The estimate whether a violation can still be avoided (METHOD.md 4)."""
+    """The estimate whether a violation can still be avoided (docs/algorithm.md 4)."""
 
     net: NetSize = setting("reachability network")
     mu: float = setting("discount per agent step of a coming violation", minimum=0, maximum=1)
     lam: float = setting("mixing of look-ahead lengths", minimum=0, maximum=1)
-    slow_rate: float = setting("share by which the slow copy moves per update", minimum=0, maximum=1)
+    slow_rate: float = setting(
+        "share by which the slow copy moves per update", minimum=0, maximum=1
+    )
     bias: float = setting("first output before the sigmoid")
     real_expectile: float = setting(
         "below 0.5 recorded rows are judged by the safest supported behaviour", minimum=0, maximum=1
@@ -127,7 +132,7 @@ class ReachabilitySettings:
 
 @dataclass(frozen=True)
 class LagrangeSettings:
-    """The augmented Lagrangian (METHOD.md 5.4)."""
+    """The augmented Lagrangian (docs/algorithm.md 5.4)."""
 
     multiplier: float = setting("first multiplier", minimum=0)
     penalty: float = setting("first penalty coefficient", minimum=0)
@@ -150,7 +155,7 @@ class Config:
     seed: int = setting("seed of networks, batches and imagination", minimum=0)
     device: str = setting("auto, cpu, cuda or cuda:N")
     precision: str = setting(
-        "type of matrix products; auto is bfloat16 where a GPU has it",
+        "type of matrix products; auto is bfloat16 where the processor has it",
         choices=("auto", "float32", "bfloat16"),
     )
     threads: int = setting("CPU threads of torch; 0 takes every core", minimum=0)

@@ -9,14 +9,16 @@ from torch import Tensor
 def expectile_weight(error: Tensor, expectile: float) -> Tensor:
     """|expectile - 1[error < 0]|: the weight of each error in an expectile regression (IQL, eq. 4).
 
-    `error` is target minus prediction, any shape; `expectile` in (0, 1). Above one half the fit leans to
-    the upper targets, below to the lower ones, at one half every weight is one half.
+    `error` is target minus prediction, any shape; `expectile` in (0, 1). Above one half the fit
+    leans to the upper targets, below to the lower ones, at one half every weight is one half.
     """
     return torch.where(error < 0, 1.0 - expectile, expectile)
 
 
-def real_q_target(signal_next: Tensor, cont_next: Tensor, value_next: Tensor, gamma: float) -> Tensor:
-    """One recorded step, then the value: y = signal + gamma * cont * value (METHOD.md 3.1).
+def real_q_target(
+    signal_next: Tensor, cont_next: Tensor, value_next: Tensor, gamma: float
+) -> Tensor:
+    """One recorded step, then the value: y = signal + gamma * cont * value (docs/algorithm.md 3.1).
 
     All shapes alike, e.g. (B, T-1). `signal_next` is the reward or cost received for the action, on
     arriving at the next row; `cont_next` is 0 where that row is terminal (a time limit is not).
@@ -27,11 +29,12 @@ def real_q_target(signal_next: Tensor, cont_next: Tensor, value_next: Tensor, ga
 def reachability_target(
     violation: Tensor, cont: Tensor, value: Tensor, mu: float, lam: float
 ) -> Tensor:
-    """Probability that a violation is reached, looking ahead along rollouts (METHOD.md eq. 2; RESPO, Thm. 1).
+    """Chance to reach a violation, along rollouts (docs/algorithm.md eq. 2; RESPO, Thm. 1).
 
-    P[h] = v[h] + (1 - v[h]) * mu * cont[h] * ((1 - lam) * value[h+1] + lam * P[h+1]), P[H] = value[H].
-    Shapes: violation (N, H) and value (N, H+1) belong to states, cont (N, H) to the transition after
-    state h; all in [0, 1] -> (N, H) in [0, 1]. `mu` < 1 makes far danger count less.
+    P[h] = v[h] + (1 - v[h]) * mu * cont[h] * ((1 - lam) * value[h+1] + lam * P[h+1]) and
+    P[H] = value[H]. Shapes: violation (N, H) and value (N, H+1) belong to states, cont (N, H) to
+    the transition after state h; all in [0, 1] -> (N, H) in [0, 1]. `mu` < 1 makes far danger count
+    less.
     """
     last, out = value[:, -1], []
     for h in reversed(range(violation.shape[1])):
@@ -52,11 +55,12 @@ def policy_weight(
     clip_c: float,
     cost_tolerance: float,
 ) -> Tensor:
-    """How strongly to imitate a recorded action (METHOD.md eq. 4; FISOR for u in {0, 1}).
+    """How strongly to imitate a recorded action (docs/algorithm.md eq. 4; FISOR for u in {0, 1}).
 
-    W = u * 1[q_c <= cost_tolerance] * min(exp(beta_r * adv_r), clip_r) + (1 - u) * min(exp(-beta_c * adv_c), clip_c).
-    All tensors alike in shape; u in [0, 1] is the feasibility of the state, advantages are in units of
-    their running scale -> weights between 0 and u * clip_r + (1 - u) * clip_c.
+    W = u * 1[q_c <= cost_tolerance] * min(exp(beta_r * adv_r), clip_r)
+        + (1 - u) * min(exp(-beta_c * adv_c), clip_c).
+    All tensors alike in shape; u in [0, 1] is the feasibility of the state, advantages are in units
+    of their running scale -> weights between 0 and u * clip_r + (1 - u) * clip_c.
     """
     allowed = (q_c <= cost_tolerance).to(u.dtype)
     feasible = (beta_r * adv_r).exp().clamp_max(clip_r)

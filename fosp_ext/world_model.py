@@ -1,4 +1,4 @@
-"""The world model with a cost decoder (METHOD.md 2.3)."""
+"""The world model with a cost decoder (docs/algorithm.md 2.3)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dreamer.world_model import Prediction, WorldModel
 
 
 def cost_weights(cost: Tensor, weight: float) -> Tensor:
-    """`weight` where cost >= 1, else 1: costs are rare, and missing one is worse than a false alarm."""
+    """`weight` where cost >= 1, else 1: missing a rare cost is worse than a false alarm."""
     return torch.where(cost >= 1, weight, 1.0)
 
 
 def unweighted_probability(fitted: Tensor, weight: float) -> Tensor:
-    """Undo the pessimism of a class weight: a fitted frequency f = w q / (1 + (w - 1) q) back to q."""
+    """Undo the pessimism of a class weight: from a fit f = w q / (1 + (w - 1) q) back to q."""
     return fitted / (weight - (weight - 1) * fitted)
 
 

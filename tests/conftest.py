@@ -1,4 +1,4 @@
-"""What the tests share: one torch thread, and a small recorded dataset with something to learn."""
+"""What the tests share: one torch thread, a small dataset with something to learn, a run on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+import train
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import write_dataset
+from tests.commands import offline
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
@@ -64,3 +66,11 @@ def toy_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dataset") / "toy.hdf5"
     write_dataset(path, (toy_episode(seed=k, terminated=k == 5) for k in range(6)), TOY_INFO)
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished offline training of six updates. Copy it before changing it."""
+    logdir = tmp_path_factory.mktemp("runs") / "straight"
+    assert train.main(offline(toy_dataset, logdir)) == 0
+    return logdir

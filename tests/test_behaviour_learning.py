@@ -1,4 +1,4 @@
-"""Which loss moves what, and how critics, reachability and actor follow METHOD.md 3 to 5."""
+"""Which loss moves what; critics, reachability and actor follow docs/algorithm.md 3 to 5."""
 
 import pytest
 import torch
@@ -158,7 +158,9 @@ def test_in_sample_gradient_is_that_of_weighted_cloning(parts):
     expected = -(weight * real.mask * dist.log_prob(real.action)).sum() / real.mask.sum()
     parameters = list(behavior.actor.parameters())
     for left, right in zip(
-        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True
+        torch.autograd.grad(loss, parameters),
+        torch.autograd.grad(expected, parameters),
+        strict=True,
     ):
         torch.testing.assert_close(left, right)
 

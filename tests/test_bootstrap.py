@@ -96,12 +96,11 @@ def test_a_venv_of_another_python_is_kept(bootstrap, tmp_path, monkeypatch):
 def test_the_second_time_nothing_runs(bootstrap):
     """Any command would raise: the fixture took `subprocess` away."""
     bootstrap.PYTHON.touch()
-    bootstrap.STAMP.write_text(json.dumps({"files": bootstrap.digest(), "torch": "cpu"}))
+    bootstrap.STAMP.write_text(json.dumps({"files": bootstrap.digest(), "torch": "torch"}))
     assert bootstrap.main([]) == 0
-    assert bootstrap.main(["--torch", "cpu"]) == 0
-    for arguments in (["--torch", "cuda"],):
-        with pytest.raises(AttributeError):
-            bootstrap.main(arguments)
+    assert bootstrap.main(["--torch", "torch"]) == 0
+    with pytest.raises(AttributeError):
+        bootstrap.main(["--torch", "cuda"])
     bootstrap.STAMP.write_text("torn")
     with pytest.raises(AttributeError):
         bootstrap.main([])
@@ -112,7 +111,28 @@ def test_cuda_is_the_users_choice(bootstrap):
     for name in ("nvidia-cublas", "cuda-bindings", "triton"):
         with pytest.raises(bootstrap.Stop, match="brings 1 CUDA packages") as stop:
             bootstrap.refuse_cuda(["torch", name])
-        assert "make setup TORCH=cpu" in str(stop.value)
+        assert "make setup TORCH=cuda" in str(stop.value)
+        assert 'make setup TORCH="..."' in str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("torch", "good"),
+    [
+        ("", True),
+        ("cuda", True),
+        ("torch==2.13.0 --index-url https://example.org/cpu", True),
+        ("wheels/torch-2.13.0-cp311-cp311-linux_x86_64.whl --no-deps", True),
+        ("cpu", False),
+        ("--index-url https://example.org/torch-mirror/cpu", False),
+    ],
+)
+def test_the_choice_must_name_torch(bootstrap, torch, good):
+    """`pip install cpu` would fetch some other package."""
+    if good:
+        bootstrap.check_choice(torch)
+    else:
+        with pytest.raises(bootstrap.Stop, match="does not name PyTorch"):
+            bootstrap.check_choice(torch)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +143,7 @@ def test_cuda_is_the_users_choice(bootstrap):
         ("cuda", "", {}, [["install", "torch==2.13.0"]]),
         ("cuda", "2.13.0+cpu", {"torch": "cuda"}, []),
         ("cuda", "2.13.0", {}, [["uninstall", "--yes", "torch"], ["install", "torch==2.13.0"]]),
-        ("./a.whl --no-deps", "", {}, [["install", "./a.whl", "--no-deps"]]),
+        ("./torch.whl --no-deps", "", {}, [["install", "./torch.whl", "--no-deps"]]),
     ],
 )
 def test_which_torch_is_installed(bootstrap, monkeypatch, torch, installed, stamp, calls):

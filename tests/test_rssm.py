@@ -1,4 +1,4 @@
-"""The recurrent model: resets, steps, probabilities and KL (METHOD.md 10.2, 5 to 10)."""
+"""The recurrent model: resets, steps, probabilities and KL (docs/algorithm.md 2.1, 2.3)."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Targets of the safe critics and weights of the safe actor (METHOD.md 10.2, 14 to 30)."""
+"""Targets of the safe critics and weights of the safe actor (docs/algorithm.md 3 to 5)."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_expectiles_rise_from_least_to_greatest_sample():
 
 @pytest.mark.parametrize(("sign", "expected"), [(+1, 5.81), (-1, 0.615)])
 def test_categorical_expectile_of_two_values(sign, expected):
-    """One state, Q in {0, 10} equally often: reward leans up, cost down (METHOD.md 10.2, 18)."""
+    """One state, Q in {0, 10} equally often: reward leans up, cost down (docs/algorithm.md 3.3)."""
     bins, q = symlog_bins(), torch.tensor([0.0, 10.0])
     logits = torch.zeros(255, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
@@ -73,7 +73,8 @@ def test_reachability_target_by_hand():
     violation = torch.tensor([[0.0, 0.5, 0.0]])
     cont = torch.tensor([[1.0, 1.0, 0.0]])
     value = torch.tensor([[0.9, 0.8, 0.4, 0.6]])
-    # h=2 ends: 0; h=1: 0.5 + 0.5*0.5*(0.5*0.4 + 0.5*0) = 0.55; h=0: 0.5*(0.5*0.8 + 0.5*0.55) = 0.3375
+    # h=2 ends: 0; h=1: 0.5 + 0.5*0.5*(0.5*0.4 + 0.5*0) = 0.55
+    # h=0: 0.5*(0.5*0.8 + 0.5*0.55) = 0.3375
     out = reachability_target(violation, cont, value, mu=0.5, lam=0.5)
     torch.testing.assert_close(out, torch.tensor([[0.3375, 0.55, 0.0]]))
 

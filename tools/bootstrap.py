@@ -26,10 +26,7 @@ STAMP = VENV / "fosp-setup.json"
 OLDEST, NEWEST = (3, 10), (3, 13)
 OLDEST_PIP = (22, 3)  # --dry-run with --report
 TORCH = "torch==2.13.0"
-TORCH_CHOICES = {
-    "cpu": [TORCH, "--index-url", "https://download.pytorch.org/whl/cpu"],
-    "cuda": [TORCH],
-}
+CUDA = "cuda"  # the choice of whatever build the default package index has
 CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
 GL_PACKAGES = ["libegl1", "libgl1-mesa-dri", "libopengl0"]
 OSMESA_PACKAGE = "libosmesa6"  # not in every newer release; EGL alone is enough
@@ -48,13 +45,14 @@ class Stop(Exception):
 def main(argv: list[str]) -> int:
     """Set up; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--torch", default="", help="cpu, cuda, or arguments for pip install")
+    parser.add_argument("--torch", default="", help="cuda, or arguments for pip install")
     parser.add_argument(
         "--this-python", action="store_true", help=".venv must hold the Python that runs this"
     )
     arguments = parser.parse_args(argv)
     try:
         check_python(arguments.this_python)
+        check_choice(arguments.torch)
         ensure_gl()
         stamp = read_stamp()
         if PYTHON.exists() and stamp.get("files") == digest() and chosen(arguments.torch, stamp):
@@ -83,6 +81,23 @@ def check_python(same: bool) -> None:
     held = dict(line.split(" = ", 1) for line in lines if " = " in line).get("version", "")
     if same and held and held.split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
         raise Stop(f".venv holds Python {held}; to change it, remove it first: rm -r {VENV}")
+
+
+def check_choice(torch: str) -> None:
+    """Refuse a word that pip would take for some other package."""
+    named = any(Path(word).name.startswith("torch") for word in shlex.split(torch))
+    if torch and torch != CUDA and not named:
+        raise Stop(f"TORCH={torch} does not name PyTorch. {choices()}")
+
+
+def choices() -> str:
+    """How to say which PyTorch to install."""
+    return (
+        "Choose, once:\n"
+        "  make setup TORCH=cuda     what your package index has, CUDA packages included\n"
+        '  make setup TORCH="..."    the arguments that "Get started" on pytorch.org gives for\n'
+        f"                            pip install (there is a CPU choice), with {TORCH}"
+    )
 
 
 # OpenGL
@@ -207,7 +222,7 @@ def install_torch(torch: str, stamp: dict) -> None:
     say(f"installing PyTorch ({torch or TORCH})")
     if satisfied:
         pip("uninstall", "--yes", "torch")  # another build of the same version counts as installed
-    pip("install", *TORCH_CHOICES.get(torch, shlex.split(torch) or [TORCH]))
+    pip("install", *([TORCH] if torch in ("", CUDA) else shlex.split(torch)))
 
 
 def pip_plan() -> list[str]:
@@ -224,10 +239,7 @@ def refuse_cuda(names: list[str]) -> None:
     if cuda:
         raise Stop(
             f"{TORCH} from your package index brings {len(cuda)} CUDA packages, several gigabytes. "
-            "Choose, once:\n"
-            "  make setup TORCH=cpu     PyTorch's own index of CPU builds\n"
-            "  make setup TORCH=cuda    this one, with CUDA\n"
-            f'  make setup TORCH="{TORCH} --index-url ..."    anything pip understands'
+            f"{choices()}"
         )
 
 

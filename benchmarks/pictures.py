@@ -1,0 +1,116 @@
+"""Pictures of a finished run for the documentation: `python -m benchmarks.pictures RUN`.
+
+Writes curves.png (learning curves from metrics.jsonl), open_loop.gif (the newest prediction film) and
+policy.gif (the first film of the newest evaluation, every other frame).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import av
+import matplotlib as mpl
+import numpy as np
+
+from dreamer.errors import UserError
+from dreamer.files import atomic_path
+from dreamer.video import to_gif
+
+CURVES = {
+    "return of evaluations": ["eval/score"],
+    "cost of evaluations": ["eval/cost"],
+    "image losses": [
+        "train/wm/image_loss/vision",
+        "report/heldout/image_loss/vision",
+        "train/wm/image_loss/vision_back",
+        "report/heldout/image_loss/vision_back",
+    ],
+    "reward and cost losses": [
+        "train/wm/reward_loss",
+        "report/heldout/reward_loss",
+        "train/wm/cost_loss",
+        "report/heldout/cost_loss",
+    ],
+    "cost decoder on held-out rows": [
+        "report/heldout/cost_recall",
+        "report/heldout/cost_precision",
+    ],
+    "danger and feasibility": ["train/reach/danger", "train/actor/feasibility"],
+}
+LOGARITHMIC = ("image losses",)
+FILM_STRIDE, FILM_FPS, FILM_FRAMES, FILM_WIDTH = 2, 12.5, 100, 512
+
+
+def main(argv: list[str]) -> int:
+    """Draw everything; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="run folder of train.py")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder to write to")
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        draw_curves(read_rows(arguments.run), arguments.out / "curves.png")
+        prediction = newest(arguments.run, "report/openl_vision_0*.gif")
+        shutil.copy(prediction, arguments.out / "open_loop.gif")
+        film = newest(arguments.run, "eval/*/videos/ep_000.mp4")
+        with atomic_path(arguments.out / "policy.gif") as part:
+            part.write_bytes(to_gif(read_frames(film), FILM_FPS))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"pictures: {arguments.out}")
+    return 0
+
+
+def read_rows(run: Path) -> list[dict]:
+    """The lines of metrics.jsonl."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        raise UserError(f"no {path}; is {run} a run folder of train.py?")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def newest(run: Path, pattern: str) -> Path:
+    """The file that was written last of those that match."""
+    files = sorted(run.glob(pattern), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise UserError(f"no {run / pattern} yet")
+    return files[-1]
+
+
+def read_frames(film: Path) -> np.ndarray:
+    """Every other frame of a film's beginning, smaller, (T, height, FILM_WIDTH, 3) uint8."""
+    with av.open(str(film)) as file:
+        pictures = [frame.to_image() for frame in file.decode(video=0)]
+    height = round(pictures[0].height * FILM_WIDTH / pictures[0].width)
+    chosen = pictures[: FILM_FRAMES * FILM_STRIDE : FILM_STRIDE]
+    return np.stack([np.asarray(picture.resize((FILM_WIDTH, height))) for picture in chosen])
+
+
+def draw_curves(rows: list[dict], path: Path) -> None:
+    """One panel per group of metrics over gradient updates; points where a metric is rare."""
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(14, 7), layout="constrained")
+    for axis, (title, tags) in zip(axes.flat, CURVES.items(), strict=True):
+        for tag in tags:
+            points = [(row["step"], row[tag]) for row in rows if tag in row]
+            marker = "." if len(points) < 30 else ""
+            axis.plot(*np.array(points).reshape(-1, 2).T, label=tag, marker=marker)
+        axis.set(title=title, xlabel="gradient updates")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+        if title in LOGARITHMIC:
+            axis.set_yscale("log")
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", dpi=80)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

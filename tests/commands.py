@@ -1,0 +1,55 @@
+"""The commands as the tests call them: in this process, or in one that can be killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import train
+from dreamer.checkpoint import Checkpoint
+
+ROOT = Path(train.__file__).parent
+TIMED = ("time/", "fps/")  # metrics that no two runs share
+
+
+def offline(dataset: Path, logdir: Path, *words: str) -> list[str]:
+    """The words of a tiny offline training; later words win."""
+    return [
+        *("--configs", "fosp_offline", "debug"),
+        *("--dataset.path", str(dataset), "--logdir", str(logdir)),
+        *("--run.updates", "6", "--run.log_every", "1", "--run.report_every", "3"),
+        *("--run.save_every", "3", *words),
+    ]
+
+
+def start(argv: list[str], code: str | None = None) -> subprocess.Popen:
+    """train.py, or Python `code`, with these words in a process of its own."""
+    script = [str(ROOT / "train.py")] if code is None else ["-c", code]
+    return subprocess.Popen(
+        [sys.executable, *script, *argv],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def saved(logdir: Path) -> dict:
+    """The newest checkpoint of a run."""
+    return Checkpoint.load(Checkpoint(logdir / "checkpoints", 1).latest())
+
+
+def metrics(logdir: Path) -> list[dict]:
+    """The lines of metrics.jsonl without timings."""
+    lines = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith(TIMED)} for line in lines]
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below, to see that nothing changed."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
