@@ -1,7 +1,7 @@
 """Pictures of a finished run for the documentation: `python -m benchmarks.pictures RUN`.
 
-Writes curves.png (learning curves from metrics.jsonl), open_loop.gif (the newest prediction film) and
-policy.gif (the first film of the newest evaluation, every other frame).
+Writes curves.png (learning curves from metrics.jsonl), open_loop.gif (the newest prediction
+film) and policy.gif (the first film of the newest evaluation, every other frame).
 """
 
 from __future__ import annotations

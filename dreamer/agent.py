@@ -48,17 +48,19 @@ class Agent(nn.Module):
     ) -> tuple[Tensor, AgentState, dict[str, Tensor]]:
         """Answer one observation per environment.
 
-        Shapes: obs camera -> (N, height, width, 3) uint8, is_first (N,) -> actions (N, A) in [-1, 1],
-        the state to pass next time, and the behaviour's estimates, name -> (N,).
+        Shapes: obs camera -> (N, height, width, 3) uint8, is_first (N,) -> actions (N, A) in
+        [-1, 1], the state to pass next time, and the behaviour's estimates, name -> (N,).
         """
         with self.autocast(is_first.device):
             embed = self.world_model.encoder({name: x.unsqueeze(1) for name, x in obs.items()})
-            latent = self.world_model.rssm.obs_step(state.latent, state.action, embed[:, 0], is_first)
+            latent = self.world_model.rssm.obs_step(
+                state.latent, state.action, embed[:, 0], is_first
+            )
             feat = latent.feat()
             action = self.behavior.act(feat, explore)
             estimates = self.behavior.estimates(feat)
         return action, AgentState(latent, action), estimates
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """Matrix products in `precision`; a new context per update, so no stale weight is reused."""
+        """Matrix products in `precision`; a new context per update, so no old weight is reused."""
         return torch.autocast(device.type, self.precision, self.precision != torch.float32)

@@ -15,8 +15,8 @@ from dreamer.types import Metrics
 class Optimizer(nn.Module):
     """Adam on a fixed list of parameters, with the global gradient norm clipped first.
 
-    `step` asks autograd for the gradients of exactly these parameters, so a loss moves nothing else,
-    whatever networks it runs through. The state of Adam is part of the module's `state_dict`.
+    `step` asks autograd for the gradients of exactly these parameters, so a loss moves nothing
+    else, whatever networks it runs through. The state of Adam is part of the module's `state_dict`.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: OptimizerSettings):
@@ -48,4 +48,6 @@ class Optimizer(nn.Module):
         """Restore the state of Adam; the learning rate in force stays the configured one."""
         settings = [{"lr": now["lr"], "eps": now["eps"]} for now in self._adam.param_groups]
         groups = zip(state["param_groups"], settings, strict=True)
-        self._adam.load_state_dict({**state, "param_groups": [{**old, **new} for old, new in groups]})
+        self._adam.load_state_dict(
+            {**state, "param_groups": [{**old, **new} for old, new in groups]}
+        )

@@ -72,6 +72,8 @@ class CriticSettings:
     """What every critic has."""
 
     net: NetSize = setting("critic networks")
-    slow_rate: float = setting("share by which the slow copy moves per update", minimum=0, maximum=1)
+    slow_rate: float = setting(
+        "share by which the slow copy moves per update", minimum=0, maximum=1
+    )
     slow_weight: float = setting("weight of the pull towards the slow copy", minimum=0)
     optimizer: OptimizerSettings = setting("optimiser of the critic")

@@ -2,7 +2,8 @@
 
 Axis letters, used in every shape comment (see docs/architecture.md):
 `B` sequences, `T` rows of a sequence, `N = B*T` start states, `H` imagined steps, `A` action size,
-`E` embedding, `S` x `K` stochastic groups x classes, `D` deterministic state, `F = D + S*K` features.
+`E` embedding, `S` x `K` stochastic groups x classes, `D` deterministic state, `F = D + S*K`
+features.
 
 Convention 1, rows. Row `t` holds what the environment returned together, plus the answer to it:
 
@@ -14,8 +15,8 @@ Convention 1, rows. Row `t` holds what the environment returned together, plus t
 
 The first row of an episode has no reward and no cost; the last row's action is zero and never used.
 
-Convention 2, batch first. Data are (B, T, ...), imagination is (N, H, ...). In a `Trajectory` and in
-`RealTransitions`, everything at one index belongs to one transition, so nothing is shifted there.
+Convention 2, batch first. Data are (B, T, ...), imagination is (N, H, ...). In a `Trajectory` and
+in `RealTransitions`, everything at one index belongs to one transition, so nothing is shifted there.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Latent(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """Imagined rollout. Index h of the (N, H) fields is the transition from feat[:, h] to feat[:, h+1]."""
+    """Imagined rollout. Index h of (N, H) fields is the transition from feat[:, h] to h+1."""
 
     feat: Tensor  # (N, H+1, F)
     action: Tensor  # (N, H, A), differentiable in the policy

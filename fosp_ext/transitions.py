@@ -10,7 +10,7 @@ from dreamer.types import VIOLATION, Batch, Latent
 
 
 class RealTransitions(NamedTuple):
-    """Index t of the (B, T-1) fields is the recorded transition from row t to row t+1 of a window."""
+    """Index t of the (B, T-1) fields is the recorded transition from row t to t+1 of a window."""
 
     feat: Tensor  # (B, T-1, F)
     action: Tensor  # (B, T-1, A), as executed

@@ -111,7 +111,9 @@ def test_lambda_return_special_cases():
 
 
 def test_discount_weights():
-    weights = discount_weights(torch.tensor([1.0, 0.0]), torch.tensor([[1.0, 0, 1], [1, 1, 1]]), 0.5)
+    weights = discount_weights(
+        torch.tensor([1.0, 0.0]), torch.tensor([[1.0, 0, 1], [1, 1, 1]]), 0.5
+    )
     torch.testing.assert_close(weights, torch.tensor([[1.0, 0.5, 0.0], [0, 0, 0]]))
 
 

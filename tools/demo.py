@@ -1,4 +1,4 @@
-"""The main job, small: record a dataset, train offline on it, evaluate and film. Run by `make demo`."""
+"""The main job, small: record a dataset, train offline, evaluate and film, for `make demo`."""
 
 from __future__ import annotations
 
