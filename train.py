@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
-from dreamer.config import describe, load_presets, parse_command_line, resolve, to_dict
+from dreamer.config import changed, describe, load_presets, parse_command_line, resolve, to_yaml
 from dreamer.errors import NonFiniteError, UserError
 from fosp_ext.settings import Config
 
@@ -30,9 +31,10 @@ def main(argv: list[str]) -> int:
             print(f"{USAGE}\npresets: {', '.join(names)}\n")
             print(f"settings and defaults:\n{describe(Config, presets['defaults'])}")
             return 0
-        config = resolve_config(presets, names, overrides)
+        names, overrides = complete(presets, names, overrides)
+        config = resolve(Config, presets, names, overrides)
         if "print-config" in flags:
-            print_config(config)
+            print_config(config, changed(Config, presets, names, overrides))
             return 0
         from fosp_ext.stages import run_mode  # torch is imported here, not for --help
 
@@ -50,8 +52,10 @@ def main(argv: list[str]) -> int:
     return code
 
 
-def resolve_config(presets: dict, names: list[str], overrides: dict[str, str]) -> Config:
-    """The whole configuration: a size by hardware where none is named, placeholders filled in."""
+def complete(
+    presets: dict, names: list[str], overrides: dict[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Add a size by hardware where none is named, and fill in the placeholders of `logdir`."""
     config = resolve(Config, presets, names, overrides)
     label = list(names)
     if config.mode != "collect" and config.size == "auto":
@@ -62,7 +66,7 @@ def resolve_config(presets: dict, names: list[str], overrides: dict[str, str]) -
     logdir = config.logdir
     for key, value in fill.items():
         logdir = logdir.replace(f"{{{key}}}", str(value))
-    return resolve(Config, presets, names, {**overrides, "logdir": logdir})
+    return names, {**overrides, "logdir": logdir}
 
 
 def size_for(device: str) -> str:
@@ -72,15 +76,11 @@ def size_for(device: str) -> str:
     return "cpu" if choose_device(device).type == "cpu" else "fosp"
 
 
-def print_config(config: Config) -> None:
-    """Print the resolved configuration as YAML."""
-    import io
-
-    from ruamel.yaml import YAML
-
-    text = io.StringIO()
-    YAML().dump(to_dict(config), text)
-    print(text.getvalue(), end="")
+def print_config(config: Config, origins: dict[str, tuple[Any, str]]) -> None:
+    """Print the resolved configuration as YAML, and what set the values that are not defaults."""
+    print(to_yaml(config), end="")
+    for key, (value, origin) in origins.items():
+        print(f"# {key}: {value} ({origin})")
 
 
 if __name__ == "__main__":

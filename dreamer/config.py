@@ -8,6 +8,7 @@ value that is not known is an error that names the nearest one. Nothing here imp
 from __future__ import annotations
 
 import dataclasses
+import io
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,10 +78,17 @@ def from_dict(schema: type[Schema], values: dict[str, Any], where: str = "config
     return _build(schema, flat)
 
 
+def to_yaml(config: Any) -> str:
+    """The config as YAML that `load_yaml` understands."""
+    text = io.StringIO()
+    _yaml().dump(to_dict(config), text)
+    return text.getvalue()
+
+
 def save_yaml(config: Any, path: str | Path) -> None:
     """Write a resolved config where `load_yaml` finds it again."""
-    with atomic_path(path) as part, part.open("w") as file:
-        _yaml().dump(to_dict(config), file)
+    with atomic_path(path) as part:
+        part.write_text(to_yaml(config))
 
 
 def load_yaml(schema: type[Schema], path: str | Path) -> Schema:

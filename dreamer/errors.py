@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class NonFiniteError(RuntimeError):
-    """A metric became NaN or infinite. Training stops with exit code 3; the checkpoint is intact."""
+    """A metric became NaN or infinite. Training stops with exit code 3, checkpoints intact."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dreamer.errors import NonFiniteError
 from dreamer.files import atomic_path
-from dreamer.video import to_gif, to_png
+from dreamer.video import to_gif
 
 HEADLINE = ("train/wm/loss", "train/actor/loss", "eval/score", "eval/cost")
 Value = Tensor | float
@@ -106,14 +106,15 @@ class Logger:
         """How `values` are spread, for TensorBoard."""
         self._tensorboard.add_histogram(tag, values.detach().float().cpu(), step)
 
-    def image(self, tag: str, frame: np.ndarray, step: int) -> None:
-        """A (height, width, 3) uint8 picture for TensorBoard."""
-        self._add_picture(tag, to_png(frame), frame.shape, step)
-
     def video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> bytes:
         """(T, height, width, 3) uint8 frames for TensorBoard, as the animated GIF it returns."""
         encoded = to_gif(frames, fps)
-        self._add_picture(tag, encoded, frames.shape[1:], step)
+        _, height, width, channels = frames.shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=encoded
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        self._tensorboard.file_writer.add_summary(summary, step)
         return encoded
 
     def message(self, text: str) -> None:
@@ -129,14 +130,6 @@ class Logger:
         self._tensorboard.close()
         if self._bar is not None:
             self._bar.close()
-
-    def _add_picture(self, tag: str, encoded: bytes, shape: tuple[int, ...], step: int) -> None:
-        height, width, channels = shape
-        image = Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=encoded
-        )
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        self._tensorboard.file_writer.add_summary(summary, step)
 
     def _show(self, step: int, metrics: dict[str, float]) -> None:
         shown = {tag: metrics[tag] for tag in self._headline if tag in metrics}

@@ -16,7 +16,7 @@ Convention 1, rows. Row `t` holds what the environment returned together, plus t
 The first row of an episode has no reward and no cost; the last row's action is zero and never used.
 
 Convention 2, batch first. Data are (B, T, ...), imagination is (N, H, ...). In a `Trajectory` and
-in `RealTransitions`, everything at one index belongs to one transition, so nothing is shifted there.
+in `RealTransitions`, one index is one transition, so nothing is shifted there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Seeds, devices and intervals."""
+"""Seeds and devices."""
 
 from __future__ import annotations
 
@@ -30,19 +30,3 @@ def choose_device(name: str) -> torch.device:
             f"device '{name}' cannot be used here; auto or cpu can ({reason})"
         ) from error
     return device
-
-
-class Every:
-    """True when a multiple of `interval` was reached or passed since the last call; 0 is never."""
-
-    def __init__(self, interval: int, start: int = 0) -> None:
-        """Count from `start`."""
-        self._interval, self._last = interval, start
-
-    def __call__(self, step: int) -> bool:
-        """Is it time again?"""
-        if not self._interval:
-            return False
-        due = step // self._interval > self._last // self._interval
-        self._last = step
-        return due

@@ -57,13 +57,6 @@ def to_gif(frames: np.ndarray, fps: float) -> bytes:
     return file.getvalue()
 
 
-def to_png(frame: np.ndarray) -> bytes:
-    """A (height, width, 3) uint8 picture as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, format="PNG")
-    return file.getvalue()
-
-
 def annotate(frame: np.ndarray, lines: list[str]) -> np.ndarray:
     """The frame with a dark band of text under it, (height + band, width, 3) uint8."""
     height, width, _ = frame.shape

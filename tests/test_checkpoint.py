@@ -12,7 +12,7 @@ from torch import nn
 
 from dreamer.checkpoint import Checkpoint, rng_state, set_rng_state
 from dreamer.errors import UserError
-from dreamer.utils import Every, choose_device, seed_everything
+from dreamer.utils import choose_device, seed_everything
 
 
 def names(folder: Path) -> list[str]:
@@ -144,16 +144,6 @@ def test_files_that_would_run_code_are_refused(tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_every_generator_continues(tmp_path):
-    seed_everything(3)
-    draw()
-    path = Checkpoint(tmp_path, keep_last=1).save(1, {"rng": rng_state()})
-    wanted = [draw() for _ in range(3)]
-    seed_everything(4)
-    set_rng_state(Checkpoint.load(path)["rng"])
-    assert [draw() for _ in range(3)] == wanted
-
-
 def test_seeding_repeats():
     seed_everything(5)
     first = draw()
@@ -195,11 +185,3 @@ def test_devices():
             UserError, match=f"device '{name}' cannot be used here; auto or cpu can"
         ):
             choose_device(name)
-
-
-def test_every():
-    every = Every(10)
-    assert [step for step in range(1, 31) if every(step)] == [10, 20, 30]
-    every = Every(10, start=20)
-    assert [every(step) for step in (20, 25, 37, 39, 60)] == [False, False, True, False, True]
-    assert not any(Every(0)(step) for step in range(10))
