@@ -156,13 +156,16 @@ class SafeActorCritic(nn.Module):
         s, reward, cost = self.settings, self.reward_critic, self.cost_critic
         q_r = reward.slow_q(real.feat, real.action)
         q_c = cost.slow_q(real.feat, real.action).clamp_min(0)
-        adv_r = (q_r - reward.best(real.feat)) / reward.moments.scale()
-        adv_c = (q_c - cost.best(real.feat).clamp_min(0)) / cost.moments.scale()
+        excess = q_c - cost.best(real.feat).clamp_min(0)  # over the safest supported action
+        gated = q_c if s.gate == "value" else excess
         weight = policy_weight(
-            self.reachability.feasibility(real.feat), adv_r, adv_c, q_c,
+            self.reachability.feasibility(real.feat),
+            (q_r - reward.best(real.feat)) / reward.moments.scale(),
+            excess / cost.moments.scale(),
+            gated,
             s.beta_r, s.beta_c, s.clip_r, s.clip_c, s.cost_tolerance,
         )  # fmt: skip
-        return weight, (q_c <= s.cost_tolerance).float()
+        return weight, (gated <= s.cost_tolerance).float()
 
 
 @torch.no_grad()

@@ -90,7 +90,13 @@ class SafeActorSettings(ActorSettings):
     beta_c: float = setting("inverse temperature of cost advantages", minimum=0)
     clip_r: float = setting("largest weight of a recorded action in feasible states", minimum=0)
     clip_c: float = setting("largest weight of a recorded action in infeasible states", minimum=0)
-    cost_tolerance: float = setting("cost value up to which an action counts as safe", minimum=0)
+    gate: str = setting(
+        "a recorded action counts as safe by its cost value, or by its cost advantage",
+        choices=("value", "advantage"),
+    )
+    cost_tolerance: float = setting(
+        "cost value or advantage up to which a recorded action counts as safe", minimum=0
+    )
 
 
 @dataclass(frozen=True)

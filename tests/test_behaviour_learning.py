@@ -202,3 +202,15 @@ def test_an_update_is_finite_in_both_precisions(method, precision):
     assert all(torch.isfinite(value) for value in metrics.values())
     assert all(value.ndim == 0 for value in metrics.values())
     assert all(not value.requires_grad for value in metrics.values())
+
+
+@pytest.mark.parametrize(("gate", "open_share"), [("value", 0.0), ("advantage", 1.0)])
+def test_gate_judges_value_or_advantage(gate, open_share):
+    """Where every action costs the same, none is safe by value and all are by advantage."""
+    agent, batch = make_agent(actor__gate=gate), make_batch()
+    critic = agent.behavior.cost_critic
+    for net in (critic.best_net, critic.q_nets[0], critic.slow_q_nets[0]):
+        net.mlp[-1].bias.data[160] = 50.0  # all of them say the same cost, well above the tolerance
+    latent, _ = agent.world_model.update(batch)
+    _, is_open = agent.behavior.data_weights(real_transitions(latent, batch))
+    assert is_open.mean() == open_share
