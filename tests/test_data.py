@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import TOY_INFO, toy_episode
 
 from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import (
@@ -25,6 +24,7 @@ from dreamer.data.store import RowStore, choose_storage
 from dreamer.data.stream import WindowStream
 from dreamer.errors import UserError
 from dreamer.types import Batch
+from tests.conftest import TOY_INFO, toy_episode
 
 CPU = torch.device("cpu")
 

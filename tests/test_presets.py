@@ -22,7 +22,7 @@ def test_sizes_are_presets_that_name_themselves():
     assert make_config().size == "auto"
 
 
-@pytest.mark.parametrize(("what", "size"), itertools.product(WHAT, NAMED_SIZES))
+@pytest.mark.parametrize(("what", "size"), list(itertools.product(WHAT, NAMED_SIZES)))
 def test_every_combination_loads_in_either_order(what, size):
     config = make_config(what, size)
     assert config.mode in MODES
