@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dreamer.files import atomic_path
 
+FPS = 12.5  # agent steps per second of simulated time, where a step is 0.08 s
 LINE_HEIGHT = 13
 MARGIN = 3
 

@@ -16,6 +16,7 @@ from dreamer.logger import Logger
 from dreamer.loops import Every, Hooks, offline_loop
 from dreamer.report import heldout_estimates, heldout_metrics, open_loop_films
 from dreamer.utils import choose_device, seed_everything
+from dreamer.video import FPS
 from fosp_ext.build import build_agent
 from fosp_ext.datasets import dataset_path, open_stores, require_dataset
 from fosp_ext.envs import make_env
@@ -25,7 +26,6 @@ from fosp_ext.settings import Config
 EVAL_SEED = 10_000  # every checkpoint of every run meets the same layouts
 REPORT_BATCHES = 8
 OPEN_LOOP_ROWS = 45
-FPS = 12.5  # agent steps per second of simulated time: 0.08 s each
 
 
 class OfflineRun:

@@ -15,12 +15,10 @@ from dreamer.errors import UserError
 from dreamer.evaluation import EpisodeResult, Film, result_row, run_episode, summarize
 from dreamer.files import atomic_path
 from dreamer.utils import choose_device
-from dreamer.video import write_mp4
+from dreamer.video import FPS, write_mp4
 from fosp_ext.envs import check_task, make_env
 from fosp_ext.progress import Progress
 from fosp_ext.run_folder import LoadedRun, load_run, provenance
-
-FPS = 12.5
 
 
 @dataclass(frozen=True)
