@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         print("stopped; the episodes that were finished are kept", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         code = 128 + signal.SIGINT
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except NonFiniteError as error:
         print(f"error: {error}; the last checkpoint is intact", file=sys.stderr)
         return 3

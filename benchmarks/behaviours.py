@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measure(options.task, names, options.episodes, options.seed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     return 0
 
 

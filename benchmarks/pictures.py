@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
             part.write_bytes(to_gif(read_frames(film), FILM_FPS))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     print(f"pictures: {arguments.out}")
     return 0
 

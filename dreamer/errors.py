@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A wrong setting, path, task or file. Commands print its message and exit with code 2."""
+    """A wrong setting, path, task or file. Commands print its message and exit with its code."""
+
+    exit_code = 2
+
+
+class DatasetError(UserError):
+    """A file that is not a valid dataset: damaged, incomplete or of another format."""
+
+    exit_code = 4
 
 
 class NonFiniteError(RuntimeError):

@@ -19,6 +19,7 @@ class DatasetInfo:
     render: str  # how the pictures were drawn: "fast" or "exact"
     size: int  # pictures are (size, size, 3)
     action_size: int
+    variant: str = "none"  # of the task; a policy may meet other variants than its data show
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ def _write_attributes(file: h5py.File, info: DatasetInfo, behaviours: list[str])
     file.attrs["cameras"] = list(info.cameras)
     file.attrs["action_repeat"] = info.action_repeat
     file.attrs["render"] = info.render
+    file.attrs["variant"] = info.variant
     file.attrs["behaviours"] = behaviours
     file.attrs["versions"] = json.dumps(versions)
 

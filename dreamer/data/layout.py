@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dreamer.errors import UserError, did_you_mean
+from dreamer.errors import DatasetError, UserError, did_you_mean
 
 FORMAT = "fosp-dataset"
 FORMAT_VERSION = 1
@@ -39,12 +39,12 @@ PER_EPISODE = ("episode_starts", "episode_behaviours", "episode_seeds")
 
 @contextmanager
 def open_dataset(path: str | Path) -> Iterator[h5py.File]:
-    """An open file for reading; a path that is missing, truncated or not HDF5 is a `UserError`."""
+    """An open file for reading; one that is missing is a `UserError`, damaged a `DatasetError`."""
     file = open_file(path)
     try:
         yield file
     except OSError as error:
-        raise UserError(f"{path} cannot be read, it seems damaged ({error})") from error
+        raise DatasetError(f"{path} cannot be read, it seems damaged ({error})") from error
     finally:
         file.close()
 
@@ -59,7 +59,7 @@ def open_file(path: str | Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         reason = "it is truncated" if "truncated" in str(error) else "truncated or another format?"
-        raise UserError(f"{path} is not a readable HDF5 dataset ({reason})") from error
+        raise DatasetError(f"{path} is not a readable HDF5 dataset ({reason})") from error
 
 
 def text(value: str | bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
@@ -18,7 +18,7 @@ from dreamer.data.layout import (
     open_dataset,
     text,
 )
-from dreamer.errors import UserError, did_you_mean
+from dreamer.errors import DatasetError, UserError, did_you_mean
 
 
 def validate_dataset(path: str | Path) -> DatasetInfo:
@@ -39,25 +39,28 @@ def validate_dataset(path: str | Path) -> DatasetInfo:
             render=text(file.attrs["render"]),
             size=size,
             action_size=arrays["actions"].shape[1],
+            variant=text(file.attrs.get("variant", "none")),
         )
 
 
 def check_compatible(info: DatasetInfo, expected: DatasetInfo, path: str | Path) -> None:
-    """Refuse a dataset that was recorded for something else; name the first field that differs."""
-    for field in fields(DatasetInfo):
-        have, want = getattr(info, field.name), getattr(expected, field.name)
-        same = set(have) == set(want) if field.name == "cameras" else have == want
+    """Refuse a dataset that was recorded for something else; name the first field that differs.
+
+    The variant may differ: to meet an unseen one is what a policy is trained for.
+    """
+    expected = replace(expected, variant=info.variant)
+    for name, want in asdict(expected).items():
+        have = getattr(info, name)
+        same = set(have) == set(want) if name == "cameras" else have == want
         if not same:
-            raise UserError(
-                f"{path} was recorded with {field.name} {have!r}, this run needs {want!r}"
-            )
+            raise UserError(f"{path} was recorded with {name} {have!r}, this run needs {want!r}")
 
 
 def _check_attributes(file: h5py.File, path: Path) -> None:
     for name, kind in ATTRIBUTES.items():
         if name not in file.attrs:
             hint = did_you_mean(name, file.attrs)
-            raise UserError(f"{path}: attribute '{name}' is missing{hint}")
+            raise DatasetError(f"{path}: attribute '{name}' is missing{hint}")
         value = file.attrs[name]
         good = {
             "text": isinstance(value, (str, bytes)),
@@ -68,13 +71,13 @@ def _check_attributes(file: h5py.File, path: Path) -> None:
             and all(isinstance(item, (str, bytes)) for item in value),
         }[kind]
         if not good:
-            raise UserError(f"{path}: attribute '{name}' must be {kind}, it is {value!r}")
+            raise DatasetError(f"{path}: attribute '{name}' must be {kind}, it is {value!r}")
     if text(file.attrs["format"]) != FORMAT:
         found = text(file.attrs["format"])
-        raise UserError(f"{path}: attribute 'format' must be '{FORMAT}', it is '{found}'")
+        raise DatasetError(f"{path}: attribute 'format' must be '{FORMAT}', it is '{found}'")
     if file.attrs["format_version"] != FORMAT_VERSION:
         found = file.attrs["format_version"]
-        raise UserError(
+        raise DatasetError(
             f"{path}: format_version {found} cannot be read, this program reads {FORMAT_VERSION}"
         )
 
@@ -84,7 +87,7 @@ def _check_arrays(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
     for name, (axes, kinds, dtype) in ARRAYS.items():
         data = _dataset(file, name, path)
         if data.ndim != axes or data.dtype.kind not in kinds:
-            raise UserError(
+            raise DatasetError(
                 f"{path}: '{name}' must be {np.dtype(dtype).name} with {axes} axes, "
                 f"it is {data.dtype.name} with shape {data.shape}"
             )
@@ -92,34 +95,34 @@ def _check_arrays(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
     for name, value in arrays.items():
         like = "episode_starts" if name in PER_EPISODE else "rewards"
         if len(value) != len(arrays[like]):
-            raise UserError(
+            raise DatasetError(
                 f"{path}: '{name}' has {len(value)} rows, '{like}' has {len(arrays[like])}"
             )
         if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
-            raise UserError(f"{path}: '{name}' holds numbers that are not finite")
+            raise DatasetError(f"{path}: '{name}' holds numbers that are not finite")
     if np.any(np.abs(arrays["actions"]) > 1):
-        raise UserError(f"{path}: 'actions' must lie in [-1, 1]")
+        raise DatasetError(f"{path}: 'actions' must lie in [-1, 1]")
     if np.any(arrays["costs"] < 0):
-        raise UserError(f"{path}: 'costs' must not be negative")
+        raise DatasetError(f"{path}: 'costs' must not be negative")
     return arrays
 
 
 def _check_episodes(arrays: dict[str, np.ndarray], behaviours: int, path: Path) -> None:
     starts, rows = arrays["episode_starts"], len(arrays["rewards"])
     if not len(starts) or starts[0] != 0 or np.any(np.diff(starts) <= 0) or starts[-1] >= rows:
-        raise UserError(f"{path}: 'episode_starts' must rise from 0 and stay below {rows} rows")
+        raise DatasetError(f"{path}: 'episode_starts' must rise from 0 and stay below {rows} rows")
     last = np.zeros(rows, bool)
     last[np.append(starts[1:], rows) - 1] = True
     ends = arrays["terminals"].astype(int) + arrays["timeouts"]
     if np.any(ends != last):
         row = int(np.flatnonzero(ends != last)[0])
-        raise UserError(
+        raise DatasetError(
             f"{path}: 'terminals' and 'timeouts' must mark each episode's last row and no other, "
             f"row {row} is wrong"
         )
     codes = arrays["episode_behaviours"]
     if np.any((codes < 0) | (codes >= behaviours)):
-        raise UserError(f"{path}: 'episode_behaviours' must index the {behaviours} behaviours")
+        raise DatasetError(f"{path}: 'episode_behaviours' must index the {behaviours} behaviours")
 
 
 def _check_images(file: h5py.File, path: Path, cameras: tuple[str, ...], frames: int) -> int:
@@ -129,13 +132,13 @@ def _check_images(file: h5py.File, path: Path, cameras: tuple[str, ...], frames:
         data = _dataset(file, name, path)
         size = data.shape[1] if data.ndim == 4 else 0
         if data.dtype != np.uint8 or data.shape != (frames, size, size, 3):
-            raise UserError(
+            raise DatasetError(
                 f"{path}: '{name}' must be uint8 with shape ({frames}, size, size, 3), "
                 f"it is {data.dtype.name} with shape {data.shape}"
             )
         sizes.append(size)
     if len(set(sizes)) > 1:
-        raise UserError(f"{path}: 'images' must all have one size, they have {sizes}")
+        raise DatasetError(f"{path}: 'images' must all have one size, they have {sizes}")
     return sizes[0]
 
 
@@ -143,5 +146,5 @@ def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     data = file.get(name)
     if not isinstance(data, h5py.Dataset):
         known = [key for key in file if key not in ARRAYS]
-        raise UserError(f"{path}: '{name}' is missing{did_you_mean(name, known)}")
+        raise DatasetError(f"{path}: '{name}' is missing{did_you_mean(name, known)}")
     return data
