@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamer.agent import Agent
 from dreamer.data.store import RowStore
-from dreamer.data.stream import WindowStream, as_batch
+from dreamer.data.stream import WindowStream
 from dreamer.types import Batch
 from dreamer.vision import image_grid
 
@@ -79,7 +79,7 @@ def first_windows(store: RowStore, length: int) -> Batch:
     rows = np.diff(starts)
     length = min(length, int(rows.max()))
     long_enough = starts[:-1][rows >= length][:EPISODES]
-    return as_batch([store.window(int(start), length) for start in long_enough], store.cameras)
+    return store.windows(long_enough, length)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import torch
 
@@ -13,6 +15,14 @@ def image_grid(pictures: np.ndarray, columns: int) -> np.ndarray:
 
     grid = make_grid(torch.from_numpy(pictures).permute(0, 3, 1, 2), nrow=columns, padding=1)
     return grid.permute(1, 2, 0).numpy()
+
+
+def image_operations() -> ModuleType:
+    """`torchvision.transforms.v2.functional`, for (..., 3, height, width) tensors."""
+    _import_torchvision()
+    from torchvision.transforms.v2 import functional
+
+    return functional
 
 
 def _import_torchvision() -> None:

@@ -49,3 +49,9 @@ def make_batch(B: int = 4, T: int = 8, seed: int = 0) -> Batch:
         is_last=last,
         is_terminal=terminal,
     )
+
+
+def same_batch(one: Batch, other: Batch) -> bool:
+    """Are all numbers of two batches equal?"""
+    cameras = all(torch.equal(one.obs[key], other.obs[key]) for key in one.obs)
+    return cameras and all(torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))

@@ -99,11 +99,13 @@ def test_an_episode_pairs_each_action_with_what_it_caused(episodes, path):
 
 
 def test_rows_name_one_step_each(store):
-    rows = store.window(0, len(store))
-    count = counters(rows["images/vision"])
+    window = store.windows([0], len(store))
+    small = zip(window._fields[1:], window[1:], strict=True)
+    rows = {name: value[0].numpy() for name, value in small}
+    count = counters(window.obs["vision"][0].numpy())
     wanted = np.concatenate([np.arange(n + 1) for n in (10, TRUE_END, 12)])
     np.testing.assert_array_equal(count, wanted)
-    np.testing.assert_array_equal(counters(rows["images/vision_back"]), count + 100)
+    np.testing.assert_array_equal(counters(window.obs["vision_back"][0].numpy()), count + 100)
     check_rows(count, rows["cost"], rows["reward"], rows["action"], rows["is_last"])
     np.testing.assert_array_equal(rows["is_first"], count == 0)
     np.testing.assert_array_equal(np.flatnonzero(rows["is_last"]), [10, 18, 31])

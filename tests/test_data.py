@@ -1,38 +1,24 @@
+"""Rows in memory and on disk, the batches cut from them, and the memory they take."""
+
 from __future__ import annotations
 
-import dataclasses
-import json
-import shutil
 import threading
-import weakref
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from dreamer.data.episode import Episode
-from dreamer.data.hdf5 import (
-    check_compatible,
-    fingerprint,
-    read_episodes,
-    validate_dataset,
-    write_dataset,
-)
-from dreamer.data.store import RowStore, choose_storage
+from dreamer.data import memory
+from dreamer.data.memory import plan_memory
+from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.errors import UserError
 from dreamer.types import Batch
-from tests.conftest import TOY_INFO, toy_episode
+from tests.conftest import toy_episode
+from tests.helpers import same_batch
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def editable(toy_dataset: Path, tmp_path: Path) -> Path:
-    """A copy of the toy dataset to damage."""
-    return Path(shutil.copy(toy_dataset, tmp_path / "copy.hdf5"))
 
 
 @pytest.fixture(params=["ram", "disk"])
@@ -40,266 +26,23 @@ def store(request, toy_dataset) -> RowStore:
     return RowStore.open(toy_dataset, request.param, holdout=0)[0]
 
 
-def same_batch(one: Batch, other: Batch) -> bool:
-    cameras = all(torch.equal(one.obs[key], other.obs[key]) for key in one.obs)
-    return cameras and all(torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
-
-
-# Episodes and files
-
-
-def test_round_trip(toy_dataset):
-    episodes = list(read_episodes(toy_dataset))
-    assert len(episodes) == 6
-    for k, episode in enumerate(episodes):
-        wanted = toy_episode(seed=k, terminated=k == 5)
-        for camera, frames in wanted.images.items():
-            np.testing.assert_array_equal(episode.images[camera], frames)
-        for field in ("action", "reward", "cost"):
-            np.testing.assert_array_equal(getattr(episode, field), getattr(wanted, field))
-        assert (episode.terminated, episode.behaviour, episode.seed) == (
-            k == 5,
-            wanted.behaviour,
-            k,
-        )
-    assert validate_dataset(toy_dataset) == TOY_INFO
-    with h5py.File(toy_dataset) as file:
-        assert file["images/vision"].chunks == (16, 64, 64, 3)
-        assert "numpy" in json.loads(file.attrs["versions"])
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("action", np.zeros((40, 2)), "action must be float32, it is float64"),
-        ("action", np.full((40, 2), 1.1, np.float32), "action must lie in"),
-        ("reward", np.zeros((40, 1), np.float32), r"reward must have shape \(40,\)"),
-        ("reward", np.full(40, np.nan, np.float32), "reward holds numbers that are not finite"),
-        ("cost", np.zeros(39, np.float32), r"cost must have shape \(40,\), it has \(39,\)"),
-        ("cost", -np.ones(40, np.float32), "cost must not be negative"),
-        ("images", {}, "at least one camera"),
-        ("images", {"vision": np.zeros((40, 64, 64, 3), np.uint8)}, r"images/vision .*\(41, 64"),
-        ("images", {"vision": np.zeros((41, 64, 32, 3), np.uint8)}, r"images/vision .*\(41, 64"),
-        ("images", {"vision": np.zeros((41, 64), np.uint8)}, "images/vision must have shape"),
-        (
-            "images",
-            {"vision": np.zeros((41, 64, 64, 3), np.float32)},
-            "images/vision must be uint8",
-        ),
-    ],
-)
-def test_malformed_episodes_are_named(field, value, message):
-    with pytest.raises(UserError, match=message):
-        dataclasses.replace(toy_episode(), **{field: value})
-
-
-def test_episode_sums():
-    episode = toy_episode(length=3)
-    assert episode.length == 3
-    assert episode.score == pytest.approx(float(np.sum(episode.reward)))
-    assert episode.total_cost == float(np.sum(episode.cost))
-
-
-def test_an_existing_file_is_not_overwritten(editable):
-    before = editable.read_bytes()
-    with pytest.raises(UserError, match="exists already"):
-        write_dataset(editable, [toy_episode()], TOY_INFO)
-    assert editable.read_bytes() == before
-
-
-def broken_source():
-    yield toy_episode()
-    raise RuntimeError("the simulator died")
-
-
-@pytest.mark.parametrize(
-    ("episodes", "error"),
-    [
-        (broken_source(), RuntimeError),
-        ([], UserError),
-        ([dataclasses.replace(toy_episode(), action=np.zeros((40, 3), np.float32))], UserError),
-        (
-            [dataclasses.replace(toy_episode(), images={"top": toy_episode().images["vision"]})],
-            UserError,
-        ),
-    ],
-)
-def test_a_failed_write_leaves_nothing(tmp_path, episodes, error):
-    with pytest.raises(error):
-        write_dataset(tmp_path / "new.hdf5", episodes, TOY_INFO)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_episodes_are_written_as_they_come(tmp_path):
-    """The writer holds one episode at a time: it is gone when the next but one is asked for."""
-    made = []
-
-    def source():
-        for k in range(5):
-            assert sum(reference() is not None for reference in made) <= 1
-            episode = toy_episode(length=2, seed=k)
-            made.append(weakref.ref(episode))
-            yield episode
-            del episode
-
-    write_dataset(tmp_path / "new.hdf5", source(), TOY_INFO)
-    assert len(list(read_episodes(tmp_path / "new.hdf5"))) == len(made) == 5
-
-
-ROOT_KEYS = (
-    "actions",
-    "rewards",
-    "costs",
-    "terminals",
-    "timeouts",
-    "episode_starts",
-    "episode_behaviours",
-    "episode_seeds",
-    "images/vision",
-    "images/vision_back",
-)
-
-
-@pytest.mark.parametrize("key", ROOT_KEYS)
-def test_every_missing_key_is_named(editable, key):
-    with h5py.File(editable, "a") as file:
-        del file[key]
-    with pytest.raises(UserError, match=rf"copy\.hdf5: '{key}' is missing"):
-        validate_dataset(editable)
-
-
-@pytest.mark.parametrize("key", ROOT_KEYS)
-@pytest.mark.parametrize("damage", ["dtype", "axes", "rows"])
-def test_every_malformed_key_is_named(editable, key, damage):
-    with h5py.File(editable, "a") as file:
-        data = file[key][()]
-        del file[key]
-        if damage == "dtype":
-            file[key] = data.astype("S8" if data.ndim < 4 else np.float32)
-        elif damage == "axes":
-            file[key] = data[..., None]
-        else:
-            file[key] = data[:-1]
-    named = "rewards" if (key, damage) == ("rewards", "rows") else key
-    with pytest.raises(UserError, match=rf"copy\.hdf5: .*'{named}'"):
-        validate_dataset(editable)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("format", "minari"),
-        ("format", 3),
-        ("format_version", 2),
-        ("format_version", "1"),
-        ("task", 5),
-        ("cameras", "vision"),
-        ("action_repeat", 1.5),
-        ("render", 1),
-        ("behaviours", 1),
-        ("versions", 1),
-    ],
-)
-def test_every_attribute_is_checked(editable, name, value):
-    with h5py.File(editable, "a") as file:
-        file.attrs[name] = value
-    with pytest.raises(UserError, match=name):
-        validate_dataset(editable)
-    with h5py.File(editable, "a") as file:
-        del file.attrs[name]
-    with pytest.raises(UserError, match=f"attribute '{name}' is missing"):
-        validate_dataset(editable)
-
-
-@pytest.mark.parametrize(
-    ("key", "row", "value", "message"),
-    [
-        ("actions", 3, 1.5, "'actions' must lie in"),
-        ("costs", 3, -1, "'costs' must not be negative"),
-        ("rewards", 3, np.nan, "'rewards' holds numbers that are not finite"),
-        ("timeouts", 3, True, "must mark each episode's last row and no other, row 3 is wrong"),
-        ("terminals", 39, True, "row 39 is wrong"),
-        ("timeouts", 39, False, "row 39 is wrong"),
-        ("episode_starts", 0, 1, "'episode_starts' must rise from 0"),
-        ("episode_starts", 2, 40, "'episode_starts' must rise from 0"),
-        ("episode_starts", 5, 240, "'episode_starts' must rise from 0 and stay below 240"),
-        ("episode_behaviours", 0, 2, "'episode_behaviours' must index the 2 behaviours"),
-    ],
-)
-def test_every_wrong_value_is_named(editable, key, row, value, message):
-    with h5py.File(editable, "a") as file:
-        file[key][row] = value
-    with pytest.raises(UserError, match=message):
-        validate_dataset(editable)
-
-
-def test_truncated_foreign_and_absent_files(toy_dataset, tmp_path):
-    content = toy_dataset.read_bytes()
-    for name, part in {
-        "half": content[: len(content) // 2],
-        "text": b"hello",
-        "empty": b"",
-    }.items():
-        (tmp_path / f"{name}.hdf5").write_bytes(part)
-        for use in (validate_dataset, lambda path: RowStore.open(path, "ram")):
-            with pytest.raises(UserError, match=rf"{name}\.hdf5 is not a readable HDF5 dataset"):
-                use(tmp_path / f"{name}.hdf5")
-    with pytest.raises(UserError, match=r"no dataset file .*; did you mean 'half\.hdf5'"):
-        validate_dataset(tmp_path / "hal.hdf5")
-    with pytest.raises(UserError, match="no dataset file"):
-        validate_dataset(tmp_path / "nowhere" / "x.hdf5")
-
-
-def test_damaged_pixels_are_an_error_where_they_are_read(editable):
-    with h5py.File(editable) as file:
-        place = file["images/vision"].id.get_chunk_info(0)
-    with editable.open("r+b") as raw:
-        raw.seek(place.byte_offset + place.size // 2)
-        raw.write(b"\0" * 64)
-    with pytest.raises(UserError, match="seems damaged"):
-        RowStore.open(editable, "ram")
-    with pytest.raises(UserError, match="seems damaged"):
-        RowStore.open(editable, "disk")[0].window(0, 8)
-    with pytest.raises(UserError, match="seems damaged"):
-        list(read_episodes(editable))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("task", "SafetyCarGoal2-v0"),
-        ("cameras", ("vision",)),
-        ("action_repeat", 1),
-        ("render", "exact"),
-        ("size", 32),
-        ("action_size", 3),
-    ],
-)
-def test_a_dataset_for_something_else_is_refused(field, value):
-    check_compatible(TOY_INFO, dataclasses.replace(TOY_INFO, cameras=TOY_INFO.cameras[::-1]), "x")
-    with pytest.raises(UserError, match=rf"x\.hdf5 was recorded with {field} "):
-        check_compatible(TOY_INFO, dataclasses.replace(TOY_INFO, **{field: value}), "x.hdf5")
-
-
-def test_fingerprint(toy_dataset, editable):
-    assert fingerprint(editable) == fingerprint(toy_dataset)
-    with h5py.File(editable, "a") as file:
-        file["rewards"][7] += 1
-    assert fingerprint(editable) != fingerprint(toy_dataset)
-
-
-# Rows and windows
+def all_rows(store: RowStore) -> dict[str, np.ndarray]:
+    """Every row of a store, by name, cameras included."""
+    rows = store.windows([0], len(store))
+    named = {**rows.obs, **rows._asdict()}
+    del named["obs"]
+    return {key: value[0].numpy() for key, value in named.items()}
 
 
 def test_rows_are_aligned(store):
     """Row t: picture t, what came with it, and the action that answered it."""
-    rows = store.window(0, len(store))
+    rows = all_rows(store)
     assert len(store) == 6 * 41
     for k in range(6):
         wanted = toy_episode(seed=k, terminated=k == 5)
         row = {key: value[41 * k : 41 * (k + 1)] for key, value in rows.items()}
-        np.testing.assert_array_equal(row["images/vision"], wanted.images["vision"])
-        np.testing.assert_array_equal(row["images/vision_back"], wanted.images["vision_back"])
+        np.testing.assert_array_equal(row["vision"], wanted.images["vision"])
+        np.testing.assert_array_equal(row["vision_back"], wanted.images["vision_back"])
         np.testing.assert_array_equal(row["action"], np.append(wanted.action, [[0, 0]], axis=0))
         np.testing.assert_array_equal(row["reward"], np.append(0, wanted.reward))
         np.testing.assert_array_equal(row["cost"], np.append(0, wanted.cost))
@@ -313,8 +56,8 @@ def test_rows_are_aligned(store):
 def test_the_last_episodes_are_held_out(toy_dataset, holdout, held, storage):
     train, heldout = RowStore.open(toy_dataset, storage, holdout)
     assert (train.episodes, heldout.episodes) == (6 - held, held)
-    everything = RowStore.open(toy_dataset, storage, 0)[0].window(0, 6 * 41)
-    first, second = train.window(0, len(train)), heldout.window(0, len(heldout))
+    everything = all_rows(RowStore.open(toy_dataset, storage, 0)[0])
+    first, second = all_rows(train), all_rows(heldout)
     for key, value in everything.items():
         np.testing.assert_array_equal(np.concatenate([first[key], second[key]]), value)
 
@@ -325,17 +68,6 @@ def test_holdout_limits(toy_dataset):
         RowStore.open(toy_dataset, "disk", 0.9)
     with pytest.raises(UserError, match="storage must be one of ram, disk"):
         RowStore.open(toy_dataset, "tape")
-
-
-def test_ram_is_checked_first(toy_dataset, monkeypatch):
-    assert choose_storage(toy_dataset, "auto", ram_limit_gb=1) == "ram"
-    assert choose_storage(toy_dataset, "auto", ram_limit_gb=1e-3) == "disk"
-    monkeypatch.setattr("dreamer.data.store._free_memory", lambda: 2**20)
-    assert choose_storage(toy_dataset, "auto", ram_limit_gb=1) == "disk"
-    assert choose_storage(toy_dataset, "ram", ram_limit_gb=0) == "ram"
-    with pytest.raises(UserError, match="storage 'disk'"):
-        RowStore.open(toy_dataset, "ram")
-    assert len(RowStore.open(toy_dataset, "disk")[0]) == 5 * 41
 
 
 def test_small_arrays_are_read_only(store):
@@ -404,10 +136,10 @@ def test_prefetch_raises_at_the_batch_that_failed(store, monkeypatch):
     stream = WindowStream(store, 2, 6, seed=1)
     whole = stream.batch
 
-    def batch(index: int) -> Batch:
+    def batch(index: int, device: torch.device = CPU) -> Batch:
         if index == 3:
             raise OSError("disk gone")
-        return whole(index)
+        return whole(index, device)
 
     monkeypatch.setattr(stream, "batch", batch)
     batches = stream.iterate(1, CPU)
@@ -428,11 +160,85 @@ def test_pictures_are_read_in_one_piece(toy_dataset, monkeypatch):
         return whole(self, where)
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", read)
-    train.window(30, 20)
-    assert reads == [("/images/vision", slice(30, 50)), ("/images/vision_back", slice(30, 50))]
+    train.windows([30, 7], 20)
+    cameras = ("/images/vision", "/images/vision_back")
+    assert reads == [(name, slice(k, k + 20)) for name in cameras for k in (30, 7)]
 
 
-def test_episode_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        toy_episode().reward = None
-    assert isinstance(toy_episode(), Episode)
+# Memory
+
+
+def test_streaming_keeps_nothing(toy_dataset):
+    """HDF5's own cache is off, or it would grow beside ours."""
+    images = RowStore.open(toy_dataset, "disk")[0]._images
+    assert [data.file.id.get_access_plist().get_cache()[2] for data in images.values()] == [0, 0]
+
+
+def test_decoding_reports_every_picture(toy_dataset):
+    plan, seen = plan_memory(toy_dataset, "ram", 0, 0), []
+    RowStore.open(toy_dataset, "ram", 0.1, seen.append)
+    assert sum(seen) == plan.pictures == 2 * 6 * 41
+    RowStore.open(toy_dataset, "disk", 0.1, lambda _: pytest.fail("nothing is decoded"))
+
+
+def test_auto_takes_memory_where_the_pictures_fit(toy_dataset, monkeypatch):
+    needed = 2 * 6 * 41 * 64 * 64 * 3
+    for limit, free, storage, said in (
+        (1, 2**40, "ram", "0.01 GiB decoded, 1024.0 GiB free: kept in memory"),
+        (1, None, "ram", "decoded: kept in memory"),
+        (1, int(needed / 0.79), "ram", "kept in memory"),
+        (1, int(needed / 0.81), "disk", "streamed from disk (that would not fit)"),
+        (1e-3, 2**40, "disk", "streamed from disk (the limit is 0.001 GiB)"),
+    ):
+        monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
+        plan = plan_memory(toy_dataset, "auto", limit, batch_rows=1000)
+        assert (plan.storage, plan.needed, plan.free) == (storage, needed, free)
+        assert said in str(plan)
+        assert str(plan).endswith(", 23 MiB for batches")
+
+
+def test_what_was_asked_for_is_taken_or_refused(toy_dataset, monkeypatch):
+    assert plan_memory(toy_dataset, "disk", ram_limit_gb=1, batch_rows=0).storage == "disk"
+    assert plan_memory(toy_dataset, "ram", ram_limit_gb=0, batch_rows=0).storage == "ram"
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
+    with pytest.raises(UserError, match=r"toy\.hdf5 take 0\.0 GiB decoded .* use storage 'disk'"):
+        plan_memory(toy_dataset, "ram", ram_limit_gb=1, batch_rows=0)
+    assert plan_memory(toy_dataset, "disk", ram_limit_gb=1, batch_rows=0).storage == "disk"
+
+
+MEMINFO = "MemTotal:  9000 kB\nMemAvailable:  4000 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "free"),
+    [
+        ("0::/job/step", {}, 4000 * 1024),
+        ("0::/job/step", {"job/step/memory.max": "max", "job/memory.max": "2048000"}, 1048000),
+        ("0::/", {"memory.max": "1001000"}, 1000),
+        ("0::/job", {"job/memory.max": "900000"}, 0),
+        ("3:cpu,cpuacct:/x\n9:memory:/x", {"memory/x/memory.limit_in_bytes": "1500000"}, 500000),
+        ("9:memory:/unseen", {"memory/memory.limit_in_bytes": "1500000"}, 500000),
+        ("9:memory:/x", {"memory/x/memory.limit_in_bytes": "9223372036854771712"}, 4000 * 1024),
+    ],
+)
+def test_limits_of_containers_count(tmp_path, monkeypatch, groups, files, free):
+    """Each group uses 1 100 000 bytes, of which 100 000 are files that can be dropped."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text(MEMINFO)
+    (tmp_path / "proc/self/cgroup").write_text(f"{groups}\n")
+    for name, limit in files.items():
+        file = tmp_path / "groups" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{limit}\n")
+        for used in ("memory.current", "memory.usage_in_bytes"):
+            (file.parent / used).write_text("1100000\n")
+        statistics = "inactive_file 100000\ntotal_inactive_file 100000\n"
+        (file.parent / "memory.stat").write_text(statistics)
+    monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
+    assert memory.free_memory() == free
+
+
+def test_systems_that_do_not_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+    assert memory.free_memory() is None

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, FORMAT, FORMAT_VERSION, open_dataset, text
+from dreamer.data.output import HDF5Output
 from dreamer.data.validation import check_compatible, validate_dataset
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
@@ -24,13 +25,23 @@ __all__ = ["check_compatible", "fingerprint", "read_episodes", "validate_dataset
 RECORDED_PACKAGES = ("numpy", "h5py", "mujoco", "gymnasium", "safety-gymnasium")
 
 
-def write_dataset(path: str | Path, episodes: Iterable[Episode], info: DatasetInfo) -> None:
-    """Write episodes as they come, one in memory at a time; the file appears when it is whole."""
+def write_dataset(
+    path: str | Path,
+    episodes: Iterable[Episode],
+    info: DatasetInfo,
+    versions: dict[str, str] | None = None,
+) -> None:
+    """Write episodes as they come, one in memory at a time; the file appears when it is whole.
+
+    `versions` of the programs that recorded them; None: those that are running now.
+    A disk that is full or fails is an `OSError`; nothing is left of the file then.
+    """
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists already; choose another file or remove it")
     with atomic_path(path) as part:
-        with h5py.File(part, "w") as file:
+        output = HDF5Output(part)
+        with output as file:
             images = _create_images(file, info)
             small: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
             behaviours: list[str] = []
@@ -45,23 +56,26 @@ def write_dataset(path: str | Path, episodes: Iterable[Episode], info: DatasetIn
                 for name, value in record.items():
                     small[name].append(value)
                 rows += episode.length
+                output.check()
             if not rows:
                 raise UserError(f"no episodes to write to {path}")
             for name, (_, _, dtype) in ARRAYS.items():
                 file.create_dataset(name, data=np.concatenate(small[name]).astype(dtype))
-            _write_attributes(file, info, behaviours)
+            _write_attributes(file, info, behaviours, versions)
         if path.exists():
             raise UserError(f"{path} was made by another program in the meantime; not overwritten")
 
 
-def read_episodes(path: str | Path) -> Iterator[Episode]:
-    """The episodes of a dataset in order, one in memory at a time."""
+def read_episodes(path: str | Path, indices: Collection[int] | None = None) -> Iterator[Episode]:
+    """The episodes of a dataset, or those with these indices, in file order, one at a time."""
     info = validate_dataset(path)
     with open_dataset(path) as file:
         arrays = {name: file[name][()] for name in ARRAYS}
         behaviours = [text(name) for name in file.attrs["behaviours"]]
         bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))
         for index, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            if indices is not None and index not in indices:
+                continue
             frames = slice(begin + index, end + index + 1)
             yield Episode(
                 images={camera: file[f"images/{camera}"][frames] for camera in info.cameras},
@@ -120,13 +134,19 @@ def _small_arrays(episode: Episode, first_row: int, behaviour: int) -> dict[str,
     }
 
 
-def _write_attributes(file: h5py.File, info: DatasetInfo, behaviours: list[str]) -> None:
+def _running_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    return versions
+
+
+def _write_attributes(
+    file: h5py.File, info: DatasetInfo, behaviours: list[str], versions: dict[str, str] | None
+) -> None:
     file.attrs["format"] = FORMAT
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["task"] = info.task
@@ -135,7 +155,7 @@ def _write_attributes(file: h5py.File, info: DatasetInfo, behaviours: list[str])
     file.attrs["render"] = info.render
     file.attrs["variant"] = info.variant
     file.attrs["behaviours"] = behaviours
-    file.attrs["versions"] = json.dumps(versions)
+    file.attrs["versions"] = json.dumps(_running_versions() if versions is None else versions)
 
 
 def _check_episode(episode: Episode, info: DatasetInfo) -> None:

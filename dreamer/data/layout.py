@@ -43,20 +43,26 @@ def open_dataset(path: str | Path) -> Iterator[h5py.File]:
     file = open_file(path)
     try:
         yield file
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read, it seems damaged ({error})") from error
+    except UserError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # HDF5 says damage in all ways
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{path} cannot be read, it seems damaged ({reason})") from error
     finally:
         file.close()
 
 
 def open_file(path: str | Path) -> h5py.File:
-    """As `open_dataset`, for a caller that keeps the file open and closes it."""
+    """As `open_dataset`, for a caller that keeps the file open and closes it.
+
+    HDF5's cache of decoded chunks is off: windows at random places would find nothing in it.
+    """
     path = Path(path)
     if not path.is_file():
         siblings = [entry.name for entry in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UserError(f"no dataset file {path}{did_you_mean(path.name, siblings)}")
     try:
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", rdcc_nbytes=0)
     except OSError as error:
         reason = "it is truncated" if "truncated" in str(error) else "truncated or another format?"
         raise DatasetError(f"{path} is not a readable HDF5 dataset ({reason})") from error

@@ -1,21 +1,25 @@
-"""The rows of a dataset file, ready to be cut into windows."""
+"""The rows of a dataset file, cut into windows."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
+from torch import Tensor
 
 from dreamer.data.episode import DatasetInfo
-from dreamer.data.layout import ARRAYS, open_dataset, open_file
+from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, open_file
+from dreamer.data.memory import STORAGES
 from dreamer.data.validation import validate_dataset
-from dreamer.errors import UserError
+from dreamer.errors import DatasetError, UserError
+from dreamer.types import Batch
 
-STORAGES = ("ram", "disk")
-RAM_SHARE = 0.8  # of the memory that is free now; above it, decoded pictures do not fit
+DECODE_BLOCK = 64 * CHUNK_FRAMES  # pictures that are decoded between two reports of progress
 
 
 class RowStore:
@@ -38,12 +42,17 @@ class RowStore:
 
     @classmethod
     def open(
-        cls, path: str | Path, storage: str, holdout: float = 0.1
+        cls,
+        path: str | Path,
+        storage: str,
+        holdout: float = 0.1,
+        decoded: Callable[[int], None] = lambda pictures: None,
     ) -> tuple[RowStore, RowStore | None]:
         """(training episodes, held-out episodes): the last ceil(holdout * E) are held out.
 
-        `storage`: "ram" decodes all pictures now, "disk" decodes the windows when they are read.
-        Without a holdout the second store is None.
+        `storage`: "ram" decodes all pictures now (`plan_memory` says whether they fit), "disk"
+        decodes the windows when they are read. Without a holdout the second store is None.
+        `decoded` hears how many further pictures are in memory.
         """
         path = Path(path)
         if storage not in STORAGES:
@@ -60,7 +69,7 @@ class RowStore:
             )
         split = int(firsts[len(firsts) - held]) if held else len(small["is_first"])
         if storage == "ram":
-            images = _decode(file, info, path, len(small["is_first"]))
+            images = _decode(file, info, path, decoded)
             file.close()
         else:
             images = {camera: file[f"images/{camera}"] for camera in info.cameras}
@@ -89,34 +98,35 @@ class RowStore:
         view.flags.writeable = False
         return view
 
-    def window(self, start_row: int, T: int) -> dict[str, np.ndarray]:
-        """T rows from `start_row` on: `images/<camera>` (T, size, size, 3) and the small arrays."""
-        assert 0 <= start_row <= len(self) - T, (start_row, T, len(self))
-        rows = slice(start_row, start_row + T)
-        frames = slice(self._first_frame + start_row, self._first_frame + start_row + T)
-        window = {key: value[rows] for key, value in self._small.items()}
+    def windows(self, starts: Sequence[int] | np.ndarray, T: int, pinned: bool = False) -> Batch:
+        """The T rows from each of the B `starts` on, (B, T, ...); each begins like an episode.
+
+        `pinned` puts the pictures into page-locked memory, which a GPU reads faster.
+        """
+        starts = np.asarray(starts)
+        assert 0 <= starts.min() <= starts.max() <= len(self) - T, (starts, T, len(self))
+        rows = starts[:, None] + np.arange(T)  # (B, T)
+        small = {key: torch.from_numpy(value[rows]) for key, value in self._small.items()}
+        small["is_first"][:, 0] = 1
         try:
-            for camera, images in self._images.items():
-                window[f"images/{camera}"] = images[frames]  # one contiguous read
+            obs = {
+                camera: _gather(images, self._first_frame + starts, T, pinned)
+                for camera, images in self._images.items()
+            }
         except OSError as error:
-            raise UserError(f"{self._path} cannot be read, it seems damaged ({error})") from error
-        return window
+            raise DatasetError(
+                f"{self._path} cannot be read, it seems damaged ({error})"
+            ) from error
+        return Batch(obs, **small)
 
 
-def choose_storage(path: str | Path, storage: str, ram_limit_gb: float) -> str:
-    """ "ram" or "disk"; "auto" takes "ram" for pictures that fit under the limit and in memory."""
-    if storage != "auto":
-        return storage
-    info = validate_dataset(path)
-    with open_dataset(path) as file:
-        needed = _decoded_bytes(info, len(file["rewards"]) + len(file["episode_starts"]))
-    free = _free_memory()
-    fits = needed <= ram_limit_gb * 2**30 and (free is None or needed <= RAM_SHARE * free)
-    return "ram" if fits else "disk"
-
-
-def _decoded_bytes(info: DatasetInfo, rows: int) -> int:
-    return rows * info.size * info.size * 3 * len(info.cameras)
+def _gather(images: np.ndarray | h5py.Dataset, starts: np.ndarray, T: int, pinned: bool) -> Tensor:
+    """T pictures from each of the B places on, (B, T, size, size, 3) uint8, copied only once."""
+    shape = (len(starts), T, *images.shape[1:])
+    pictures = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+    for window, start in zip(pictures.numpy(), starts.tolist(), strict=True):
+        window[:] = images[start : start + T]  # one contiguous read
+    return pictures
 
 
 def _rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -143,32 +153,18 @@ def _rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return rows
 
 
-def _decode(file: h5py.File, info: DatasetInfo, path: Path, rows: int) -> dict[str, np.ndarray]:
-    needed = _decoded_bytes(info, rows)
-    free = _free_memory()
-    if free is not None and needed > RAM_SHARE * free:
-        raise UserError(
-            f"the pictures of {path} take {needed / 2**30:.1f} GiB decoded and {free / 2**30:.1f} "
-            "GiB are free; use storage 'disk'"
-        )
+def _decode(
+    file: h5py.File, info: DatasetInfo, path: Path, decoded: Callable[[int], None]
+) -> dict[str, np.ndarray]:
     images = {}
     try:
         for camera in info.cameras:
             source = file[f"images/{camera}"]
             images[camera] = np.empty(source.shape, np.uint8)
-            edges = [*range(0, rows, 4096), rows]
+            edges = [*range(0, len(source), DECODE_BLOCK), len(source)]
             for begin, end in itertools.pairwise(edges):
                 source.read_direct(images[camera], np.s_[begin:end], np.s_[begin:end])
+                decoded(end - begin)
     except OSError as error:
-        raise UserError(f"{path} cannot be read, it seems damaged ({error})") from error
+        raise DatasetError(f"{path} cannot be read, it seems damaged ({error})") from error
     return images
-
-
-def _free_memory() -> int | None:
-    """Bytes that new arrays may take, where the system says so (Linux)."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    values = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(values["MemAvailable"].split()[0]) * 1024

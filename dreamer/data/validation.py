@@ -48,12 +48,23 @@ def check_compatible(info: DatasetInfo, expected: DatasetInfo, path: str | Path)
 
     The variant may differ: to meet an unseen one is what a policy is trained for.
     """
-    expected = replace(expected, variant=info.variant)
-    for name, want in asdict(expected).items():
+    different = first_difference(info, expected)
+    if different:
+        name, have, want = different
+        raise UserError(f"{path} was recorded with {name} {have!r}, this run needs {want!r}")
+
+
+def first_difference(info: DatasetInfo, other: DatasetInfo) -> tuple[str, object, object] | None:
+    """(field, value, other value) of the first field that differs, the variant left aside.
+
+    The order of the cameras does not matter.
+    """
+    for name, want in asdict(replace(other, variant=info.variant)).items():
         have = getattr(info, name)
         same = set(have) == set(want) if name == "cameras" else have == want
         if not same:
-            raise UserError(f"{path} was recorded with {name} {have!r}, this run needs {want!r}")
+            return name, have, want
+    return None
 
 
 def _check_attributes(file: h5py.File, path: Path) -> None:
