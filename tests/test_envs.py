@@ -190,27 +190,76 @@ def test_exact_is_the_official_picture(task):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize(
-    ("task", "repeat"),
-    [("SafetyPointGoal1-v0", 4), ("SafetyPointButton1-v0", 4), ("SafetyCarGoal2-v0", 3)],
-)
-def test_rewards_and_costs_are_the_official_ones(task, repeat):
-    theirs = official(task)
-    env = make_env(task, cameras=("vision",), size=16, action_repeat=repeat)
+def test_rewards_and_costs_are_summed_over_the_repeats():
+    theirs = official("SafetyPointGoal1-v0")
+    env = make_env("SafetyPointGoal1-v0", cameras=("vision",), size=16, action_repeat=3)
     theirs.reset(seed=5)
     env.reset(seed=5)
-    steps = 300
-    actions = wander(steps, 5)[::repeat]
     total_cost = 0.0
-    for action in actions:
+    for action in wander(300, 5)[::3]:
         reward = cost = 0.0
-        for _ in range(repeat):
+        for _ in range(3):
             _, r, c, *_ = theirs.step(action.astype(np.float64))
             reward, cost = reward + r, cost + c
         _, our_reward, _, _, info = env.step(action)
         assert (our_reward, info["cost"]) == (reward, cost)
         total_cost += cost
     assert total_cost > 0
+    env.close()
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(
+    ("task", "render"), [("SafetyPointButton1-v0", "exact"), ("SafetyRacecarGoal1-v0", "fast")]
+)
+def test_objects_that_are_left_out_leave_no_pixel(task, render, monkeypatch):
+    from fosp_ext.envs import CAMERAS, renderer
+
+    env = make_env(task, cameras=CAMERAS, render=render)
+    shares = []
+    for seed in range(3):
+        env.reset(seed=seed)
+        model, data = env._world.task.model, env._world.task.data
+        groups = model.geom_group.copy()
+        for action in wander(3, seed):
+            obs, *_ = env.step(action)
+            shares.append(np.mean([renderer._may_be_seen(model, data, eye) for eye in env._eyes]))
+            with monkeypatch.context() as patch:
+                patch.setattr(renderer, "_may_be_seen", lambda model, *_: np.ones(model.ngeom))
+                for camera, picture in env._observe().items():
+                    np.testing.assert_array_equal(obs[camera], picture)
+        np.testing.assert_array_equal(model.geom_group, groups)
+    assert 0.2 < np.mean(shares) < 0.9  # it does leave some out
+    env.close()
+
+
+@pytest.mark.sim
+def test_all_environments_of_a_process_share_one_opengl_context():
+    from fosp_ext.envs import renderer
+
+    first, second = make_env("SafetyPointGoal1-v0"), make_env("SafetyPointPush1-v0", size=32)
+    expected = first.reset(seed=1)[0]["vision"]
+    second.reset(seed=1)
+    second.render()
+    assert renderer._opengl.cache_info().currsize == 1
+    np.testing.assert_array_equal(first._observe()["vision"], expected)
+    second.close()
+    np.testing.assert_array_equal(first._observe()["vision"], expected)
+    first.close()
+
+
+@pytest.mark.sim
+def test_resets_decode_no_sky_and_read_the_assets_once(monkeypatch):
+    import mujoco
+    import yaml
+
+    env = make_env("SafetyPointGoal1-v0", cameras=("vision",), size=16)
+    env.reset(seed=0)
+    monkeypatch.setattr(yaml, "load", lambda *_, **__: pytest.fail("read again"))
+    env.reset(seed=1)
+    types = env._world.task.model.tex_type
+    assert len(types) > 0
+    assert mujoco.mjtTexture.mjTEXTURE_SKYBOX not in types
     env.close()
 
 

@@ -1,15 +1,20 @@
-"""Camera pictures from MuJoCo with one OpenGL context for the life of an environment.
+"""Camera pictures from MuJoCo, all through one OpenGL context for the life of the process.
 
 Safety-Gymnasium builds a new model at every reset. A context made anew for each of them costs up to
-a second and leaks memory on some drivers. But a context holds only textures and meshes, which do
-not change within a task: one is kept, and each new model is drawn through it, to the same pixels.
+a second and leaks memory on some drivers. But MuJoCo's part of a context holds only textures and
+meshes, which do not change within a task: one is kept per renderer, and each new model is drawn
+through it, to the same pixels. The OpenGL context below it is shared by all renderers, so all
+environments of a process must be used from the same thread.
 """
 
 from __future__ import annotations
 
 import atexit
 import importlib
+import os
 import weakref
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import mujoco
@@ -20,6 +25,11 @@ from fosp_ext.envs.gl import choose_backend
 
 MAX_GEOMS = 1000
 QUALITIES = ("fast", "smooth", "exact")
+SHOWN, HIDDEN = 0, mujoco.mjNGROUP - 1  # groups of objects, of which we draw only the first
+FAST_STACKS = 8  # rings of triangles of a cylinder or sphere; MuJoCo's own number is 16
+SLACK = 1.01  # by which an object is taken to be larger than it is
+THREADS = "LP_NUM_THREADS"  # of Mesa's software driver: none beside the one that draws
+SMALL = 64  # pixels; the context's own window is not drawn into
 
 
 class Renderer:
@@ -27,7 +37,7 @@ class Renderer:
 
     `quality="exact"` gives the pixels of Safety-Gymnasium's own viewer, if `model` has the sky.
     `quality="smooth"` leaves out the sky and the reflections on the floor, `quality="fast"` the
-    smoothing of edges as well.
+    smoothing of edges as well, and it builds round objects from half as many triangles.
     """
 
     def __init__(self, model: mujoco.MjModel, size: int, quality: str) -> None:
@@ -37,57 +47,102 @@ class Renderer:
         model.vis.global_.offheight = size
         if quality == "fast":
             model.vis.quality.offsamples = 0
-        self._gl, self._context = _open_context(model, size)
-        self._free = weakref.finalize(self, _free, self._gl, self._context)
+            model.vis.quality.numstacks = FAST_STACKS
+        self._context = _open_context(model)
+        self._free = weakref.finalize(self, _free, self._context)
         atexit.register(self._free)  # must run before the library's own clean-up at exit
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, MAX_GEOMS)
         if quality != "exact":
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 0
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._options = mujoco.MjvOption()
-        self._options.geomgroup[:] = 1  # as Safety-Gymnasium does: draw every kind of object
+        self._options.geomgroup[:] = 0
+        self._options.geomgroup[SHOWN] = 1
         self._perturbation = mujoco.MjvPerturb()
         self._viewport = mujoco.MjrRect(0, 0, size, size)
         self._pixels = np.zeros((size, size, 3), np.uint8)
 
     def draw(
-        self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera
-    ) -> np.ndarray:
-        """A fresh (size, size, 3) uint8 picture."""
-        self._gl.make_current()
+        self, model: mujoco.MjModel, data: mujoco.MjData, cameras: Sequence[mujoco.MjvCamera]
+    ) -> list[np.ndarray]:
+        """A fresh (size, size, 3) uint8 picture from each camera.
+
+        Every kind of object is drawn, as Safety-Gymnasium does, unless the camera cannot see it.
+        """
+        _opengl().make_current()
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        groups = model.geom_group.copy()  # which kind of object each one is; lent to us meanwhile
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(
-            model, data, self._options, self._perturbation, camera, everything, self._scene
-        )
-        mujoco.mjr_render(self._viewport, self._scene, self._context)
-        mujoco.mjr_readPixels(self._pixels, None, self._viewport, self._context)
-        return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
+        pictures = []
+        for camera in cameras:
+            model.geom_group[:] = np.where(_may_be_seen(model, data, camera), SHOWN, HIDDEN)
+            mujoco.mjv_updateScene(
+                model, data, self._options, self._perturbation, camera, everything, self._scene
+            )
+            mujoco.mjr_render(self._viewport, self._scene, self._context)
+            mujoco.mjr_readPixels(self._pixels, None, self._viewport, self._context)
+            pictures.append(self._pixels[::-1].copy())  # OpenGL counts rows from the bottom
+        model.geom_group[:] = groups
+        return pictures
 
     def close(self) -> None:
-        """Free the OpenGL context. A second call does nothing."""
+        """Free textures and meshes. A second call does nothing."""
         self._free()
         atexit.unregister(self._free)
 
 
-def _open_context(model: mujoco.MjModel, size: int) -> tuple[Any, mujoco.MjrContext]:
+@cache
+def _opengl() -> Any:
+    """The process's OpenGL context, opened at the first call and freed at exit."""
+    os.environ.setdefault(THREADS, "0")  # they cost more than they bring at our sizes
     backend = choose_backend()
+    context = importlib.import_module(f"mujoco.{backend}").GLContext(SMALL, SMALL)
+    atexit.register(context.free)
+    return context
+
+
+def _open_context(model: mujoco.MjModel) -> mujoco.MjrContext:
     try:
-        gl = importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
-        gl.make_current()
-        return gl, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        _opengl().make_current()
+        return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
     except Exception as error:  # each library fails in its own way
         raise UserError(
-            f"MUJOCO_GL={backend} cannot draw ({type(error).__name__}: {error}); "
+            f"MUJOCO_GL={choose_backend()} cannot draw ({type(error).__name__}: {error}); "
             "run: python -m fosp_ext.doctor"
         ) from error
 
 
-def _free(gl: Any, context: mujoco.MjrContext) -> None:
-    """Free in the right order: with another context current, that one's textures would go."""
-    gl.make_current()
+def _free(context: mujoco.MjrContext) -> None:
+    """Another library's context may be current: without ours, its textures would go."""
+    _opengl().make_current()
     context.free()
-    gl.free()
+
+
+def _may_be_seen(
+    model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera
+) -> np.ndarray:
+    """(geoms,) bool: false for objects outside the camera's field of view, which leave no pixel.
+
+    The software driver spends as much on each of them as on a small visible one. An object is in
+    view if a sphere around it is not wholly beyond one of the four planes through the camera's
+    position and the borders of its picture. The sphere also holds the object's mirror image in the
+    floor. Objects without a size, such as the floor, and those before a free camera are all kept.
+    """
+    if camera.type != mujoco.mjtCamera.mjCAMERA_FIXED:
+        return np.ones(model.ngeom, bool)
+    index = camera.fixedcamid
+    centers = data.geom_xpos.copy()  # (geoms, 3)
+    radii = (model.geom_rbound + np.abs(centers[:, 2])) * SLACK  # (geoms,)
+    centers[:, 2] = 0.0
+    half = np.radians(model.cam_fovy[index] / 2)
+    inward = np.array(_BORDERS) * (np.cos(half), np.cos(half), np.sin(half))  # (4, 3)
+    planes = inward @ data.cam_xmat[index].reshape(3, 3).T  # (4, 3) in the world
+    beyond = (centers - data.cam_xpos[index]) @ planes.T < -radii[:, None]  # (geoms, 4)
+    return ~beyond.any(axis=1) | (model.geom_rbound == 0)
+
+
+# of a camera that looks along -z: normals of its picture's borders, for half a right angle
+_BORDERS = ((1.0, 0.0, -1.0), (-1.0, 0.0, -1.0), (0.0, 1.0, -1.0), (0.0, -1.0, -1.0))
 
 
 def model_camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:

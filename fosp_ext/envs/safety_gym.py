@@ -13,8 +13,12 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from fosp_ext.envs.fast_layout import speed_up_layouts_
+from fosp_ext.envs.fast_step import make_step
 from fosp_ext.envs.privileged import read_world_state
 from fosp_ext.envs.renderer import Renderer, model_camera, overhead_camera
+from fosp_ext.envs.variant_world import add_noise, change_task_
+from fosp_ext.envs.variants import Variant
 from fosp_ext.envs.world_state import WorldState
 from fosp_ext.envs.world_xml import compiled_from, edit_world
 
@@ -22,6 +26,7 @@ OVERHEAD_SIZE = 256
 OVERHEAD_MARGIN = 1.0  # metres shown around the area in which objects are placed
 RESET_ATTEMPTS = 100
 SEEDS = 2**32  # Safety-Gymnasium seeds a numpy RandomState
+NOISE = 1  # camera noise has random numbers of its own, made from the world's seed and this
 
 
 class SafetyGymEnv(gymnasium.Env):
@@ -32,19 +37,30 @@ class SafetyGymEnv(gymnasium.Env):
     """
 
     def __init__(
-        self, task: str, cameras: tuple[str, ...], size: int, action_repeat: int, render: str
+        self,
+        task: str,
+        cameras: tuple[str, ...],
+        size: int,
+        action_repeat: int,
+        render: str,
+        variant: Variant,
     ) -> None:
         builder = importlib.import_module("safety_gymnasium.builder")
         self._resampling_error = builder.ResamplingError
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, 50 // action_repeat)}
         self.render_mode = "rgb_array"
         self.task, self.cameras, self.size = task, cameras, size
-        self.action_repeat, self.render_quality = action_repeat, render
+        self.action_repeat, self.render_quality, self.variant = action_repeat, render, variant
         self.robot = re.match(r"Safety([A-Z][a-z]+)", task).group(1)
         self._world = builder.Builder(task_id=task, config={"agent_name": self.robot})
+        change_task_(self._world.task, variant)
+        speed_up_layouts_(self._world.task.random_generator)
+        self._step = make_step(self._world)
+        self._noise = np.random.default_rng(0)  # another one at each reset
         self._world.task.obs = self._forward  # its lidars, a third of a step, are not used here
         self._full_xml = ""  # what Safety-Gymnasium wrote at the last reset, before our edits
         self._renderer: Renderer | None = None
+        self._eyes: list[mujoco.MjvCamera] = []
         self._overhead: Renderer | None = None
 
         picture = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
@@ -59,8 +75,10 @@ class SafetyGymEnv(gymnasium.Env):
         """A new world. Equal seeds give equal episodes; without a seed, `np_random` draws one."""
         super().reset(seed=seed)
         world_seed = int(self.np_random.integers(SEEDS)) if seed is None else seed
+        self._noise = np.random.default_rng([world_seed, NOISE])
         with compiled_from(self._edit_world):
             self._reset_world(world_seed)
+        self._step.begin()
         return self._observe(), {"cost": 0.0}
 
     def step(
@@ -73,17 +91,17 @@ class SafetyGymEnv(gymnasium.Env):
         action = self._action_center + self._action_scale * np.clip(action, -1.0, 1.0)
         reward, cost, goals = 0.0, 0.0, 0
         for _ in range(self.action_repeat):
-            _, step_reward, step_cost, terminated, truncated, info = self._world.step(action)
-            reward += float(step_reward)
-            cost += float(step_cost)
-            goals += int(info.get("goal_met", False))
-            if terminated or truncated:
+            result = self._step.step(action)
+            reward += float(result.reward)
+            cost += float(result.cost)
+            goals += int(result.info.get("goal_met", False))
+            if result.terminated or result.truncated:
                 break
         return (
             self._observe(),
             reward,
-            bool(terminated),
-            bool(truncated),
+            bool(result.terminated),
+            bool(result.truncated),
             {"cost": cost, "goals": goals},
         )
 
@@ -93,14 +111,15 @@ class SafetyGymEnv(gymnasium.Env):
             self._overhead = Renderer(self._scenery(sky=False), OVERHEAD_SIZE, "smooth")
         extents = np.abs(self._world.task.placements_conf.extents).max()
         camera = overhead_camera(float(extents) + OVERHEAD_MARGIN)
-        return self._overhead.draw(self._world.task.model, self._world.task.data, camera)
+        model, data = self._world.task.model, self._world.task.data
+        return self._overhead.draw(model, data, [camera])[0]
 
     def privileged(self) -> WorldState:
         """Where everything is, for scripted behaviours."""
         return read_world_state(self._world.task, self.robot)
 
     def close(self) -> None:
-        """Free the OpenGL contexts."""
+        """Free textures and meshes."""
         for renderer in (self._renderer, self._overhead):
             if renderer is not None:
                 renderer.close()
@@ -123,21 +142,27 @@ class SafetyGymEnv(gymnasium.Env):
 
     def _edit_world(self, xml: str) -> str:
         self._full_xml = xml
-        return edit_world(xml, self.robot)
+        return edit_world(xml, self.robot, self.variant)
 
     def _scenery(self, sky: bool) -> mujoco.MjModel:
         """A model with the textures and meshes of this task, for a renderer to load."""
-        xml = self._full_xml if sky else edit_world(self._full_xml, self.robot)
+        xml = self._full_xml if sky else edit_world(self._full_xml, self.robot, self.variant)
         return mujoco.MjModel.from_xml_string(xml)
 
     def _observe(self) -> dict[str, np.ndarray]:
+        model, data = self._world.task.model, self._world.task.data
         if self._renderer is None:
             scenery = self._scenery(sky=self.render_quality == "exact")
             self._renderer = Renderer(scenery, self.size, self.render_quality)
-        model, data = self._world.task.model, self._world.task.data
+            # each new model of the task gives its cameras the same numbers
+            self._eyes = [model_camera(model, name) for name in self.cameras]
+        drawn = self._renderer.draw(model, data, self._eyes)
+        pictures = dict(zip(self.cameras, drawn, strict=True))
+        if not self.variant.pixel_noise:
+            return pictures
         return {
-            name: self._renderer.draw(model, data, model_camera(model, name))
-            for name in self.cameras
+            name: add_noise(picture, self.variant.pixel_noise, self._noise)
+            for name, picture in pictures.items()
         }
 
     def _forward(self) -> dict:
