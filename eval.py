@@ -25,8 +25,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode")
     parser.add_argument("--videos", type=int, default=3, help="episodes to film")
     parser.add_argument("--task", help="refuse a checkpoint that was trained for another task")
+    parser.add_argument("--variant", help="variant of the task, instead of the run's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--out", help="folder to write; default RUN/eval/<updates>")
+    parser.add_argument("--out", help="folder to write; default RUN/eval/<updates>[-<variant>]")
     arguments = parser.parse_args(argv)
     for name, least in (("episodes", 1), ("seed", 0), ("videos", 0)):
         if getattr(arguments, name) < least:
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
                 seed=arguments.seed,
                 videos=arguments.videos,
                 task=arguments.task,
+                variant=arguments.variant,
                 device=arguments.device,
                 out=Path(arguments.out) if arguments.out else None,
             )

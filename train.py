@@ -9,6 +9,8 @@ from typing import Any
 
 from dreamer.config import changed, describe, load_presets, parse_command_line, resolve, to_yaml
 from dreamer.errors import NonFiniteError, UserError
+from fosp_ext.envs import task_folder
+from fosp_ext.envs.variants import describe_variants
 from fosp_ext.settings import Config
 
 PRESETS = Path(__file__).parent / "configs.yaml"
@@ -17,6 +19,7 @@ USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...
   python train.py --configs collect                      record a dataset with scripted behaviours
   python train.py --configs fosp_offline                 train FOSP on it (size by hardware)
   python train.py --configs fosp_offline cpu --seed 1    name the size, change a setting
+  python train.py --help-variants                        unseen variants for --env.variant
 The same command continues an interrupted run. Presets are merged from left to right.
 """
 
@@ -30,6 +33,9 @@ def main(argv: list[str]) -> int:
             names = [name for name in presets if name != "defaults"]
             print(f"{USAGE}\npresets: {', '.join(names)}\n")
             print(f"settings and defaults:\n{describe(Config, presets['defaults'])}")
+            return 0
+        if "help-variants" in flags:
+            print(describe_variants())
             return 0
         names, overrides = complete(presets, names, overrides)
         config = resolve(Config, presets, names, overrides)
@@ -62,7 +68,7 @@ def complete(
         size = size_for(config.device)
         print(f"no size preset named: taking '{size}' on this machine", file=sys.stderr)
         names, label = [size, *names], [*names, size]
-    fill = {"task": config.task, "preset": "-".join(label), "seed": config.seed}
+    fill = {"task": task_folder(config.task), "preset": "-".join(label), "seed": config.seed}
     logdir = config.logdir
     for key, value in fill.items():
         logdir = logdir.replace(f"{{{key}}}", str(value))

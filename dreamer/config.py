@@ -24,6 +24,13 @@ Values = dict[str, Any]  # dotted key -> value
 Layer = dict[str, tuple[Any, str]]  # dotted key -> (value, origin)
 DEFAULTS = "defaults"
 COMMAND_LINE = "command line"
+FLAGS = {
+    "-h": "help",
+    "--help": "help",
+    "--help-variants": "help-variants",
+    "--print-config": "print-config",
+    "--print_config": "print-config",
+}
 
 
 def setting(
@@ -71,9 +78,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     return _plain(dataclasses.asdict(config))
 
 
-def from_dict(schema: type[Schema], values: dict[str, Any], where: str = "config") -> Schema:
-    """The inverse of `to_dict`, as strict as a preset; every setting must be there."""
-    flat = _flatten(schema, values, where)
+def from_dict(
+    schema: type[Schema], values: dict[str, Any], where: str = "config", added: Values | None = None
+) -> Schema:
+    """The inverse of `to_dict`, as strict as a preset; every setting must be there.
+
+    Except those of `added` (dotted key -> value), which were not yet known when it was saved.
+    """
+    flat = {**(added or {}), **_flatten(schema, values, where)}
     _check_complete(schema, flat, where)
     return _build(schema, flat)
 
@@ -91,9 +103,9 @@ def save_yaml(config: Any, path: str | Path) -> None:
         part.write_text(to_yaml(config))
 
 
-def load_yaml(schema: type[Schema], path: str | Path) -> Schema:
-    """A config written by `save_yaml`."""
-    return from_dict(schema, _read_yaml(path), str(path))
+def load_yaml(schema: type[Schema], path: str | Path, added: Values | None = None) -> Schema:
+    """A config written by `save_yaml`; for `added` see `from_dict`."""
+    return from_dict(schema, _read_yaml(path), str(path), added)
 
 
 def describe(schema: type, defaults: dict[str, Any]) -> str:
@@ -120,8 +132,8 @@ def parse_command_line(argv: list[str]) -> tuple[list[str], dict[str, str], set[
     while words:
         word = words.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
-        if word in ("-h", "--help", "--print-config", "--print_config"):
-            flags.add("help" if word in ("-h", "--help") else "print-config")
+        if word in FLAGS:
+            flags.add(FLAGS[word])
         elif not word.startswith("--") or not key:
             raise UserError(f"'{word}' is not understood; write --configs NAMES or --key value")
         elif key == "configs":

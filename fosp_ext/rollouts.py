@@ -16,7 +16,8 @@ from dreamer.evaluation import EpisodeResult, Film, result_row, run_episode, sum
 from dreamer.files import atomic_path
 from dreamer.utils import choose_device
 from dreamer.video import FPS, write_mp4
-from fosp_ext.envs import check_task, make_env
+from fosp_ext.envs import check_action_size, check_task, check_variant, make_env
+from fosp_ext.envs.variants import NONE
 from fosp_ext.progress import Progress
 from fosp_ext.run_folder import LoadedRun, load_run, provenance
 
@@ -30,6 +31,7 @@ class RolloutSettings:
     seed: int
     videos: int
     task: str | None
+    variant: str | None  # None: the one that the run names
     device: str
     out: Path | None
 
@@ -40,13 +42,16 @@ def play(settings: RolloutSettings) -> Path:
     run = load_run(settings.source, device)
     check_trained_for(run, settings)
     info = run.info
-    env = make_env(info.task, info.cameras, info.size, info.action_repeat, info.render)
-    folder = new_folder(settings.out or default_folder(settings.source, run.updates))
+    variant = check_variant(settings.variant or run.config.env.variant, info.task).name
+    env = make_env(info.task, info.cameras, info.size, info.action_repeat, info.render, variant)
+    check_action_size(env, info.action_size)
+    folder = new_folder(settings.out or default_folder(settings.source, run.updates, variant))
     results = play_episodes(run, env, settings, folder, device, sys.stderr)
     env.close()
     summary = {
         **summarize(results),
         "task": info.task,
+        "variant": variant,
         "updates": run.updates,
         "checkpoint": str(settings.source),
         **provenance(),
@@ -87,11 +92,12 @@ def check_trained_for(run: LoadedRun, settings: RolloutSettings) -> None:
         raise UserError(f"{settings.source} was trained for {run.info.task}, not for {asked}")
 
 
-def default_folder(source: Path, updates: int) -> Path:
-    """RUN/eval/<updates>, also for a file in RUN/checkpoints."""
+def default_folder(source: Path, updates: int, variant: str = NONE.name) -> Path:
+    """RUN/eval/<updates>, also for a file in RUN/checkpoints; <updates>-<variant> in a variant."""
     run = source if source.is_dir() else source.resolve().parent
     run = run.parent if run.name == "checkpoints" else run
-    return run / "eval" / f"{updates:09d}"
+    name = f"{updates:09d}" if variant == NONE.name else f"{updates:09d}-{variant}"
+    return run / "eval" / name
 
 
 def new_folder(path: Path) -> Path:
@@ -106,8 +112,10 @@ def new_folder(path: Path) -> Path:
 
 def report(summary: dict, folder: Path, stream: TextIO) -> None:
     """The result in a few lines."""
+    variant = "" if summary["variant"] == NONE.name else f" ({summary['variant']})"
     stream.write(
-        f"{summary['task']}, {summary['updates']} updates, {summary['episodes']} episodes\n"
+        f"{summary['task']}{variant}, {summary['updates']} updates, "
+        f"{summary['episodes']} episodes\n"
     )
     for name in ("return", "cost", "length", "violation_rate"):
         row = summary[name]

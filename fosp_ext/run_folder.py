@@ -21,7 +21,7 @@ from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from fosp_ext.build import build_agent
-from fosp_ext.settings import Config
+from fosp_ext.settings import ADDED, Config
 
 FREE = ("run", "dataset", "device", "threads", "logdir")  # sections that may change on the way
 FIXED = ("run.batch_size", "run.batch_length", "dataset.holdout")  # of those, what may not
@@ -47,7 +47,7 @@ class RunFolder:
         self.checkpoints = Checkpoint(self.path / "checkpoints", config.run.keep_checkpoints)
         self._settings = self.path / "config.yaml"
         if self._settings.exists():
-            _check_same(config, load_yaml(Config, self._settings), self.path)
+            _check_same(config, load_yaml(Config, self._settings, ADDED), self.path)
 
     def newest(self) -> dict[str, Any] | None:
         """The state to continue from, or nothing; a damaged checkpoint is a `UserError`."""
@@ -109,7 +109,7 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
     missing = {"agent", "config", "info"} - state.keys()
     if missing:
         raise UserError(f"checkpoint {path} lacks {', '.join(sorted(missing))}")
-    config = from_dict(Config, state["config"], str(path))
+    config = from_dict(Config, state["config"], str(path), ADDED)
     info = DatasetInfo(**{**state["info"], "cameras": tuple(state["info"]["cameras"])})
     agent = build_agent(config, info, device)
     agent.load_state_dict(state["agent"])

@@ -17,6 +17,10 @@ from dreamer.settings import (
 MODES = ("collect", "offline")
 METHODS = ("fosp", "dreamerv3")
 SIZES = ("auto", "fosp", "small", "cpu", "debug")
+ADDED = {  # settings that older runs do not name, with the value that is as it was
+    "env.variant": "none",
+    "augment": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class EnvSettings:
         "exact matches the task's own pixels, fast leaves out what 64x64 does not need",
         choices=("fast", "exact"),
     )
+    variant: str = setting("unseen variant of the task, or several: a+b; see --help-variants")
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ class Config:
     mode: str = setting("what to do", choices=MODES)
     method: str = setting("which agent to train", choices=METHODS)
     size: str = setting("which size preset is in force; auto picks by hardware", choices=SIZES)
-    task: str = setting("environment id, e.g. SafetyPointGoal1-v0")
+    task: str = setting("Safety-Gymnasium id, or MODULE:NAME (docs/custom_environments.md)")
     logdir: str = setting("run folder; {task}, {preset} and {seed} are filled in")
     seed: int = setting("seed of networks, batches and imagination", minimum=0)
     device: str = setting("auto, cpu, cuda or cuda:N")
@@ -165,6 +170,10 @@ class Config:
         choices=("auto", "float32", "bfloat16"),
     )
     threads: int = setting("CPU threads of torch; 0 takes every core", minimum=0)
+    augment: str = setting(
+        "random change of training pictures: of place (shift), or of light and hues (colour)",
+        choices=("none", "shift", "colour"),
+    )
     env: EnvSettings = setting("environment")
     dataset: DatasetSettings = setting("recorded episodes")
     run: RunSettings = setting("length and habits of the run")

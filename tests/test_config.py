@@ -215,8 +215,10 @@ def test_saved_config_is_read_back(presets, tmp_path):
     save_yaml(config, tmp_path / "run" / "config.yaml")
     assert load_yaml(Example, tmp_path / "run" / "config.yaml") == config
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+    older = {key: value for key, value in to_dict(config).items() if key != "task"}
     with pytest.raises(UserError, match="config: task missing"):
-        from_dict(Example, {key: v for key, v in to_dict(config).items() if key != "task"})
+        from_dict(Example, older)
+    assert from_dict(Example, older, added={"task": "5", "run.rate": 1.0}) == config
 
 
 def test_changed_names_the_origin(presets):

@@ -181,7 +181,7 @@ def test_where_evaluations_go(tmp_path):
 
 def test_the_report_names_only_what_was_written():
     result = EpisodeResult(seed=0, score=1.5, cost=2.0, length=10, violations=2, terminated=False)
-    summary = {**summarize([result]), "task": "T", "updates": 7}
+    summary = {**summarize([result]), "task": "T", "variant": "none", "updates": 7}
     stream = io.StringIO()
     report(summary, Path("nowhere"), stream)
     lines = stream.getvalue().splitlines()
