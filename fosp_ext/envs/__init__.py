@@ -1,70 +1,46 @@
-"""Safety-Gymnasium tasks with camera observations. Importing this imports no simulator."""
+"""Tasks with camera observations: Safety-Gymnasium's and your own. Imports no simulator."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dreamer.errors import UserError, did_you_mean
+from dreamer.errors import UserError
 from fosp_ext.envs.gl import choose_backend
+from fosp_ext.envs.tasks import (
+    CAMERAS,
+    QUALITIES,
+    action_size,
+    check_cameras,
+    check_task,
+    is_custom,
+    known_tasks,
+    task_cameras,
+    task_folder,
+)
+from fosp_ext.envs.variants import VARIANTS, check_variant
 
 if TYPE_CHECKING:
+    import gymnasium
+
+    from fosp_ext.envs.custom import CustomEnv
     from fosp_ext.envs.safety_gym import SafetyGymEnv
 
-CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")
-QUALITIES = ("fast", "exact")
-PREFIX = "safetygym_"  # the spelling of SafeDreamer's and FOSP's own configs
-
-_ROBOTS = {"Point": 2, "Car": 2, "Racecar": 2, "Doggo": 12, "Ant": 8}  # robot -> action size
-_LEVELS = {
-    "Goal": 3,
-    "Button": 3,
-    "Push": 3,
-    "Circle": 3,
-    "Run": 1,
-    "FadingEasy": 3,
-    "FadingHard": 3,
-}
-
-
-def known_tasks() -> tuple[str, ...]:
-    """Every task id that `make_env` accepts: the single-agent navigation tasks of release 1.0.0.
-
-    Race is missing because the package lacks its textures. Ids with `Vision` or `Debug` name the
-    same tasks and are not needed: the cameras are a setting here.
-    """
-    return tuple(
-        f"Safety{robot}{kind}{level}-v0"
-        for kind, levels in _LEVELS.items()
-        for robot in _ROBOTS
-        for level in range(levels)
-    )
-
-
-def check_task(task: str) -> str:
-    """The task's id without the optional prefix `safetygym_`. Unknown tasks are a `UserError`."""
-    name = task.removeprefix(PREFIX)
-    if name not in known_tasks():
-        hint = did_you_mean(name, known_tasks())
-        raise UserError(f"unknown task '{task}'{hint or '; for example SafetyPointGoal1-v0'}")
-    return name
-
-
-def check_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
-    """The cameras as a tuple, each known and named once."""
-    for camera in cameras:
-        if camera not in CAMERAS:
-            hint = did_you_mean(camera, CAMERAS)
-            raise UserError(f"unknown camera '{camera}'{hint} (known: {', '.join(CAMERAS)})")
-    if not cameras or len(set(cameras)) < len(cameras):
-        raise UserError(f"cameras must name at least one camera, each once; got {list(cameras)}")
-    return tuple(cameras)
-
-
-def action_size(task: str) -> int:
-    """How many numbers an action of the task has, known without the simulator."""
-    robots = [robot for robot in _ROBOTS if task.startswith(f"Safety{robot}")]
-    return _ROBOTS[robots[0]]
+__all__ = [
+    "CAMERAS",
+    "QUALITIES",
+    "VARIANTS",
+    "action_size",
+    "check_action_size",
+    "check_cameras",
+    "check_task",
+    "check_variant",
+    "is_custom",
+    "known_tasks",
+    "make_env",
+    "task_cameras",
+    "task_folder",
+]
 
 
 def make_env(
@@ -73,17 +49,24 @@ def make_env(
     size: int = 64,
     action_repeat: int = 4,
     render: str = "fast",
-) -> SafetyGymEnv:
+    variant: str = "none",
+) -> SafetyGymEnv | CustomEnv:
     """A `gymnasium.Env` of the task with camera observations and `info["cost"]`.
 
-    Wrong arguments and a missing or broken simulator are a `UserError`.
+    Wrong arguments and a missing or broken simulator are a `UserError`. `variant` is a name of
+    `VARIANTS` or several joined by `+`. `render` changes nothing in a custom environment.
     """
-    task, cameras = check_task(task), check_cameras(cameras)
+    task, cameras = check_task(task), check_cameras(cameras, task_cameras(task))
+    changes = check_variant(variant, task)
     if render not in QUALITIES:
         raise UserError(f"render must be 'fast' or 'exact', got '{render}'")
     for name, value in (("size", size), ("action_repeat", action_repeat)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if is_custom(task):
+        from fosp_ext.envs.custom import CustomEnv
+
+        return CustomEnv(task, cameras, size, action_repeat, render)
     choose_backend()  # before MuJoCo is imported
     try:
         from fosp_ext.envs.safety_gym import SafetyGymEnv
@@ -95,4 +78,11 @@ def make_env(
             f"the simulator cannot be imported ({type(error).__name__}: {error}); "
             "run: python -m fosp_ext.doctor"
         ) from error
-    return SafetyGymEnv(task, cameras, size, action_repeat, render)
+    return SafetyGymEnv(task, cameras, size, action_repeat, render, changes)
+
+
+def check_action_size(env: gymnasium.Env, expected: int) -> None:
+    """Refuse an environment whose actions are longer or shorter than those of data or a policy."""
+    (have,) = env.action_space.shape
+    if have != expected:
+        raise UserError(f"an action of the environment has {have} numbers, not {expected}")

@@ -1,0 +1,155 @@
+"""What an environment must offer and return, checked one value at a time.
+
+Each function takes what the environment gave and returns it in our types, or refuses it with a
+`UserError` that says what is accepted. docs/custom_environments.md has the rules in full.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from dreamer.errors import UserError
+
+IMAGE = "image"  # the camera's name where the whole observation is one picture
+A_CAMERA = "a camera is uint8 (height, width, 3)"
+
+
+class RawStep(NamedTuple):
+    """What `step` returned, whichever of the two conventions it follows; nothing checked yet."""
+
+    obs: Any
+    reward: Any
+    cost: Any  # None where there is none
+    terminated: Any
+    truncated: Any
+
+
+def split_reset(result: Any) -> Any:
+    """The observation out of what `reset` returned."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise UserError(f"reset returned {_kind(result)}; (observation, info) is needed")
+    return result[0]
+
+
+def split_step(result: Any) -> RawStep:
+    """Gymnasium's five values, with the cost in `info`, or Safety-Gymnasium's six."""
+    if isinstance(result, tuple) and len(result) == 5:
+        obs, reward, terminated, truncated, info = result
+        cost = info.get("cost") if isinstance(info, Mapping) else None
+        return RawStep(obs, reward, cost, terminated, truncated)
+    if isinstance(result, tuple) and len(result) == 6:
+        return RawStep(*result[:5])
+    raise UserError(
+        f"step returned {_kind(result)}; (observation, reward, terminated, truncated, info), "
+        "or six with the cost behind the reward, are needed"
+    )
+
+
+def read_reward(value: Any) -> float:
+    """A finite number."""
+    return _number(value, "the reward")
+
+
+def read_cost(value: Any) -> float:
+    """A finite number of at least 0."""
+    if value is None:
+        raise UserError(
+            "no cost: every step has to put a number, also a 0, into info['cost'] "
+            "(docs/custom_environments.md)"
+        )
+    cost = _number(value, "the cost")
+    if cost < 0:
+        raise UserError(f"the cost must be at least 0, it is {cost:g}")
+    return cost
+
+
+def read_flag(value: Any, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise UserError(f"{name} must be True or False, it is {_kind(value)}")
+    return bool(value)
+
+
+def read_pictures(obs: Any, cameras: Sequence[str]) -> dict[str, np.ndarray]:
+    """A copy of each camera's picture, (height, width, 3) uint8."""
+    entries = obs if isinstance(obs, Mapping) else {IMAGE: obs}
+    pictures = {}
+    for camera in cameras:
+        if camera not in entries:
+            raise UserError(
+                f"the observation lacks '{camera}'; it has {', '.join(map(str, entries))}"
+            )
+        if not is_picture(entries[camera]):
+            raise UserError(f"observation '{camera}' is {_kind(entries[camera])}; {A_CAMERA}")
+        pictures[camera] = entries[camera].copy()
+    return pictures
+
+
+def read_action_space(space: Any) -> gymnasium.spaces.Box:
+    """A box of A real numbers with finite bounds."""
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+        raise UserError(f"actions must be a one-dimensional Box, the action space is {space}")
+    if not np.issubdtype(space.dtype, np.floating):
+        raise UserError(f"actions must be real numbers, the action space is {space}")
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise UserError(f"actions need finite bounds, the action space is {space}")
+    if (space.low >= space.high).any():
+        raise UserError(f"the lower bounds must lie below the upper ones, not as in {space}")
+    return space
+
+
+def cameras_of(space: Any) -> dict[str, tuple[int, ...]]:
+    """The pictures in an observation space: name -> (height, width, 3)."""
+    entries = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {IMAGE: space}
+    return {name: entry.shape for name, entry in entries.items() if _is_picture_box(entry)}
+
+
+def check_choice(cameras: Sequence[str], space: Any) -> None:
+    """Refuse cameras that the observation space does not have; say which it has."""
+    known = cameras_of(space)
+    if not known:
+        raise UserError(f"no picture in the observation space {space}; {A_CAMERA}")
+    for camera in cameras:
+        if camera not in known:
+            raise UserError(
+                f"no camera '{camera}'; the cameras are {', '.join(known)}: "
+                f"--env.cameras {','.join(known)}"
+            )
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a value is a (height, width, 3) uint8 array."""
+    return isinstance(value, np.ndarray) and value.dtype == np.uint8 and _is_rgb(value.shape)
+
+
+def _is_picture_box(space: Any) -> bool:
+    box = isinstance(space, gymnasium.spaces.Box)
+    return box and space.dtype == np.uint8 and _is_rgb(space.shape)
+
+
+def _is_rgb(shape: Sequence[int]) -> bool:
+    return len(shape) == 3 and shape[2] == 3 and min(shape) > 0
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} must be a number, it is {_kind(value)}") from None
+    if not math.isfinite(number):
+        raise UserError(f"{name} must be a finite number, it is {value!r}")
+    return number
+
+
+def _kind(value: Any) -> str:
+    """What a value is, for a message."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    if isinstance(value, tuple):
+        return f"{len(value)} values"
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,102 @@
+"""From `MODULE:NAME` to an environment, as its author made it."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import os
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+from gymnasium.envs.registration import load_env_creator
+
+from dreamer.errors import UserError, did_you_mean
+
+INTERFACE = ("observation_space", "action_space", "reset", "step")
+
+
+class LoadedEnv(NamedTuple):
+    """An environment and the steps after which its registration cuts an episode off, if any."""
+
+    env: Any
+    time_limit: int | None
+
+
+def load_env(task: str) -> LoadedEnv:
+    """Import the module, from the working directory as well, and make the environment.
+
+    The name is that of a registered Gymnasium environment, or else of a class or function of the
+    module. Gymnasium's own wrappers are left out: they do not understand six-tuples. A missing
+    module or name is a `UserError`; what the environment itself raises is passed on.
+    """
+    module_name, name = task.split(":", 1)
+    module = _import(module_name, task)
+    creator = getattr(module, name, None)
+    if name in gymnasium.registry:
+        loaded = _make_registered(name)
+    elif callable(creator):
+        loaded = LoadedEnv(creator(**_pictures_for_films(creator)), None)
+    else:
+        hint = did_you_mean(name, _names(module))
+        raise UserError(f"task '{task}': '{module_name}' has and registers no '{name}'{hint}")
+    missing = [part for part in INTERFACE if not hasattr(loaded.env, part)]
+    if missing:
+        kind = type(loaded.env).__name__
+        raise UserError(f"task '{task}' made an object of type {kind} without {missing[0]}")
+    return loaded
+
+
+def _import(name: str, task: str) -> types.ModuleType:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)  # to stay: the module may import its neighbours later
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a module can raise anything
+        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{name}.".startswith(f"{missing}."):
+            hint = did_you_mean(name, (file.stem for file in Path().glob("*.py")))
+            raise UserError(
+                f"task '{task}': no module '{missing}' in the working directory or Python's path"
+                f"{hint}"
+            ) from error
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"task '{task}': importing '{name}' failed with {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _make_registered(name: str) -> LoadedEnv:
+    spec = copy.copy(gymnasium.spec(name))
+    time_limit, spec.max_episode_steps = spec.max_episode_steps, None
+    spec.order_enforce, spec.disable_env_checker = False, True
+    point = spec.entry_point
+    creator = load_env_creator(point) if isinstance(point, str) else point
+    return LoadedEnv(gymnasium.make(spec, **_pictures_for_films(creator)), time_limit)
+
+
+def _pictures_for_films(creator: Callable) -> dict[str, str]:
+    """The argument that makes `render()` return a picture, where the environment knows it."""
+    modes = getattr(creator, "metadata", {}).get("render_modes", ["rgb_array"])
+    known = "render_mode" in inspect.signature(creator).parameters and "rgb_array" in modes
+    return {"render_mode": "rgb_array"} if known else {}
+
+
+def _names(module: types.ModuleType) -> list[str]:
+    """What could have been meant: ids of environments in this package, and the module's names."""
+    package = module.__name__.split(".")[0]
+
+    def origin(point: str | Callable | None) -> str:
+        return point if isinstance(point, str) else getattr(point, "__module__", "")
+
+    ids = [
+        name
+        for name, spec in gymnasium.registry.items()
+        if origin(spec.entry_point).startswith(package)
+    ]
+    return ids + [name for name, value in vars(module).items() if callable(value)]

@@ -1,0 +1,97 @@
+"""Which tasks and cameras there are, by name. Nothing here imports a simulator or makes anything.
+
+A task is the id of a Safety-Gymnasium task, or `MODULE:NAME`, a custom environment
+(docs/custom_environments.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from dreamer.errors import UserError, did_you_mean
+
+CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")
+QUALITIES = ("fast", "exact")
+PREFIX = "safetygym_"  # the spelling of SafeDreamer's and FOSP's own configs
+
+_ROBOTS = {"Point": 2, "Car": 2, "Racecar": 2, "Doggo": 12, "Ant": 8}  # robot -> action size
+_LEVELS = {
+    "Goal": 3,
+    "Button": 3,
+    "Push": 3,
+    "Circle": 3,
+    "Run": 1,
+    "FadingEasy": 3,
+    "FadingHard": 3,
+}
+_CUSTOM = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[\w./-]+")
+
+
+def known_tasks() -> tuple[str, ...]:
+    """Every Safety-Gymnasium id that `make_env` accepts: the navigation tasks of release 1.0.0.
+
+    Race is missing because the package lacks its textures. Ids with `Vision` or `Debug` name the
+    same tasks and are not needed: the cameras are a setting here.
+    """
+    return tuple(
+        f"Safety{robot}{kind}{level}-v0"
+        for kind, levels in _LEVELS.items()
+        for robot in _ROBOTS
+        for level in range(levels)
+    )
+
+
+def is_custom(task: str) -> bool:
+    """Whether `task` names a custom environment, `MODULE:NAME`."""
+    return ":" in task
+
+
+def check_task(task: str) -> str:
+    """The task's id without the optional prefix `safetygym_`. Unknown tasks are a `UserError`.
+
+    Of a custom environment only the spelling is checked: its module may be on another machine.
+    """
+    if is_custom(task):
+        if not _CUSTOM.fullmatch(task):
+            raise UserError(
+                f"task '{task}' is not MODULE:NAME; for example my_package.envs:MyEnv-v0"
+            )
+        return task
+    name = task.removeprefix(PREFIX)
+    if name not in known_tasks():
+        hint = did_you_mean(name, known_tasks())
+        raise UserError(
+            f"unknown task '{task}'"
+            f"{hint or '; for example SafetyPointGoal1-v0, or MODULE:NAME of your own'}"
+        )
+    return name
+
+
+def check_cameras(cameras: Sequence[str], known: Sequence[str] | None = CAMERAS) -> tuple[str, ...]:
+    """The cameras as a tuple, each named once and each in `known` (None: any name will do)."""
+    for camera in cameras:
+        if known is not None and camera not in known:
+            hint = did_you_mean(camera, known)
+            raise UserError(f"unknown camera '{camera}'{hint} (known: {', '.join(known)})")
+    if not cameras or len(set(cameras)) < len(cameras):
+        raise UserError(f"cameras must name at least one camera, each once; got {list(cameras)}")
+    return tuple(cameras)
+
+
+def task_cameras(task: str) -> tuple[str, ...] | None:
+    """The cameras of a task, or None for a custom environment, which alone knows its own."""
+    return None if is_custom(task) else CAMERAS
+
+
+def action_size(task: str) -> int | None:
+    """How many numbers an action has, known without the simulator; None for custom environments."""
+    if is_custom(task):
+        return None
+    robots = [robot for robot in _ROBOTS if task.startswith(f"Safety{robot}")]
+    return _ROBOTS[robots[0]]
+
+
+def task_folder(task: str) -> str:
+    """The task as the name of a folder: a colon would end a host's name for scp and rsync."""
+    return re.sub("[:/]", "-", task)
