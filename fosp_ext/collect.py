@@ -16,51 +16,33 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
-from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from fosp_ext.collect_plan import CollectSettings, Recording, plan_episodes
 from fosp_ext.envs.gl import choose_backend
+from fosp_ext.envs.tasks import is_custom
 from fosp_ext.progress import Progress
 from fosp_ext.recording import EnvChoice, record_part, start_worker
 
-__all__ = ["BehaviourSummary", "CollectSettings", "collect_dataset", "plan_episodes"]
+__all__ = ["CollectSettings", "collect_dataset", "plan_episodes"]
 
 SETTINGS_FILE = "settings.json"
 PART_NAMES = "episode_{}.hdf5"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-@dataclass(frozen=True)
-class BehaviourSummary:
-    """What one behaviour contributed to a dataset."""
-
-    behaviour: str
-    episodes: int
-    mean_return: float
-    mean_cost: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.behaviour:>8}: {self.episodes} episodes, "
-            f"mean return {self.mean_return:.2f}, mean cost {self.mean_cost:.2f}"
-        )
-
-
 def collect_dataset(
     path: str | Path, settings: CollectSettings, progress: TextIO | None = None
-) -> tuple[BehaviourSummary, ...]:
+) -> None:
     """Record the dataset file `path`, or go on with what an earlier call had to leave.
 
-    Progress is shown on the stream `progress`. Returns what each behaviour contributed.
+    Progress is shown on the stream `progress`. A full disk is a `UserError`; the episodes that
+    were finished before stay readable, each as a dataset file in the folder of parts.
     """
     path = Path(path)
     if path.exists():
@@ -70,14 +52,13 @@ def collect_dataset(
     try:
         _claim_parts(parts, settings)
         _record_missing(parts, plan, settings, progress)
-        summary = _merge(path, [part_file(parts, recording) for recording in plan], progress)
+        _merge(path, [part_file(parts, recording) for recording in plan], progress)
     except OSError as error:
         raise UserError(
             f"recording {path} failed: {error}; finished episodes are kept in {parts}, "
             "run the same command to continue"
         ) from error
     shutil.rmtree(parts)
-    return summary
 
 
 def parts_folder(path: Path) -> Path:
@@ -116,10 +97,10 @@ def _record_missing(
     missing = [recording for recording in plan if not part_file(parts, recording).exists()]
     if not missing:
         return
-    choose_backend()  # once, here: the workers inherit the choice
-    choice = EnvChoice(
-        settings.task, settings.cameras, settings.size, settings.action_repeat, settings.render
-    )
+    if not is_custom(settings.task):
+        choose_backend()  # once, here: the workers inherit the choice
+    fields = dataclasses.fields(EnvChoice)
+    choice = EnvChoice(**{field.name: getattr(settings, field.name) for field in fields})
     workers = min(settings.workers or _cores(), len(missing))
     done = len(plan) - len(missing)
     with (
@@ -181,23 +162,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _merge(
-    path: Path, parts: Sequence[Path], stream: TextIO | None
-) -> tuple[BehaviourSummary, ...]:
+def _merge(path: Path, parts: Sequence[Path], stream: TextIO | None) -> None:
     """Write all parts into one file, in order."""
-    scores: dict[str, list[tuple[float, float]]] = {}
-
-    def episodes() -> Iterator[Episode]:
-        with Progress("writing", len(parts), "episodes", stream) as progress:
-            for part in parts:
-                for episode in read_episodes(part):
-                    earned = (episode.score, episode.total_cost)
-                    scores.setdefault(episode.behaviour, []).append(earned)
-                    yield episode
-                progress.advance()
-
-    write_dataset(path, episodes(), validate_dataset(parts[0]))
-    return tuple(
-        BehaviourSummary(name, len(rows), *(float(mean) for mean in np.mean(rows, axis=0)))
-        for name, rows in sorted(scores.items())
-    )
+    episodes = itertools.chain.from_iterable(read_episodes(part) for part in parts)
+    with Progress("writing", len(parts), "episodes", stream) as progress:
+        write_dataset(path, progress.count(episodes), validate_dataset(parts[0]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dreamer.errors import UserError, did_you_mean
-from fosp_ext.envs import QUALITIES, check_cameras, check_task
+from fosp_ext.envs import QUALITIES, check_cameras, check_task, check_variant, task_cameras
 from fosp_ext.envs.behaviours import available_behaviours
 
 LEAST_SEED = 1_000_000  # datasets never contain the worlds of small, hand-picked evaluation seeds
@@ -32,10 +32,12 @@ class CollectSettings:
     min_speed: float  # each episode's speed limit is drawn between this share and 1
     workers: int  # processes; 0 takes every core
     seed: int
+    variant: str = "none"  # of the task (docs/variants.md)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", check_task(self.task))
-        object.__setattr__(self, "cameras", check_cameras(self.cameras))
+        object.__setattr__(self, "cameras", check_cameras(self.cameras, task_cameras(self.task)))
+        object.__setattr__(self, "variant", check_variant(self.variant, self.task).name)
         _check_mix(self.mix, self.task)
         if self.render not in QUALITIES:
             raise UserError(f"render must be one of {', '.join(QUALITIES)}, got '{self.render}'")

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from dreamer.checkpoint import set_rng_state
+from dreamer.data.augment import augmentation
 from dreamer.data.hdf5 import fingerprint
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
@@ -18,8 +19,8 @@ from dreamer.report import heldout_estimates, heldout_metrics, open_loop_films
 from dreamer.utils import choose_device, seed_everything
 from dreamer.video import FPS
 from fosp_ext.build import build_agent
-from fosp_ext.datasets import dataset_path, open_stores, require_dataset
-from fosp_ext.envs import make_env
+from fosp_ext.dataset.training import dataset_path, open_stores, require_dataset
+from fosp_ext.envs import check_action_size, make_env
 from fosp_ext.run_folder import RunFolder
 from fosp_ext.settings import Config
 
@@ -40,10 +41,13 @@ class OfflineRun:
         self.env = None
         if config.run.eval_every:
             shape = (self.info.cameras, self.info.size, self.info.action_repeat, self.info.render)
-            self.env = make_env(self.info.task, *shape)
-        self.train, self.heldout = open_stores(config, self.info)
+            self.env = make_env(self.info.task, *shape, config.env.variant)
+            check_action_size(self.env, self.info.action_size)
+        self.train, self.heldout = open_stores(config)
         run = config.run
-        self.stream = WindowStream(self.train, run.batch_size, run.batch_length, config.seed)
+        self.stream = WindowStream(
+            self.train, run.batch_size, run.batch_length, config.seed, augmentation(config.augment)
+        )
         self.fingerprint = fingerprint(dataset_path(config))
         seed_everything(config.seed)
         self.agent = build_agent(config, self.info, self.device)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 5.0
+Piece = TypeVar("Piece")
 
 
 class Progress:
@@ -42,13 +44,19 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def advance(self) -> None:
-        """One more piece is done."""
-        self.done += 1
+    def advance(self, pieces: int = 1) -> None:
+        """So many more pieces are done."""
+        self.done += pieces
         if self.bar is not None:
-            self.bar.update()
+            self.bar.update(pieces)
         elif self.stream is not None:
             self._report(time.monotonic())
+
+    def count(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """Pass them on; each counts as done when the next one is asked for."""
+        for piece in pieces:
+            yield piece
+            self.advance()
 
     def _report(self, now: float) -> None:
         if now - self.reported < SECONDS_BETWEEN_LINES and self.done < self.total:

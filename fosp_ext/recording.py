@@ -20,6 +20,7 @@ from fosp_ext.envs import make_env
 from fosp_ext.envs.behaviours import Behaviour, make_behaviour
 
 if TYPE_CHECKING:
+    from fosp_ext.envs.custom import CustomEnv
     from fosp_ext.envs.safety_gym import SafetyGymEnv
 
 
@@ -32,6 +33,7 @@ class EnvChoice:
     size: int
     action_repeat: int
     render: str
+    variant: str
 
 
 def start_worker() -> None:
@@ -51,16 +53,16 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
         recording.noise,
         recording.speed,
         choice.action_repeat,
+        env.action_space.shape[0],
     )
     episode = play_episode(env, behaviour, recording.behaviour, recording.seed)
-    action_size = episode.action.shape[1]
-    info = DatasetInfo(
-        choice.task, choice.cameras, choice.action_repeat, choice.render, choice.size, action_size
-    )
+    info = DatasetInfo(**vars(choice), action_size=episode.action.shape[1])
     write_dataset(path, [episode], info)
 
 
-def play_episode(env: SafetyGymEnv, behaviour: Behaviour, name: str, seed: int) -> Episode:
+def play_episode(
+    env: SafetyGymEnv | CustomEnv, behaviour: Behaviour, name: str, seed: int
+) -> Episode:
     """The episode that `behaviour` plays in the world of `seed`."""
     frames, actions, rewards, costs = [], [], [], []
     behaviour.reset()
@@ -86,9 +88,9 @@ def play_episode(env: SafetyGymEnv, behaviour: Behaviour, name: str, seed: int) 
 
 
 @cache
-def worker_env(choice: EnvChoice) -> SafetyGymEnv:
+def worker_env(choice: EnvChoice) -> SafetyGymEnv | CustomEnv:
     """The environment of this process: made once, used for all its episodes."""
-    return make_env(choice.task, choice.cameras, choice.size, choice.action_repeat, choice.render)
+    return make_env(**vars(choice))
 
 
 def _end_with_parent() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fosp_ext.datasets import record_dataset
+from fosp_ext.dataset.training import record_dataset
 from fosp_ext.offline import OfflineRun
 from fosp_ext.settings import Config
 

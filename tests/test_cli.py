@@ -1,4 +1,7 @@
-"""The commands' manners: every mistake is one line and exit code 2, and nothing is written."""
+"""The commands' manners: every mistake is one line and nothing is written.
+
+The exit code is 2, or 4 where a file is no valid dataset.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,12 @@ def place(tmp_path: Path, toy_dataset: Path, monkeypatch: pytest.MonkeyPatch) ->
 def refuse(place: Path, capsys: pytest.CaptureFixture) -> Refuse:
     """Call a command that must refuse its words, and return the message."""
 
-    def call(argv: list[str], command: Callable[[list[str]], int] = train.main) -> str:
+    def call(
+        argv: list[str], command: Callable[[list[str]], int] = train.main, code: int = 2
+    ) -> str:
         before = snapshot(place)
         capsys.readouterr()
-        assert command(argv) == 2
+        assert command(argv) == code
         out, err = capsys.readouterr()
         assert not out
         assert "Traceback" not in err
@@ -100,7 +105,7 @@ def test_damaged_datasets_are_refused(refuse, place):
     (place / "short.h5").write_bytes(whole[: len(whole) // 2])
     (place / "foreign.h5").write_text("not HDF5")
     for name in ("short.h5", "foreign.h5"):
-        line = refuse(offline(Path(name), Path("run")))
+        line = refuse(offline(Path(name), Path("run")), code=4)
         assert f"{name} is not a readable HDF5 dataset" in line
 
 

@@ -119,12 +119,7 @@ def collected(tmp_path_factory) -> tuple[Path, Path]:
     kept = path.with_name("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fosp_ext.collect.shutil.rmtree", lambda parts: parts.rename(kept))
-        summary = collect_dataset(path, SETTINGS, io.StringIO())
-    assert [(row.behaviour, row.episodes) for row in summary] == [
-        ("random", 1),
-        ("safe", 1),
-        ("unsafe", 1),
-    ]
+        collect_dataset(path, SETTINGS, io.StringIO())
     return path, kept
 
 

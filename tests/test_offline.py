@@ -270,7 +270,7 @@ def test_without_a_dataset_a_default_one_is_recorded(toy_dataset, tmp_path, monk
         return ()
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fosp_ext.datasets.collect_dataset", record)
+    monkeypatch.setattr("fosp_ext.dataset.training.collect_dataset", record)
     argv = ["--configs", "fosp_offline", "debug", "--run.updates", "1", "--run.report_every", "0"]
     assert train.main(argv) == 0
     assert "no dataset yet: recording 4 episodes" in capsys.readouterr().err

@@ -34,6 +34,7 @@ REQUIREMENTS = (
     "requirements.txt",
     "requirements-dev.txt",
     "requirements-nodeps.txt",
+    "requirements-dev-nodeps.txt",
     "constraints.txt",
 )
 
@@ -203,7 +204,8 @@ def install(torch: str, stamp: dict) -> None:
         ROOT / "requirements-dev.txt",
     ]
     pip("install", *limits, *wanted)
-    pip("install", "--no-deps", "--requirement", ROOT / "requirements-nodeps.txt")
+    for name in ("requirements-nodeps.txt", "requirements-dev-nodeps.txt"):
+        pip("install", "--no-deps", "--requirement", ROOT / name)
     record = {"files": digest(), "torch": torch or stamp.get("torch", "")}
     STAMP.write_text(json.dumps(record) + "\n")
     say("ready")

@@ -1,0 +1,1 @@
+"""Dataset files as people handle them: chosen for a run, looked at, joined, cut and converted."""

@@ -1,0 +1,217 @@
+"""Look at, check, join, cut and convert dataset files: python -m fosp_ext.dataset COMMAND ..."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from dreamer.errors import UserError
+from fosp_ext.dataset.check import check_dataset
+from fosp_ext.dataset.convert import FORMATS, convert
+from fosp_ext.dataset.exchange import RENDERS, Labels
+from fosp_ext.dataset.picture import draw_summary, free_picture_path
+from fosp_ext.dataset.rearrange import Choice, merge, split
+from fosp_ext.dataset.summary import describe, summarise, table
+
+PROGRAM = "python -m fosp_ext.dataset"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns 0, 2 for a wrong wish, 4 for a file that is no valid dataset."""
+    options = parse(argv)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("stopped; nothing was left half-written", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return UserError.exit_code
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=__doc__.split(":")[0] + ". Nothing is ever overwritten.",
+        epilog="Exit codes: 0 done, 2 wrong words or files that do not fit, 4 no valid dataset.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_inspect(commands)
+    _add_validate(commands)
+    _add_merge(commands)
+    _add_split(commands)
+    _add_convert(commands)
+    return parser.parse_args(argv)
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    """Print the numbers of a file and draw them."""
+    summary = summarise(options.file)
+    print("\n".join(describe(summary)))
+    if not options.no_picture:
+        path = options.picture or free_picture_path(options.file)
+        draw_summary(summary, path)
+        print(f"\npicture: {path}")
+    return 0
+
+
+def run_validate(options: argparse.Namespace) -> int:
+    """One line for each file; the exit code is that of the worst."""
+    worst = 0
+    for path in options.files:
+        try:
+            check_dataset(path, sys.stderr)
+            summary = summarise(path)
+            print(
+                f"{path}: valid, {len(summary.lengths)} episodes, {len(summary.actions)} "
+                f"transitions of {summary.info.task}"
+            )
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            worst = max(worst, error.exit_code)
+    return worst
+
+
+def run_merge(options: argparse.Namespace) -> int:
+    """Join files."""
+    merge(options.output, options.inputs, sys.stderr)
+    return _show(options.output)
+
+
+def run_split(options: argparse.Namespace) -> int:
+    """Cut a file, or take some of its episodes."""
+    choice = Choice(
+        behaviours=options.behaviour,
+        max_cost=options.max_cost,
+        episodes=options.episodes,
+        fraction=options.fraction,
+        seed=options.seed,
+    )
+    split(options.input, options.output, options.rest, choice, sys.stderr)
+    _show(options.output)
+    return _show(options.rest) if options.rest else 0
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    """Change the kind of a dataset."""
+    labels = Labels(
+        task=options.task,
+        action_repeat=options.action_repeat,
+        render=options.render,
+        cameras=options.cameras,
+        behaviour=options.behaviour,
+    )
+    kinds = (options.kind, options.to)
+    remarks = convert(options.source, options.target, kinds, labels, options.time_limit, sys.stderr)
+    for remark in remarks:
+        print(f"note: {remark}")
+    if options.to == "fosp":
+        return _show(options.target)
+    print(f"written: {options.target}")
+    return 0
+
+
+def _show(path: Path) -> int:
+    print(f"written: {path}")
+    print("\n".join(table(summarise(path))))
+    return 0
+
+
+def _add(
+    commands: argparse._SubParsersAction, name: str, about: str, example: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=f"example:\n  {PROGRAM} {name} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_inspect(commands: argparse._SubParsersAction) -> None:
+    about = "print what a file holds, and draw it: outcomes, actions, pictures"
+    parser = _add(commands, "inspect", about, "logdir/SafetyPointGoal1-v0/dataset.h5")
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--picture", type=Path, metavar="PNG", help="where to draw (default: FILE with .png)"
+    )
+    parser.add_argument("--no-picture", action="store_true", help="only print")
+    parser.set_defaults(run=run_inspect)
+
+
+def _add_validate(commands: argparse._SubParsersAction) -> None:
+    about = "check every key and decode every picture"
+    parser = _add(commands, "validate", about, "first.h5 second.h5")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.set_defaults(run=run_validate)
+
+
+def _add_merge(commands: argparse._SubParsersAction) -> None:
+    about = "join files of the same task, cameras, size, action repeat and render"
+    parser = _add(commands, "merge", about, "all.h5 first.h5 second.h5")
+    parser.add_argument("output", type=Path, metavar="OUT", help="new file")
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="IN")
+    parser.set_defaults(run=run_merge)
+
+
+def _add_split(commands: argparse._SubParsersAction) -> None:
+    about = "take some episodes of a file, and put the others in a second one if it is named"
+    parser = _add(commands, "split", about, "data.h5 safe.h5 rest.h5 --behaviour safe --max-cost 0")
+    parser.add_argument("input", type=Path, metavar="IN")
+    parser.add_argument("output", type=Path, metavar="OUT", help="new file of the chosen episodes")
+    parser.add_argument("rest", type=Path, nargs="?", metavar="REST", help="new file of all others")
+    parser.add_argument(
+        "--behaviour", type=_names, default=(), metavar="NAMES", help="only these, as safe,random"
+    )
+    parser.add_argument(
+        "--max-cost", type=float, metavar="COST", help="only episodes that cost no more"
+    )
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--episodes", type=int, metavar="N", help="how many of those")
+    amount.add_argument("--fraction", type=float, metavar="F", help="what share of those")
+    parser.add_argument("--seed", type=int, help="choose at random, not the first ones")
+    parser.set_defaults(run=run_split)
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    about = "change the kind of a dataset"
+    example = "chunks/ data.h5 --from dreamer --task SafetyPointGoal1-v0 --action-repeat 4"
+    parser = _add(commands, "convert", about, example)
+    kinds = "; ".join(f"{name}: {kind.about}" for name, kind in FORMATS.items())
+    parser.description += f" {kinds}."
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="new file or folder")
+    for option, target in (("--from", "kind"), ("--to", "to")):
+        parser.add_argument(
+            option, dest=target, choices=FORMATS, default="fosp", help="kind (default: fosp)"
+        )
+    facts = parser.add_argument_group("what a foreign source does not say")
+    facts.add_argument("--task", help="such as SafetyPointGoal1-v0")
+    facts.add_argument("--action-repeat", type=int, metavar="N", help="frames per action")
+    facts.add_argument("--render", choices=RENDERS, help="how it was drawn (default: exact)")
+    facts.add_argument(
+        "--cameras",
+        type=_names,
+        metavar="NAMES",
+        help="names of its pictures in order, or some of them: image=vision,image2=vision_back",
+    )
+    facts.add_argument("--behaviour", metavar="NAME", help="who acted (default: unknown)")
+    facts.add_argument(
+        "--time-limit", type=int, metavar="N", help="N transitions or more were cut off, not ended"
+    )
+    parser.set_defaults(run=run_convert)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Is every byte of a dataset readable? The full check, which decodes all pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+from dreamer.data.episode import DatasetInfo
+from dreamer.data.layout import CHUNK_FRAMES, open_dataset
+from dreamer.data.validation import validate_dataset
+from dreamer.errors import DatasetError
+from fosp_ext.progress import Progress
+
+BLOCK = 16 * CHUNK_FRAMES  # pictures decoded at once
+
+
+def check_dataset(path: str | Path, stream: TextIO | None = None) -> DatasetInfo:
+    """Refuse a file with a wrong key or with pictures that cannot be decoded; say which ones."""
+    info = validate_dataset(path)
+    with open_dataset(path) as file:
+        total = len(file[f"images/{info.cameras[0]}"])
+        starts = range(0, total, BLOCK)
+        title = f"checking {Path(path).name}"
+        with Progress(title, len(starts) * len(info.cameras), "blocks", stream) as progress:
+            for camera in info.cameras:
+                pictures = file[f"images/{camera}"]
+                for begin in starts:
+                    end = min(begin + BLOCK, total)
+                    try:
+                        pictures[begin:end]
+                    except OSError as error:
+                        raise DatasetError(
+                            f"{path} is damaged: pictures {begin} to {end - 1} of camera "
+                            f"'{camera}' cannot be decoded"
+                        ) from error
+                    progress.advance()
+    return info

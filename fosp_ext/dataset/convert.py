@@ -1,0 +1,87 @@
+"""From one kind of dataset to another, an episode at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.hdf5 import read_episodes, write_dataset
+from dreamer.errors import UserError
+from fosp_ext.dataset.convert_dreamer import read_dreamer, write_dreamer
+from fosp_ext.dataset.convert_dsrl import read_dsrl, write_dsrl
+from fosp_ext.dataset.convert_minari import read_minari, write_minari
+from fosp_ext.dataset.exchange import Labels, Reader, Source, Writer, refuse_existing
+from fosp_ext.dataset.summary import summarise
+from fosp_ext.progress import Progress
+
+ALL_ENDED = (
+    "episodes that ended the task, all of them and after the same number of steps; "
+    "if that is a time limit, convert again with --time-limit"
+)
+
+
+class Format(NamedTuple):
+    """How a kind of dataset is read and written."""
+
+    read: Reader
+    write: Writer
+    about: str
+
+
+def read_own(path: Path, labels: Labels) -> Source:
+    """A dataset file of this project; it says everything itself."""
+    told = [name for name, value in vars(labels).items() if value is not None]
+    if told:
+        raise UserError(f"{path} says its {told[0].replace('_', ' ')} itself")
+    summary = summarise(path)
+    return Source(summary.info, len(summary.lengths), read_episodes(path), Counter())
+
+
+def write_own(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> None:
+    """A dataset file of this project; what recorded the episodes is not known."""
+    write_dataset(path, episodes, info, versions={})
+
+
+FORMATS = {
+    "fosp": Format(read_own, write_own, "the dataset file of this project"),
+    "dsrl": Format(read_dsrl, write_dsrl, "an HDF5 file of DSRL's layout, with pictures"),
+    "minari": Format(read_minari, write_minari, "a Minari dataset folder, named like goal-v0"),
+    "dreamer": Format(read_dreamer, write_dreamer, "a folder of DreamerV3's npz chunks"),
+}
+
+
+def convert(
+    source: Path,
+    path: Path,
+    kinds: tuple[str, str],
+    labels: Labels,
+    time_limit: int | None = None,
+    stream: TextIO | None = None,
+) -> list[str]:
+    """Write `source`, of the first kind, to the new `path`, of the second; returns remarks.
+
+    Episodes of at least `time_limit` transitions count as cut off, whatever the source says.
+    """
+    if kinds[0] == kinds[1]:
+        raise UserError(f"both sides are '{kinds[0]}'; name another kind with --from or --to")
+    refuse_existing(path)
+    opened = FORMATS[kinds[0]].read(source, labels)
+    ends: Counter[tuple[bool, int]] = Counter()
+
+    def episodes() -> Iterator[Episode]:
+        for episode in opened.episodes:
+            if time_limit is not None and episode.length >= time_limit:
+                episode = replace(episode, terminated=False)
+            ends[(episode.terminated, episode.length)] += 1
+            yield episode
+
+    with Progress("converting", opened.count, "episodes", stream) as progress:
+        FORMATS[kinds[1]].write(path, opened.info, progress.count(episodes()))
+    remarks = opened.remarks
+    if len(ends) == 1 and (only := next(iter(ends)))[0] and ends[only] > 1:
+        remarks[ALL_ENDED] += ends[only]
+    return [f"{count} {text}" for text, count in remarks.items() if count]

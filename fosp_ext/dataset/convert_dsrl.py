@@ -1,0 +1,180 @@
+"""DSRL files with pictures: one HDF5 file of single transitions (docs/data_format.md)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.layout import CHUNK_FRAMES, open_dataset, text
+from dreamer.data.output import HDF5Output
+from dreamer.errors import DatasetError, UserError, did_you_mean
+from dreamer.files import atomic_path
+from fosp_ext.dataset.exchange import (
+    NOTE,
+    OPEN,
+    Found,
+    Labels,
+    Source,
+    build_episode,
+    check_actions,
+    complete_info,
+    flat,
+    note_of,
+    parse_note,
+    refuse_existing,
+)
+
+OBSERVATIONS = ("observations", "next_observations")
+NUMBERS = ("rewards", "costs", "terminals", "timeouts")
+KEYS = (*OBSERVATIONS, "actions", *NUMBERS)
+CAMERAS = ("vision", "vision_back")  # names of the pictures where nobody gives others
+
+
+def read_dsrl(path: Path, labels: Labels) -> Source:
+    """Episodes of a DSRL file whose observations are uint8 pictures (N, size, size, 3 cameras).
+
+    The observations of DSRL's own files are vectors; those are refused.
+    """
+    with open_dataset(path) as file:
+        small = _check(file, path)
+        rows, size, _, channels = file["observations"].shape
+        note = parse_note(path, text(file.attrs[NOTE])) if NOTE in file.attrs else None
+        behaviours = [text(name) for name in file.attrs.get("behaviours", [])]
+    keys = [str(k) for k in range(channels // 3)]
+    names = note.get("cameras", ()) if note else (CAMERAS if len(keys) <= len(CAMERAS) else keys)
+    found = Found(
+        pictures=dict.fromkeys(keys, (size, size, 3)),
+        names=dict(zip(keys, names, strict=False)),
+        action_size=check_actions(path, small["actions"].shape),
+    )
+    info, places = complete_info(path, found, note, labels)
+    ends = np.flatnonzero(small["terminals"] | small["timeouts"]) + 1
+    remarks: Counter[str] = Counter()
+    if not len(ends) or ends[-1] < rows:
+        ends = np.append(ends, rows)
+        remarks[OPEN] += 1
+    bounds = np.append(0, ends)
+    actors = behaviours or [labels.behaviour or "unknown"]
+    if not set(small["behaviours"]) <= set(range(len(actors))):
+        raise DatasetError(f"{path}: 'behaviours' must index the {len(actors)} names of behaviours")
+    episodes = _episodes(path, places, small, bounds, actors)
+    return Source(info, len(ends), episodes, remarks)
+
+
+def write_dsrl(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> None:
+    """The seven keys of DSRL, with the pictures of all cameras side by side in the channels.
+
+    `behaviours` and `seeds` say for each transition who acted and how the episode was reset.
+    """
+    refuse_existing(path)
+    shape = (info.size, info.size, 3 * len(info.cameras))
+    small: dict[str, list[np.ndarray]] = {key: [] for key in ("actions", *NUMBERS)}
+    small |= {"behaviours": [], "seeds": []}
+    names: list[str] = []
+    with atomic_path(path) as part:
+        output = HDF5Output(part)
+        with output as file:
+            for key in OBSERVATIONS:
+                file.create_dataset(
+                    key, (0, *shape), np.uint8, maxshape=(None, *shape),
+                    chunks=(CHUNK_FRAMES, *shape), compression="gzip", compression_opts=4,
+                )  # fmt: skip
+            for episode in episodes:
+                pictures = np.concatenate([episode.images[name] for name in info.cameras], -1)
+                _append(file["observations"], pictures[:-1])
+                _append(file["next_observations"], pictures[1:])
+                if episode.behaviour not in names:
+                    names.append(episode.behaviour)
+                for key, value in _numbers(episode, names.index(episode.behaviour)).items():
+                    small[key].append(value)
+                output.check()
+            for key, values in small.items():
+                file[key] = np.concatenate(values)
+            file.attrs["behaviours"] = names
+            file.attrs[NOTE] = json.dumps(note_of(info))
+
+
+def _numbers(episode: Episode, behaviour: int) -> dict[str, np.ndarray]:
+    last = np.arange(episode.length) == episode.length - 1
+    return {
+        "actions": episode.action,
+        "rewards": episode.reward,
+        "costs": episode.cost,
+        "terminals": last & episode.terminated,
+        "timeouts": last & (not episode.terminated),
+        "behaviours": np.full(episode.length, behaviour),
+        "seeds": np.full(episode.length, episode.seed),
+    }
+
+
+def _append(dataset: h5py.Dataset, rows: np.ndarray) -> None:
+    begin = len(dataset)
+    dataset.resize(begin + len(rows), axis=0)
+    dataset[begin:] = rows
+
+
+def _check(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
+    """Refuse what is not DSRL's layout or has no pictures; the small arrays."""
+    for key in KEYS:
+        if not isinstance(file.get(key), h5py.Dataset) or not file[key].shape:
+            raise DatasetError(f"{path}: '{key}' is missing{did_you_mean(key, file)}")
+    rows = len(file["observations"])
+    for key in (*OBSERVATIONS, "actions"):
+        if len(file[key]) != rows or not rows:
+            raise DatasetError(f"{path}: '{key}' has {len(file[key])} rows, not {rows or 'some'}")
+    shape, kind = file["observations"].shape, file["observations"].dtype
+    pictures = len(shape) == 4 and shape[1] == shape[2] and shape[3] % 3 == 0
+    if not pictures or kind != np.uint8:
+        raise UserError(
+            f"{path} has no pictures: its observations are {kind} with shape {shape}; they must be "
+            "uint8 with shape (N, size, size, 3 for each camera)"
+        )
+    if file["next_observations"].shape != shape:
+        raise DatasetError(f"{path}: 'next_observations' must have the shape of 'observations'")
+    small = {key: flat(path, key, file[key][()], rows) for key in NUMBERS}
+    small |= {key: small[key].astype(bool) for key in ("terminals", "timeouts")}
+    for key in ("behaviours", "seeds"):
+        known = file[key][()] if key in file else np.zeros(rows, np.int64)
+        small[key] = flat(path, key, known, rows)
+    return {**small, "actions": file["actions"][()]}
+
+
+def _episodes(
+    path: Path,
+    places: dict[str, str],
+    small: dict[str, np.ndarray],
+    bounds: np.ndarray,
+    behaviours: list[str],
+) -> Iterator[Episode]:
+    with open_dataset(path) as file:
+        channels = file["observations"].shape[-1]
+        for index, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            rows = slice(begin, end)
+            seen, then = (file[key][rows] for key in OBSERVATIONS)
+            if not np.array_equal(seen[1:], then[:-1]):
+                raise DatasetError(
+                    f"{path}, episode {index}: a row of 'next_observations' is not the observation "
+                    "of the row after it"
+                )
+            pictures = np.concatenate([seen, then[-1:]])  # (T+1, size, size, 3 cameras)
+            yield build_episode(
+                path,
+                index,
+                images={
+                    camera: np.ascontiguousarray(np.split(pictures, channels // 3, -1)[int(k)])
+                    for camera, k in places.items()
+                },
+                action=small["actions"][rows].astype(np.float32),
+                reward=small["rewards"][rows].astype(np.float32),
+                cost=small["costs"][rows].astype(np.float32),
+                terminated=bool(small["terminals"][end - 1]),
+                behaviour=behaviours[small["behaviours"][begin]],
+                seed=int(small["seeds"][begin]),
+            )

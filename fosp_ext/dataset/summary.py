@@ -1,0 +1,132 @@
+"""What a dataset file holds, in numbers: read from its small arrays, no picture is decoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dreamer.data.episode import DatasetInfo
+from dreamer.data.layout import ARRAYS, open_dataset, text
+from dreamer.data.validation import validate_dataset
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some episodes of a dataset, as a row of a table."""
+
+    name: str
+    returns: np.ndarray  # (E,)
+    costs: np.ndarray  # (E,)
+    lengths: np.ndarray  # (E,), transitions
+    costly_steps: int  # transitions with a cost above 0
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """The numbers of a dataset file with E episodes and N transitions."""
+
+    path: Path
+    info: DatasetInfo
+    versions: dict[str, str]  # package -> version it was recorded with
+    file_bytes: int
+    behaviour: np.ndarray  # (E,) names
+    returns: np.ndarray  # (E,)
+    costs: np.ndarray  # (E,)
+    lengths: np.ndarray  # (E,)
+    terminated: np.ndarray  # (E,) bool: not cut off by a time limit
+    actions: np.ndarray  # (N, A)
+    step_costs: np.ndarray  # (N,)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """What the pictures take in memory."""
+        pictures = len(self.actions) + len(self.lengths)
+        return pictures * len(self.info.cameras) * self.info.size**2 * 3
+
+    def group(self, name: str, chosen: np.ndarray) -> Group:
+        """The episodes where `chosen` (E,) is true."""
+        steps = np.repeat(chosen, self.lengths)  # (N,)
+        return Group(
+            name,
+            self.returns[chosen],
+            self.costs[chosen],
+            self.lengths[chosen],
+            int((self.step_costs[steps] > 0).sum()),
+        )
+
+    def by_behaviour(self) -> list[Group]:
+        """One group for each behaviour, in alphabetical order."""
+        return [self.group(str(name), self.behaviour == name) for name in np.unique(self.behaviour)]
+
+
+def summarise(path: str | Path) -> DatasetSummary:
+    """Check a dataset file, except for its pictures, and add up its episodes."""
+    path = Path(path)
+    info = validate_dataset(path)
+    with open_dataset(path) as file:
+        arrays = {name: file[name][()] for name in ARRAYS}
+        names = np.array([text(name) for name in file.attrs["behaviours"]])
+        versions = json.loads(text(file.attrs["versions"]))
+    starts = arrays["episode_starts"]
+    ends = np.append(starts[1:], len(arrays["rewards"]))
+    return DatasetSummary(
+        path=path,
+        info=info,
+        versions=versions,
+        file_bytes=path.stat().st_size,
+        behaviour=names[arrays["episode_behaviours"]],
+        returns=np.add.reduceat(arrays["rewards"], starts),
+        costs=np.add.reduceat(arrays["costs"], starts),
+        lengths=ends - starts,
+        terminated=arrays["terminals"][ends - 1],
+        actions=arrays["actions"],
+        step_costs=arrays["costs"],
+    )
+
+
+def describe(summary: DatasetSummary) -> Iterator[str]:
+    """The summary as lines of text."""
+    info = summary.info
+    ended = int(summary.terminated.sum())
+    yield str(summary.path)
+    yield f"  task           {info.task}, variant {info.variant}"
+    yield f"  pictures       {' and '.join(info.cameras)}, {info.size}x{info.size}, {info.render}"
+    yield f"  action         {info.action_size} numbers, held for {info.action_repeat} frames"
+    yield f"  episodes       {len(summary.lengths)}, of which {ended} truly ended"
+    yield f"  transitions    {len(summary.actions)}"
+    yield (
+        f"  size           {summary.file_bytes / 2**20:.1f} MiB on disk, "
+        f"{summary.decoded_bytes / 2**20:.1f} MiB decoded"
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in summary.versions.items())
+    yield f"  recorded with  {versions or 'unknown programs'}"
+    yield ""
+    yield from table(summary)
+
+
+def table(summary: DatasetSummary) -> Iterator[str]:
+    """Lines of a table: mean +- standard deviation over the episodes of each behaviour."""
+    groups = summary.by_behaviour()
+    if len(groups) > 1:
+        groups.append(summary.group("all", np.ones(len(summary.lengths), bool)))
+    width = max(len("behaviour"), *(len(group.name) for group in groups))
+    yield (
+        f"  {'behaviour':{width}}  {'episodes':>8}  {'return':>15}  {'cost':>15}  "
+        f"{'steps with cost':>15}  length"
+    )
+    for group in groups:
+        shortest, longest = group.lengths.min(), group.lengths.max()
+        length = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+        share = 100 * group.costly_steps / group.lengths.sum()
+        yield (
+            f"  {group.name:{width}}  {len(group.returns):8}  {_spread(group.returns)}  "
+            f"{_spread(group.costs)}  {share:13.1f} %  {length}"
+        )
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.mean():6.2f} +- {values.std():5.2f}"
