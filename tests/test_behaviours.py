@@ -11,9 +11,10 @@ from dreamer.errors import UserError
 from fosp_ext.envs import make_env
 from fosp_ext.envs.behaviours import available_behaviours, make_behaviour
 from fosp_ext.envs.behaviours.distance_field import DistanceField
-from fosp_ext.envs.behaviours.obstacles import Obstacles
+from fosp_ext.envs.behaviours.obstacles import Obstacles, gremlins_at
 from fosp_ext.envs.behaviours.planner import CrossEntropyPlanner
 from fosp_ext.envs.behaviours.point_model import PointModel
+from fosp_ext.envs.behaviours.safe import stopped
 from fosp_ext.envs.world_state import WorldState
 
 TASK = "SafetyPointGoal1-v0"
@@ -36,6 +37,7 @@ def world(**changes) -> WorldState:
         vase_headings=np.zeros(0),
         vase_half_size=0.1,
         gremlins=np.zeros((0, 2)),
+        gremlin_headings=np.zeros(0),
         gremlin_centers=np.zeros((0, 2)),
         gremlin_travel=0.0,
         gremlin_half_size=0.0,
@@ -63,14 +65,21 @@ def step(state: WorldState, action: np.ndarray) -> WorldState:
         velocity = velocity + 0.001 * (push - 1.89 * velocity)
         position, heading = position + 0.001 * velocity, heading + 0.001 * rate
     heading = (heading + np.pi) % (2 * np.pi) - np.pi
+    time = state.time + 0.08
+    circle = state.gremlin_travel * np.array([np.sin(time), np.cos(time)])
     return dataclasses.replace(
-        state, agent_pos=position, agent_vel=velocity, agent_heading=heading, time=state.time + 0.08
+        state,
+        agent_pos=position,
+        agent_vel=velocity,
+        agent_heading=heading,
+        time=time,
+        gremlins=state.gremlin_centers + circle,
     )
 
 
-def play(name: str, state: WorldState, steps: int, **settings) -> list[WorldState]:
+def play(name: str, state: WorldState, steps: int, task: str = TASK, **settings):
     """The states of an episode that ends at the goal or after `steps`."""
-    behaviour = make_behaviour(name, TASK, np.random.default_rng(0), **settings)
+    behaviour = make_behaviour(name, task, np.random.default_rng(0), **settings)
     behaviour.reset()
     states = [state]
     while len(states) <= steps and gap(states[-1]) > state.goal_radius:
@@ -89,6 +98,25 @@ def clearance(states: list[WorldState]) -> float:
     return float(ways.min() - states[0].hazard_radius)
 
 
+def gremlin_at(time: float) -> dict:
+    """A gremlin that crosses the straight way to the goal, `time` seconds after the reset."""
+    centre = np.array([[-0.2, 0.2]])
+    return {
+        "time": time,
+        "gremlins": centre + 0.35 * np.array([np.sin(time), np.cos(time)]),
+        "gremlin_centers": centre,
+        "gremlin_headings": np.array([0.3]),
+        "gremlin_travel": 0.35,
+        "gremlin_half_size": 0.1,
+    }
+
+
+BUTTON_TASK = "SafetyPointButton1-v0"
+BUTTONS = {  # the goal's behind a wrong one
+    "goal_radius": 0.2,
+    "buttons": np.array([[0.0, 0.0], [1.0, 0.0]]),
+    "button_radius": 0.1,
+}
 WALL = np.array([[0.0, y] for y in (-0.6, -0.3, 0.0, 0.3, 0.6)])  # closed: neighbours overlap
 
 
@@ -123,27 +151,67 @@ def test_model_predicts_the_simulator():
 
 def test_field_is_straight_in_sight_and_goes_around_what_is_in_the_way():
     state = world(hazards=np.array([[0.0, 0.0]]))
-    field = DistanceField(state.goal_pos, Obstacles.of(state, margin=0.0), half_extent=2.0)
+    obstacles = Obstacles.of(state, PointModel.BODY, margin=0.001)
+    field = DistanceField(state.goal_pos, obstacles, half_extent=2.0)
     assert field(np.array([1.0, 1.5])) == pytest.approx(1.5, abs=0.03)
     tangent = 2 * np.sqrt(1 - 0.2**2) + 0.2 * 2 * np.arcsin(0.2)  # around a disc of 0.2
     assert tangent < field(np.array([-1.0, 0.0])) < tangent + 0.08
     assert field(np.array([-5.0, 0.0])) > field(np.array([-2.0, 0.0])) + 2.9
 
 
+def test_field_prefers_wide_passages():
+    ways = {}
+    for gap in (0.3, 0.14):  # between the rims of two hazards; their margins take 0.08 of it
+        sides = np.array([[0.0, 0.2 + gap / 2], [0.0, -0.2 - gap / 2]])
+        state = world(hazards=sides)
+        obstacles = Obstacles.of(state, PointModel.BODY, margin=0.04)
+        field = DistanceField(state.goal_pos, obstacles, half_extent=2.0)
+        ways[gap] = field(np.array([-1.0, 0.0]))
+    assert ways[0.3] == pytest.approx(2.0, abs=0.01)
+    assert 2.02 < ways[0.14] < 2.5
+
+
 def test_obstacle_depths_by_hand():
     state = world(hazards=np.array([[0.0, 0.0]]), vases=np.array([[2.0, 0.0]]))
     state = dataclasses.replace(state, vase_headings=np.array([np.pi / 4]))
-    obstacles = Obstacles.of(state, margin=0.05)
+    obstacles = Obstacles.of(state, PointModel.BODY, margin=0.05)
     assert obstacles.depth(np.array([0.1, 0.0])) == pytest.approx(0.15)
     assert obstacles.depth(np.array([0.26, 0.0])) == 0
-    corner = 2.0 - 0.1 * np.sqrt(
-        2
-    )  # the vase stands on its corner; ball 0.1 and margin 0.03 reach it
-    assert obstacles.depth(np.array([corner - 0.12, 0.0])) == pytest.approx(0.01)
-    assert obstacles.depth(np.array([corner - 0.14, 0.0])) == 0
-    arrow = obstacles.depth(np.array([corner - 0.14, 0.0]), np.array(0.0))
+    corner = 2.0 - 0.1 * np.sqrt(2)  # the vase stands on its corner, which the ball of 0.1 nears
+    assert obstacles.depth(np.array([corner - 0.14, 0.0])) == pytest.approx(0.01)
+    assert obstacles.depth(np.array([corner - 0.16, 0.0])) == 0
+    arrow = obstacles.depth(np.array([corner - 0.16, 0.0]), np.array(0.0))
     assert arrow == pytest.approx(0.061)  # the arrow's disc is 0.071 around a point 0.1 ahead
-    assert obstacles.near(np.zeros(2), 0.5).squares.shape == (0, 2)
+    assert obstacles.widened(0.02).depth(np.array([corner - 0.16, 0.0])) == pytest.approx(0.01)
+    near = obstacles.near(np.zeros(2), 0.5)
+    np.testing.assert_array_equal(near.places, [[0.0, 0.0]])
+
+
+def test_wrong_buttons_are_obstacles_and_the_goal_button_is_not():
+    obstacles = Obstacles.of(world(**BUTTONS), PointModel.BODY, margin=0.05)
+    assert obstacles.depth(np.array([0.0, 0.22])) == pytest.approx(0.03)
+    assert obstacles.depth(np.array([0.0, 0.26])) == 0
+    assert obstacles.depth(np.array([1.0, 0.0])) == 0
+
+
+def test_gremlins_are_where_they_were_predicted():
+    state = world(**gremlin_at(time=1.0))
+    seconds = np.array([0.0, np.pi / 2])
+    now, later = np.moveaxis(gremlins_at(state, seconds), 1, 0) - state.gremlin_centers
+    np.testing.assert_allclose(now, [[0.35 * np.sin(1.0), 0.35 * np.cos(1.0)]])
+    np.testing.assert_allclose(later, [[0.35 * np.cos(1.0), -0.35 * np.sin(1.0)]])
+    obstacles = Obstacles.of(state, PointModel.BODY, margin=0.05).and_moving(state, seconds)
+    stay = np.tile(state.gremlin_centers + now, (1, 2, 1))  # (1, S, 2): runs away from there
+    depth = obstacles.near(stay[0, 0], 0.1).depth(stay)
+    assert depth[0, 0] == pytest.approx(0.25)
+    assert depth[0, 1] == 0
+    assert obstacles.near(np.array([9.0, 0.0]), 0.1).solids[-1].centres.shape == (0, 2, 2)
+
+
+def test_imagined_robot_stays_where_it_touched_the_button():
+    position = np.arange(8.0).reshape(2, 4, 1).repeat(2, 2)  # (2, 4, 2)
+    there = np.array([[False, True, True, True], [False] * 4])
+    np.testing.assert_array_equal(stopped(position, there)[..., 0], [[0, 1, 1, 1], [4, 5, 6, 7]])
 
 
 def test_planner_finds_the_minimum_and_keeps_its_plan():
@@ -170,6 +238,33 @@ def test_safe_keeps_clear_of_hazards_under_noise_and_at_low_speed():
     slow, fast = play("safe", state, 120, speed=0.5), play("safe", state, 120)
     assert clearance(slow) > 0
     assert len(slow) > 1.3 * len(fast)
+
+
+def test_safe_drives_around_a_wrong_button():
+    states = play("safe", world(**BUTTONS), 60, task=BUTTON_TASK)
+    assert gap(states[-1]) <= 0.2
+    assert min(np.linalg.norm(state.agent_pos) for state in states) > 0.2  # both radii
+
+
+def test_unsafe_turns_aside_only_where_a_wrong_button_blocks_the_way():
+    unsafe = make_behaviour("unsafe", BUTTON_TASK, np.random.default_rng(0))
+    turns = {
+        x: abs(unsafe.act(world(agent_pos=np.array([x, 0.0]), **BUTTONS))[1])
+        for x in (-0.8, -0.22, 0.22, 0.78)  # far off, right before it, behind it, at the goal
+    }
+    assert turns[-0.22] > 0.5
+    assert max(turns[-0.8], turns[0.22], turns[0.78]) < 0.01
+
+
+def test_safe_lets_a_gremlin_pass_and_unsafe_runs_into_it():
+    least = {}
+    for name in ("safe", "unsafe"):
+        states = play(name, world(**gremlin_at(time=2.3)), 60, task=BUTTON_TASK)
+        assert gap(states[-1]) <= 0.3
+        ways = [np.linalg.norm(state.gremlins - state.agent_pos) for state in states]
+        least[name] = min(ways)
+    assert least["safe"] > 0.2  # the ball's radius and half a side
+    assert least["unsafe"] < 0.15
 
 
 def test_safe_starts_anew_after_reset():
@@ -214,8 +309,9 @@ def test_speed_is_a_share_of_the_top_speed(name):
     assert fastest[1.0] > 1.0
 
 
-def test_every_goal_task_of_the_point_has_all_behaviours():
-    for task in ("SafetyPointGoal0-v0", "SafetyPointFadingEasy1-v0", "SafetyPointFadingHard2-v0"):
+def test_goal_and_button_tasks_of_the_point_have_all_behaviours():
+    for kind in ("Goal0", "Goal2", "FadingEasy1", "FadingHard2", "Button0", "Button2"):
+        task = f"SafetyPoint{kind}-v0"
         assert available_behaviours(task) == ("safe", "unsafe", "random")
 
 
@@ -225,3 +321,36 @@ def test_unknown_combinations_are_refused():
         make_behaviour("saef", TASK, rng)
     with pytest.raises(UserError, match=r"SafetyCarPush2-v0.*SafetyPointGoal"):
         make_behaviour("safe", "SafetyCarPush2-v0", rng)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("kind", ["Goal2", "Button1"])
+def test_safe_scores_in_the_simulator(kind):
+    env = make_env(f"SafetyPoint{kind}-v0", cameras=("vision",), size=8)
+    env.reset(seed=2001)
+    safe = make_behaviour("safe", env.task, np.random.default_rng(0))
+    safe.reset()
+    goals = cost = 0
+    for _ in range(50):
+        info = env.step(safe.act(env.privileged()))[-1]
+        goals, cost = goals + info["goals"], cost + info["cost"]
+    env.close()
+    assert goals >= 1
+    assert cost == 0
+
+
+@pytest.mark.sim
+def test_gremlins_of_the_simulator_keep_to_the_prediction():
+    env = make_env(BUTTON_TASK, cameras=("vision",), size=8)
+    env.reset(seed=2000)
+    rest = np.zeros(2)
+    for _ in range(10):  # they start in the middle of their circles
+        env.step(rest)
+    before = env.privileged()
+    for _ in range(10):
+        env.step(rest)
+    after = env.privileged()
+    predicted = gremlins_at(before, np.array([after.time - before.time]))[:, 0]
+    np.testing.assert_allclose(after.gremlins, predicted, atol=0.02)
+    np.testing.assert_allclose(after.gremlin_headings, before.gremlin_headings, atol=0.05)
+    env.close()

@@ -22,7 +22,7 @@ def read_world_state(task: Any, robot: str) -> WorldState:
     goal_pos, goal_radius = _goal(task)
     vases, vase_turns = _places(task, "vases", "vase{}")
     box, box_turn = _places(task, "push_box", "push_box")
-    gremlins, _ = _places(task, "gremlins", "gremlin{}obj")
+    gremlins, gremlin_turns = _places(task, "gremlins", "gremlin{}obj")
     layout = task.world_info.layout
     centers = [layout[f"gremlin{index}"] for index in range(len(gremlins))]
     return WorldState(
@@ -40,6 +40,7 @@ def read_world_state(task: Any, robot: str) -> WorldState:
         vase_headings=vase_turns,
         vase_half_size=_size(task, "vases"),
         gremlins=gremlins,
+        gremlin_headings=gremlin_turns,
         gremlin_centers=np.array(centers, float).reshape(-1, 2),
         gremlin_travel=_size(task, "gremlins", "travel"),
         gremlin_half_size=_size(task, "gremlins"),

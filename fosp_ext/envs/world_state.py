@@ -22,13 +22,15 @@ class WorldState:
     agent_vel: np.ndarray  # (2,)
     agent_yaw_rate: float  # positive turns left
     goal_pos: np.ndarray  # (2,): the goal, or the button to press; NaN in tasks without either
-    goal_radius: float  # for the robot's centre (Goal) or the box (Push); a button needs contact
+    goal_radius: float  # for the robot's centre (Goal) or the box (Push); a button needs contact,
+    # which a robot of radius 0.1 has at this distance
     hazards: np.ndarray  # (n, 2); cost while the robot's centre is within hazard_radius
     hazard_radius: float  # 0 where there are no hazards
     vases: np.ndarray  # (n, 2); squares that cost when touched or moved
     vase_headings: np.ndarray  # (n,)
     vase_half_size: float  # half the side of a vase; 0 where there are none
     gremlins: np.ndarray  # (n, 2): present places of the boxes that run in circles
+    gremlin_headings: np.ndarray  # (n,)
     gremlin_centers: np.ndarray  # (n, 2): the middles of those circles
     gremlin_travel: float  # radius of the circles; the phase is `time` at 1 rad/s
     gremlin_half_size: float

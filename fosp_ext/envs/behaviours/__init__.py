@@ -14,15 +14,26 @@ import numpy as np
 
 from dreamer.errors import UserError, did_you_mean
 from fosp_ext.envs.behaviours.base import Behaviour, NoisyBehaviour
+from fosp_ext.envs.behaviours.car_goal_seeking import GoalSeekingCar
+from fosp_ext.envs.behaviours.car_model import CarModel
+from fosp_ext.envs.behaviours.car_planner import ManoeuvrePlanner
 from fosp_ext.envs.behaviours.goal_seeking import GoalSeekingPoint
+from fosp_ext.envs.behaviours.planner import CrossEntropyPlanner
 from fosp_ext.envs.behaviours.point_model import PointModel
-from fosp_ext.envs.behaviours.safe import SafePoint
-from fosp_ext.envs.behaviours.smooth_random import SmoothRandomPoint
+from fosp_ext.envs.behaviours.push import HeedlessPusher, SafePusher
+from fosp_ext.envs.behaviours.push_model import PushModel
+from fosp_ext.envs.behaviours.safe import SafeDriver
+from fosp_ext.envs.behaviours.smooth_random import SmoothRandom, SmoothRandomDriver
+from fosp_ext.envs.tasks import is_custom
 
 __all__ = ["Behaviour", "available_behaviours", "make_behaviour"]
 
 HORIZON_SECONDS = 1.04  # 13 agent steps at action repeat 4: longer than the Point needs to stop
-MARGIN, MARGIN_PER_NOISE = 0.04, 0.1  # metres kept from hazards, and more where actions are noisy
+CAR_HORIZON_SECONDS = 1.6  # 10 agent steps; the Car stops within one, so this is for finding ways
+PUSH_HORIZON_SECONDS = 1.44  # as long as it takes to go half around the box
+# Samples cost little, as numpy's overhead per call dominates; rounds cost in full.
+PUSH_SEARCH = {"samples": 256, "rounds": 2, "fresh": 64}
+MARGIN, MARGIN_PER_NOISE = 0.04, 0.1  # metres kept from obstacles, more where actions are noisy
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,11 @@ class Request:
     noise: float
     speed: float
     action_repeat: int
+    action_size: int | None
+
+    def margin(self) -> float:
+        """Metres kept from all that costs."""
+        return MARGIN + MARGIN_PER_NOISE * self.noise
 
     def point_model(self) -> PointModel:
         """The Point robot at this action repeat."""
@@ -41,9 +57,10 @@ class Request:
 
 
 def safe_point(request: Request) -> Behaviour:
-    """Plans around hazards and vases."""
-    margin = MARGIN + MARGIN_PER_NOISE * request.noise
-    return SafePoint(request.point_model(), request.rng, margin, request.speed)
+    """Plans around hazards, vases, wrong buttons and gremlins."""
+    model = request.point_model()
+    planner = CrossEntropyPlanner(request.rng, model.horizon, action_size=2)
+    return SafeDriver(model, planner, request.margin(), request.speed)
 
 
 def unsafe_point(request: Request) -> Behaviour:
@@ -53,12 +70,55 @@ def unsafe_point(request: Request) -> Behaviour:
 
 def random_point(request: Request) -> Behaviour:
     """Wanders about."""
-    return SmoothRandomPoint(request.rng, request.speed)
+    return SmoothRandomDriver(PointModel, request.rng, request.speed)
+
+
+def safe_car(request: Request) -> Behaviour:
+    """Plans around hazards and vases; noise rarely turns a wheel's sign, so no wider margin."""
+    horizon = max(round(CAR_HORIZON_SECONDS / (CarModel.ENV_STEP * request.action_repeat)), 2)
+    model = CarModel(horizon, request.action_repeat)
+    return SafeDriver(model, ManoeuvrePlanner(request.rng, horizon), MARGIN, request.speed)
+
+
+def unsafe_car(request: Request) -> Behaviour:
+    """Turns to the goal and drives straight for it."""
+    return GoalSeekingCar(request.rng, request.speed)
+
+
+def random_car(request: Request) -> Behaviour:
+    """Wanders about."""
+    return SmoothRandomDriver(CarModel, request.rng, request.speed)
+
+
+def safe_point_push(request: Request) -> Behaviour:
+    """Pushes the box to the goal around hazards and pillars."""
+    horizon = round(PUSH_HORIZON_SECONDS / (PointModel.ENV_STEP * request.action_repeat))
+    planner = CrossEntropyPlanner(request.rng, max(horizon, 2), action_size=2, **PUSH_SEARCH)
+    model = PushModel(request.action_repeat)
+    return SafePusher(model, planner, request.margin(), request.speed)
+
+
+def unsafe_point_push(request: Request) -> Behaviour:
+    """Pushes the box to the goal through hazards."""
+    return HeedlessPusher(safe_point_push(request))
+
+
+def random_actions(request: Request) -> Behaviour:
+    """Wanders about in an environment of which nothing is known; `speed` scales the actions."""
+    assert request.action_size, "the environment says how long an action is"
+    return SmoothRandom(request.rng, request.action_size, request.speed)
 
 
 Builder = Callable[[Request], Behaviour]
 BUILDERS: dict[tuple[str, str], dict[str, Builder]] = {
     ("Point", "Goal"): {"safe": safe_point, "unsafe": unsafe_point, "random": random_point},
+    ("Point", "Button"): {"safe": safe_point, "unsafe": unsafe_point, "random": random_point},
+    ("Point", "Push"): {
+        "safe": safe_point_push,
+        "unsafe": unsafe_point_push,
+        "random": random_point,
+    },
+    ("Car", "Goal"): {"safe": safe_car, "unsafe": unsafe_car, "random": random_car},
 }
 TASK_NAME = re.compile(r"Safety(Point|Car|Doggo|Racecar|Ant)([A-Z][A-Za-z]+?)(?:Easy|Hard)?\d-v0")
 SAME_RULES = {"Fading": "Goal"}  # only what the cameras see differs
@@ -66,6 +126,8 @@ SAME_RULES = {"Fading": "Goal"}  # only what the cameras see differs
 
 def builders_of(task: str) -> dict[str, Builder]:
     """How to build each behaviour that can play `task`; empty for an unknown one."""
+    if is_custom(task):
+        return {"random": random_actions}
     match = TASK_NAME.fullmatch(task)
     if match is None:
         return {}
@@ -80,7 +142,7 @@ def available_behaviours(task: str) -> tuple[str, ...]:
         kinds = ", ".join(f"Safety{robot}{kind}*" for robot, kind in BUILDERS)
         raise UserError(
             f"no scripted behaviour plays task '{task}'; there are behaviours for {kinds}"
-            " and their Fading versions"
+            " and SafetyPointFading*"
         )
     return names
 
@@ -92,6 +154,7 @@ def make_behaviour(
     noise: float = 0.0,
     speed: float = 1.0,
     action_repeat: int = 4,
+    action_size: int | None = None,
 ) -> Behaviour:
     """The behaviour `name` for `task`.
 
@@ -99,6 +162,7 @@ def make_behaviour(
     speed: share of the robot's top speed that it keeps to, over 0 and up to 1. (Scaling the forward
         action would change nothing: the motor's force saturates at 5 % of it.)
     action_repeat: simulator steps per agent step, so that plans look equally far in seconds.
+    action_size: numbers in an action; needed for custom environments only.
     """
     known = available_behaviours(task)
     if name not in known:
@@ -106,5 +170,5 @@ def make_behaviour(
             f"no behaviour '{name}' for task '{task}'{did_you_mean(name, known)}"
             f" (available: {', '.join(known)})"
         )
-    behaviour = builders_of(task)[name](Request(rng, noise, speed, action_repeat))
+    behaviour = builders_of(task)[name](Request(rng, noise, speed, action_repeat, action_size))
     return NoisyBehaviour(behaviour, rng, noise) if noise > 0 else behaviour

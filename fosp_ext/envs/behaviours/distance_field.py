@@ -7,6 +7,7 @@ import numpy as np
 from fosp_ext.envs.behaviours.obstacles import Obstacles
 
 BLOCKED_WEIGHT = 8.0  # a metre inside an obstacle counts as this many
+TIGHT_MARGINS, TIGHT_WEIGHT = 1.5, 3.0  # and one within so many more margins, up to so many
 SIGHT_SAMPLES = 64  # places between a cell and the goal at which the straight line is tested
 MOVES = [(x, y) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2) if np.gcd(x, y) == 1]  # 16
 
@@ -24,10 +25,13 @@ class DistanceField:
         self.spacing = 2 * half_extent / (cells - 1)
         axis = np.linspace(-half_extent, half_extent, cells)
         places = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)  # (G, G, 2)
-        blocked = obstacles.depth(places) > 0  # (G, G)
+        rim = TIGHT_MARGINS * obstacles.margin
+        depth = obstacles.widened(rim).depth(places)  # (G, G)
+        tight, blocked = depth > 0, depth > rim
         straight = np.linalg.norm(places - goal, axis=-1)  # (G, G)
-        seen = self._sees(goal, places, blocked)
-        weight = self.spacing * np.where(blocked, BLOCKED_WEIGHT, 1.0)
+        seen = self._sees(goal, places, tight)
+        weight = 1 + (TIGHT_WEIGHT - 1) * depth / rim
+        weight = self.spacing * np.where(blocked, BLOCKED_WEIGHT, weight)
         self.distance = self._relax(np.where(seen, straight, np.inf), weight)  # (G, G)
 
     def __call__(self, position: np.ndarray) -> np.ndarray:

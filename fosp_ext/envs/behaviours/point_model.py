@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from fosp_ext.envs.behaviours.robot_model import BodyDisc, Rollout, forward_speed
 from fosp_ext.envs.world_state import WorldState
-
-
-class Rollout(NamedTuple):
-    """Imagined motion of P candidates at S = H * substeps moments."""
-
-    position: np.ndarray  # (P, S, 2)
-    heading: np.ndarray  # (P, S)
 
 
 class PointModel:
@@ -32,12 +24,13 @@ class PointModel:
     YAW_DEAD_ZONE = 0.066  # action
     YAW_LIMIT = 3.0  # rad/s
     TOP_SPEED = THRUST / DRAG  # m/s
+    BODY = (BodyDisc(0.0, 0.1), BodyDisc(0.1, 0.071))  # the ball; the arrow up to its corners
     SUBSTEPS = 2  # moments per agent step at which positions are known
 
     def __init__(self, horizon: int, action_repeat: int):
-        self.horizon = horizon
+        self.horizon, self.moments = horizon, horizon * self.SUBSTEPS
         self.seconds = self.ENV_STEP * action_repeat / self.SUBSTEPS
-        moments = np.arange(1, horizon * self.SUBSTEPS + 1)  # (S,)
+        moments = np.arange(1, self.moments + 1)  # (S,)
         fade = np.exp(-self.DRAG * self.seconds)
         gained = (1 - fade) / self.DRAG  # speed per unit of thrust after one substep
         self.coast = (1 - fade**moments) / self.DRAG  # (S,) way per unit of initial speed
@@ -45,22 +38,22 @@ class PointModel:
         way = (self.seconds - gained + gained * (1 - fade ** np.maximum(passed, 0))) / self.DRAG
         self.way = np.where(passed >= 0, way, 0.0)  # (S, S)
 
-    @staticmethod
-    def limited(forward: float, state: WorldState, speed_limit: float) -> float:
-        """`forward`, or 0 where it would push a robot that is at its speed limit already."""
-        look = np.array([np.cos(state.agent_heading), np.sin(state.agent_heading)])
-        along = float(look @ state.agent_vel) * np.sign(forward)
-        return 0.0 if along >= speed_limit else forward
+    @classmethod
+    def limited(cls, action: np.ndarray, state: WorldState, speed_limit: float) -> np.ndarray:
+        """`action` (2,), without thrust where that would push a robot at its speed limit."""
+        at_limit = forward_speed(state) * np.sign(action[0]) >= speed_limit
+        return action * [0, 1] if at_limit else action
 
     def reach(self, state: WorldState) -> float:
         """How far from its present place the robot can get within the horizon, metres."""
         fastest = max(self.TOP_SPEED, float(np.linalg.norm(state.agent_vel)))
         return fastest * self.seconds * len(self.way)
 
-    def yaw_rate(self, turn: np.ndarray) -> np.ndarray:
+    @classmethod
+    def yaw_rate(cls, turn: np.ndarray) -> np.ndarray:
         """Yaw rates that the second action component leads to, rad/s."""
-        effective = np.sign(turn) * np.maximum(np.abs(turn) - self.YAW_DEAD_ZONE, 0)
-        return np.clip(self.YAW_GAIN * effective, -self.YAW_LIMIT, self.YAW_LIMIT)
+        effective = np.sign(turn) * np.maximum(np.abs(turn) - cls.YAW_DEAD_ZONE, 0)
+        return np.clip(cls.YAW_GAIN * effective, -cls.YAW_LIMIT, cls.YAW_LIMIT)
 
     def rollout(self, state: WorldState, actions: np.ndarray) -> Rollout:
         """Motion from `state` under `actions` (P, H, 2)."""

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import numpy as np
 
-from fosp_ext.envs.behaviours.point_model import PointModel
+from fosp_ext.envs.behaviours.robot_model import RobotModel
 from fosp_ext.envs.world_state import WorldState
 
 
-class SmoothRandomPoint:
-    """Each action component is its own mean-reverting Gaussian walk, cut off at [-1, 1]."""
+class SmoothRandom:
+    """Each action component is its own mean-reverting Gaussian walk, cut off at [-1, 1].
 
-    MEMORY = 0.9  # share of the walk that the next agent step keeps: half of it is gone after 0.5 s
+    It looks at nothing, so it can act in any environment. `scale` multiplies the actions.
+    """
+
+    MEMORY = 0.9  # share of the walk that the next agent step keeps: half of it is gone after 7
     SPREAD = 0.7  # standard deviation of the walk before it is cut off
 
-    def __init__(self, rng: np.random.Generator, speed: float):
-        self.rng = rng
-        self.speed_limit = speed * PointModel.TOP_SPEED
-        self.walk = np.zeros(2)
+    def __init__(self, rng: np.random.Generator, action_size: int, scale: float = 1.0):
+        self.rng, self.scale = rng, scale
+        self.walk = np.zeros(action_size)
 
     def reset(self) -> None:
-        self.walk = self.SPREAD * self.rng.standard_normal(2)
+        self.walk = self.SPREAD * self.rng.standard_normal(self.walk.shape)
+
+    def act(self, state: WorldState | None) -> np.ndarray:
+        action = self.scale * np.clip(self.walk, -1, 1)
+        drawn = self.rng.standard_normal(self.walk.shape)
+        self.walk = self.MEMORY * self.walk + np.sqrt(1 - self.MEMORY**2) * self.SPREAD * drawn
+        return action.astype(np.float32)
+
+
+class SmoothRandomDriver:
+    """`SmoothRandom` that does not push a robot beyond its speed limit."""
+
+    def __init__(self, robot: type[RobotModel], rng: np.random.Generator, speed: float):
+        self.robot, self.speed_limit = robot, speed * robot.TOP_SPEED
+        self.walk = SmoothRandom(rng, action_size=2)
+
+    def reset(self) -> None:
+        self.walk.reset()
 
     def act(self, state: WorldState) -> np.ndarray:
-        forward, turn = np.clip(self.walk, -1, 1)
-        drawn = np.sqrt(1 - self.MEMORY**2) * self.SPREAD * self.rng.standard_normal(2)
-        self.walk = self.MEMORY * self.walk + drawn
-        forward = PointModel.limited(forward, state, self.speed_limit)
-        return np.array([forward, turn], np.float32)
+        action = self.walk.act(state)
+        return self.robot.limited(action, state, self.speed_limit).astype(np.float32)
