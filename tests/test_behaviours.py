@@ -319,7 +319,7 @@ def test_unknown_combinations_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match=r"'saef'.*did you mean 'safe'\?.*safe, unsafe, random"):
         make_behaviour("saef", TASK, rng)
-    with pytest.raises(UserError, match=r"SafetyCarPush2-v0.*SafetyPointGoal"):
+    with pytest.raises(UserError, match=r"'safe' for task 'SafetyCarPush2-v0'.*available: random"):
         make_behaviour("safe", "SafetyCarPush2-v0", rng)
 
 

@@ -77,7 +77,7 @@ def test_plan_is_a_function_of_the_settings():
         ({"mix": {"saef": 1.0}}, "'saef'.*did you mean 'safe'"),
         ({"mix": {"safe": 1.5, "random": -0.5}}, "share of 'random' must not be negative"),
         ({"task": "SafetyPointGaol1-v0"}, "did you mean 'SafetyPointGoal1-v0'"),
-        ({"task": "SafetyCarPush1-v0"}, "no scripted behaviour plays task 'SafetyCarPush1-v0'"),
+        ({"task": "SafetyCarPush1-v0"}, r"no behaviour 'safe' for .*CarPush1.*available: random"),
         ({"cameras": ("visoin",)}, "did you mean 'vision'"),
         ({"render": "nice"}, "render must be one of fast, exact"),
         ({"episodes": 0}, "episodes must be at least 1"),

@@ -24,7 +24,6 @@ from fosp_ext.envs.behaviours.push import HeedlessPusher, SafePusher
 from fosp_ext.envs.behaviours.push_model import PushModel
 from fosp_ext.envs.behaviours.safe import SafeDriver
 from fosp_ext.envs.behaviours.smooth_random import SmoothRandom, SmoothRandomDriver
-from fosp_ext.envs.tasks import is_custom
 
 __all__ = ["Behaviour", "available_behaviours", "make_behaviour"]
 
@@ -125,26 +124,15 @@ SAME_RULES = {"Fading": "Goal"}  # only what the cameras see differs
 
 
 def builders_of(task: str) -> dict[str, Builder]:
-    """How to build each behaviour that can play `task`; empty for an unknown one."""
-    if is_custom(task):
-        return {"random": random_actions}
+    """How to build each behaviour that can play `task`; random actions need to know nothing."""
     match = TASK_NAME.fullmatch(task)
-    if match is None:
-        return {}
-    robot, kind = match.groups()
-    return BUILDERS.get((robot, SAME_RULES.get(kind, kind)), {})
+    robot, kind = match.groups() if match else ("", "")
+    return BUILDERS.get((robot, SAME_RULES.get(kind, kind)), {"random": random_actions})
 
 
 def available_behaviours(task: str) -> tuple[str, ...]:
-    """Names of the behaviours that can play `task`, or a `UserError` where there is none."""
-    names = tuple(builders_of(task))
-    if not names:
-        kinds = ", ".join(f"Safety{robot}{kind}*" for robot, kind in BUILDERS)
-        raise UserError(
-            f"no scripted behaviour plays task '{task}'; there are behaviours for {kinds}"
-            " and SafetyPointFading*"
-        )
-    return names
+    """Names of the behaviours that can play `task`."""
+    return tuple(builders_of(task))
 
 
 def make_behaviour(
@@ -162,7 +150,7 @@ def make_behaviour(
     speed: share of the robot's top speed that it keeps to, over 0 and up to 1. (Scaling the forward
         action would change nothing: the motor's force saturates at 5 % of it.)
     action_repeat: simulator steps per agent step, so that plans look equally far in seconds.
-    action_size: numbers in an action; needed for custom environments only.
+    action_size: numbers in an action; needed where `random` is all there is.
     """
     known = available_behaviours(task)
     if name not in known:
