@@ -1,7 +1,8 @@
 """Return and cost of the scripted behaviours: `python -m benchmarks.behaviours`.
 
-Every episode has a fixed seed, no action noise and full speed. The episodes are shared out among
-worker processes, so the times per action hold for a machine that is as busy as this one.
+Every episode has a fixed seed. The episodes are shared out among worker processes, so the times
+per action hold for a machine that is as busy as this one. The thresholds are for full speed and no
+action noise; with another `--speed` or `--noise` they are not looked at.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Job(NamedTuple):
     task: str
     behaviour: str
     seed: int
+    noise: float
+    speed: float
 
 
 class Outcome(NamedTuple):
@@ -92,7 +95,8 @@ def worker_env(task: str) -> SafetyGymEnv:
 
 def play_job(job: Job) -> Outcome:
     """What a worker process does."""
-    behaviour = make_behaviour(job.behaviour, job.task, np.random.default_rng(job.seed))
+    rng = np.random.default_rng(job.seed)
+    behaviour = make_behaviour(job.behaviour, job.task, rng, job.noise, job.speed)
     return play(worker_env(job.task), behaviour, job.seed)
 
 
@@ -146,7 +150,10 @@ def compare(tasks: Sequence[str], names: Sequence[str], options: argparse.Namesp
     """Play everything and print the table; returns the exit code."""
     chosen = {task: names or available_behaviours(task) for task in tasks}
     seeds = range(options.seed, options.seed + options.episodes)
-    jobs = [Job(task, name, seed) for task in chosen for name in chosen[task] for seed in seeds]
+    spread = (options.noise, options.speed)
+    jobs = [
+        Job(task, name, seed, *spread) for task in chosen for name in chosen[task] for seed in seeds
+    ]
     for task, name in {(job.task, job.behaviour) for job in jobs}:
         make_behaviour(name, task, np.random.default_rng(0))  # refuses a wrong name at once
     outcomes = play_all(jobs, options.workers or os.cpu_count() or 1)
@@ -154,10 +161,10 @@ def compare(tasks: Sequence[str], names: Sequence[str], options: argparse.Namesp
     verdicts: list[Target] = []
     for task in sorted(chosen):
         for name in chosen[task]:
-            played = [outcomes[Job(task, name, seed)] for seed in seeds]
+            played = [outcomes[Job(task, name, seed, *spread)] for seed in seeds]
             print(row(task, name, played))
             verdicts += targets(task, name, played)
-    return conclude(verdicts)
+    return conclude(verdicts) if spread == (0, 1) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--behaviours", default="", help="comma-separated; all by default")
     parser.add_argument("--episodes", type=int, default=20, help="per task and behaviour")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode")
+    parser.add_argument("--noise", type=float, default=0, help="of actions, standard deviation")
+    parser.add_argument("--speed", type=float, default=1, help="share of the top speed")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 takes every core")
     options = parser.parse_args(arguments)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,14 @@ def toy_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dataset") / "toy.hdf5"
     write_dataset(path, (toy_episode(seed=k, terminated=k == 5) for k in range(6)), TOY_INFO)
     return path
+
+
+@pytest.fixture
+def place(tmp_path: Path, toy_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a dataset `data.h5` in it."""
+    shutil.copy(toy_dataset, tmp_path / "data.h5")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -16,40 +16,9 @@ from fosp_ext.envs.behaviours.planner import CrossEntropyPlanner
 from fosp_ext.envs.behaviours.point_model import PointModel
 from fosp_ext.envs.behaviours.safe import stopped
 from fosp_ext.envs.world_state import WorldState
+from tests.worlds import WALL, clearance, gap, world
 
 TASK = "SafetyPointGoal1-v0"
-
-
-def world(**changes) -> WorldState:
-    """A Point robot at rest on an empty floor, its goal two metres ahead."""
-    state = WorldState(
-        robot="Point",
-        time=0.0,
-        agent_pos=np.array([-1.0, 0.0]),
-        agent_heading=0.0,
-        agent_vel=np.zeros(2),
-        agent_yaw_rate=0.0,
-        goal_pos=np.array([1.0, 0.0]),
-        goal_radius=0.3,
-        hazards=np.zeros((0, 2)),
-        hazard_radius=0.2,
-        vases=np.zeros((0, 2)),
-        vase_headings=np.zeros(0),
-        vase_half_size=0.1,
-        gremlins=np.zeros((0, 2)),
-        gremlin_headings=np.zeros(0),
-        gremlin_centers=np.zeros((0, 2)),
-        gremlin_travel=0.0,
-        gremlin_half_size=0.0,
-        buttons=np.zeros((0, 2)),
-        button_radius=0.0,
-        pillars=np.zeros((0, 2)),
-        pillar_radius=0.0,
-        push_box=np.zeros((0, 2)),
-        push_box_heading=0.0,
-        push_box_half_size=0.0,
-    )
-    return dataclasses.replace(state, **changes)
 
 
 def step(state: WorldState, action: np.ndarray) -> WorldState:
@@ -87,17 +56,6 @@ def play(name: str, state: WorldState, steps: int, task: str = TASK, **settings)
     return states
 
 
-def gap(state: WorldState) -> float:
-    return float(np.linalg.norm(state.goal_pos - state.agent_pos))
-
-
-def clearance(states: list[WorldState]) -> float:
-    """Least distance of the robot's centre to a hazard's rim."""
-    places = np.stack([state.agent_pos for state in states])
-    ways = np.linalg.norm(places[:, None] - states[0].hazards, axis=-1)
-    return float(ways.min() - states[0].hazard_radius)
-
-
 def gremlin_at(time: float) -> dict:
     """A gremlin that crosses the straight way to the goal, `time` seconds after the reset."""
     centre = np.array([[-0.2, 0.2]])
@@ -117,7 +75,6 @@ BUTTONS = {  # the goal's behind a wrong one
     "buttons": np.array([[0.0, 0.0], [1.0, 0.0]]),
     "button_radius": 0.1,
 }
-WALL = np.array([[0.0, y] for y in (-0.6, -0.3, 0.0, 0.3, 0.6)])  # closed: neighbours overlap
 
 
 def test_model_follows_the_equation_of_motion():
@@ -161,12 +118,12 @@ def test_field_is_straight_in_sight_and_goes_around_what_is_in_the_way():
 
 def test_field_prefers_wide_passages():
     ways = {}
-    for gap in (0.3, 0.14):  # between the rims of two hazards; their margins take 0.08 of it
-        sides = np.array([[0.0, 0.2 + gap / 2], [0.0, -0.2 - gap / 2]])
+    for width in (0.3, 0.14):  # between the rims of two hazards; their margins take 0.08 of it
+        sides = np.array([[0.0, 0.2 + width / 2], [0.0, -0.2 - width / 2]])
         state = world(hazards=sides)
         obstacles = Obstacles.of(state, PointModel.BODY, margin=0.04)
         field = DistanceField(state.goal_pos, obstacles, half_extent=2.0)
-        ways[gap] = field(np.array([-1.0, 0.0]))
+        ways[width] = field(np.array([-1.0, 0.0]))
     assert ways[0.3] == pytest.approx(2.0, abs=0.01)
     assert 2.02 < ways[0.14] < 2.5
 

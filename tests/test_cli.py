@@ -24,14 +24,6 @@ Refuse = Callable[..., str]
 
 
 @pytest.fixture
-def place(tmp_path: Path, toy_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a dataset `data.h5` in it."""
-    shutil.copy(toy_dataset, tmp_path / "data.h5")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def refuse(place: Path, capsys: pytest.CaptureFixture) -> Refuse:
     """Call a command that must refuse its words, and return the message."""
 

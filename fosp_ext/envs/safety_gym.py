@@ -24,6 +24,7 @@ from fosp_ext.envs.world_xml import compiled_from, edit_world
 
 OVERHEAD_SIZE = 256
 OVERHEAD_MARGIN = 1.0  # metres shown around the area in which objects are placed
+ROBOT_MARGIN = 0.3  # and at least around the robot's centre
 RESET_ATTEMPTS = 100
 SEEDS = 2**32  # Safety-Gymnasium seeds a numpy RandomState
 NOISE = 1  # camera noise has random numbers of its own, made from the world's seed and this
@@ -106,12 +107,16 @@ class SafetyGymEnv(gymnasium.Env):
         )
 
     def render(self) -> np.ndarray:
-        """A (256, 256, 3) uint8 picture from straight above, for videos."""
+        """A (256, 256, 3) uint8 picture from straight above, for videos.
+
+        It shows the area in which objects are placed, and more while the robot is further out.
+        """
         if self._overhead is None:
             self._overhead = Renderer(self._scenery(sky=False), OVERHEAD_SIZE, "smooth")
-        extents = np.abs(self._world.task.placements_conf.extents).max()
-        camera = overhead_camera(float(extents) + OVERHEAD_MARGIN)
         model, data = self._world.task.model, self._world.task.data
+        extent = np.abs(self._world.task.placements_conf.extents).max()
+        robot = np.abs(data.body("agent").xpos[:2]).max()
+        camera = overhead_camera(float(max(extent + OVERHEAD_MARGIN, robot + ROBOT_MARGIN)))
         return self._overhead.draw(model, data, [camera])[0]
 
     def privileged(self) -> WorldState:
