@@ -407,6 +407,18 @@ def test_the_overhead_picture_shows_the_goal_where_it_is():
 
 
 @pytest.mark.sim
+def test_the_overhead_picture_shows_a_robot_that_left():
+    env = make_env("SafetyPointGoal1-v0", cameras=("vision",), size=8)
+    env.reset(seed=3)
+    for _ in range(60):
+        env.step(np.array([1.0, 0.0]))
+    assert np.abs(env.privileged().agent_pos).max() > 4
+    red, green, blue = np.moveaxis(env.render().astype(int), -1, 0)
+    assert ((red > 100) & (green < 80) & (blue < 80)).any()
+    env.close()
+
+
+@pytest.mark.sim
 @pytest.mark.parametrize("robot", ["Point", "Car"])
 def test_privileged_state_agrees_with_the_motion(robot):
     env = make_env(f"Safety{robot}Goal1-v0", cameras=("vision",), size=8, action_repeat=1)
