@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -31,16 +32,16 @@ def main(argv: list[str]) -> int:
         names, overrides, flags = parse_command_line(argv)
         if "help" in flags or not argv:
             names = [name for name in presets if name != "defaults"]
-            print(f"{USAGE}\npresets: {', '.join(names)}\n")
-            print(f"settings and defaults:\n{describe(Config, presets['defaults'])}")
+            say(f"{USAGE}\npresets: {', '.join(names)}\n")
+            say(f"settings and defaults:\n{describe(Config, presets['defaults'])}")
             return 0
         if "help-variants" in flags:
-            print(describe_variants())
+            say(describe_variants())
             return 0
         names, overrides = complete(presets, names, overrides)
         config = resolve(Config, presets, names, overrides)
         if "print-config" in flags:
-            print_config(config, changed(Config, presets, names, overrides))
+            say(config_text(config, changed(Config, presets, names, overrides)))
             return 0
         from fosp_ext.stages import run_mode  # torch is imported here, not for --help
 
@@ -82,11 +83,18 @@ def size_for(device: str) -> str:
     return "cpu" if choose_device(device).type == "cpu" else "fosp"
 
 
-def print_config(config: Config, origins: dict[str, tuple[Any, str]]) -> None:
-    """Print the resolved configuration as YAML, and what set the values that are not defaults."""
-    print(to_yaml(config), end="")
-    for key, (value, origin) in origins.items():
-        print(f"# {key}: {value} ({origin})")
+def config_text(config: Config, origins: dict[str, tuple[Any, str]]) -> str:
+    """The resolved configuration as YAML, and what set the values that are not defaults."""
+    notes = [f"# {key}: {value} ({origin})" for key, (value, origin) in origins.items()]
+    return "\n".join([to_yaml(config).rstrip("\n"), *notes])
+
+
+def say(text: str) -> None:
+    """Print; a reader that has seen enough, such as `head`, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -192,3 +192,10 @@ def test_ctrl_c_is_one_line(place, capsys, monkeypatch):
     monkeypatch.setattr("fosp_ext.rollouts.play", interrupted)
     assert evaluation_command.main(["--logdir", "run"]) == 130
     assert capsys.readouterr().err.startswith("stopped; ")
+
+
+def test_help_may_be_read_in_part():
+    command = f"'{sys.executable}' train.py --help | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("usage: python train.py")
+    assert not done.stderr
