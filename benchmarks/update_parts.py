@@ -1,0 +1,116 @@
+"""Which parts of an update take how long: their methods are wrapped by clocks for a few updates."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+
+from dreamer.agent import Agent
+from dreamer.optimizer import Optimizer
+from dreamer.types import Batch
+
+REST, OPTIMISERS, WORLD_MODEL = "everything else", "optimisers", "world model as a whole"
+PARTS = {  # place below the agent -> part; what an agent lacks is passed over
+    "world_model.update": WORLD_MODEL,
+    "world_model.encoder.forward": "encoder",
+    "world_model.rssm.observe": "RSSM",
+    "world_model.image_losses": "decoder",
+    "world_model.head_losses": "heads",
+    "behavior.update_actor": "actor",
+    "behavior.score": "critics on rollouts",
+    "behavior.reward_critic.update": "critics",
+    "behavior.cost_critic.update": "critics",
+    "behavior.critic.update": "critics",
+    "behavior.reachability.update": "reachability",
+}
+MODULES_THAT_IMAGINE = ("dreamer.actor_critic", "fosp_ext.actor_critic", "fosp_ext.baselines")
+
+
+class PartTimes(NamedTuple):
+    """Seconds of one part of an update, without the parts within it."""
+
+    name: str
+    forward: float
+    backward: float
+
+
+class Clocks:
+    """A stack of running parts; time belongs to the innermost one."""
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        self._wait = wait
+        self._running = [REST]
+        self.seconds: dict[tuple[str, bool], float] = defaultdict(float)  # (part, backward)
+        self._last = time.perf_counter()
+
+    def wrapped(self, function: Callable, part: str) -> Callable:
+        """The function, its time counted as that of `part`."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._note()
+            self._running.append(part)
+            result = function(*args, **kwargs)
+            self._note()
+            self._running.pop()
+            return result
+
+        return call
+
+    def wrapped_backward(self, function: Callable) -> Callable:
+        """`torch.autograd.grad`, counted as backward time of the part whose optimiser asks."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._note()
+            result = function(*args, **kwargs)
+            self._note((self._running[-2], True))
+            return result
+
+        return call
+
+    def _note(self, part: tuple[str, bool] | None = None) -> None:
+        self._wait()
+        now = time.perf_counter()
+        self.seconds[part or (self._running[-1], False)] += now - self._last
+        self._last = now
+
+
+def measured_parts(
+    agent: Agent, batch: Batch, updates: int, wait: Callable[[], None]
+) -> list[PartTimes]:
+    """Mean seconds of each part of an update, the longest first.
+
+    `wait` returns when the device is done; with it, a GPU loses the overlap of its work, so the sum
+    may be longer than an update.
+    """
+    clocks = Clocks(wait)
+    with ExitStack() as stack:
+        for place, part in PARTS.items():
+            *path, name = place.split(".")
+            owner: Any = agent
+            for step in path:
+                owner = getattr(owner, step, None)
+            if hasattr(owner, name):
+                wrapped = clocks.wrapped(getattr(owner, name), part)
+                stack.enter_context(patch.object(owner, name, wrapped))
+        for module in map(importlib.import_module, MODULES_THAT_IMAGINE):
+            wrapped = clocks.wrapped(module.imagine, "imagination")
+            stack.enter_context(patch.object(module, "imagine", wrapped))
+        step = clocks.wrapped(Optimizer.step, OPTIMISERS)
+        stack.enter_context(patch.object(Optimizer, "step", lambda self, loss: step(self, loss)))
+        grad = clocks.wrapped_backward(torch.autograd.grad)
+        stack.enter_context(patch.object(torch.autograd, "grad", grad))
+        for _ in range(updates):
+            clocks.wrapped(agent.update, REST)(batch)
+    names = {name for name, _ in clocks.seconds}
+    rows = [
+        PartTimes(name, *(clocks.seconds[name, back] / updates for back in (False, True)))
+        for name in names
+    ]
+    return sorted(rows, key=lambda row: -row.forward - row.backward)
