@@ -42,6 +42,40 @@ def policy_action(actor: Actor, feat: Tensor, explore: bool) -> Tensor:
     return (policy.sample() if explore else policy.mean).clamp(-1, 1)
 
 
+class StateCritic(nn.Module):
+    """V(s) of one signal under the current policy, on lambda returns (docs/algorithm.md 8).
+
+    deviates (D30): it reads the state alone. A baseline that sees the action biases the policy.
+    """
+
+    def __init__(self, feat_size: int, settings: CriticSettings, imagination: ImaginationSettings):
+        super().__init__()
+        self.settings, self.imagination = settings, imagination
+        self.net = TwoHotHead(feat_size, settings.net.layers, settings.net.units, outscale=0.0)
+        self.slow_net = frozen_copy(self.net)
+        self.optimizer = Optimizer(self.net.parameters(), settings.optimizer)
+
+    def value(self, feat: Tensor) -> Tensor:
+        """V of states: (..., F) -> (...)."""
+        return self.net(feat).mean()
+
+    def returns(self, traj: Trajectory, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """Lambda returns (N, H) of a signal (N, H), and the values (N, H+1) they end in."""
+        im, value = self.imagination, self.value(traj.feat)
+        return lambda_return(signal, traj.cont, value, im.gamma, im.lam), value
+
+    def update(self, traj: Trajectory, returns: Tensor) -> Metrics:
+        """Fit V to the returns (N, H), held near its slow copy; then move the slow copy."""
+        feat = traj.feat[:, :-1]
+        value = self.net(feat)
+        with torch.no_grad():
+            slow = self.slow_net(feat).mean()
+        loss = value.loss(returns) + self.settings.slow_weight * value.loss(slow)
+        step = self.optimizer.step((traj.weight * loss).mean())
+        polyak_(self.slow_net, self.net, self.settings.slow_rate)
+        return {**step, "value": value.mean().detach().mean(), "return": returns.mean()}
+
+
 class ActorCritic(nn.Module):
     """DreamerV3's behaviour (docs/algorithm.md 8): V(s) on lambda returns, pathwise gradient."""
 
@@ -54,13 +88,11 @@ class ActorCritic(nn.Module):
         imagination: ImaginationSettings,
     ):
         super().__init__()
-        self.settings, self.critic_settings, self.imagination = actor, critic, imagination
+        self.settings, self.imagination = actor, imagination
         self.actor = Actor(feat_size, action_size, actor.net)
-        self.critic = TwoHotHead(feat_size, critic.net.layers, critic.net.units, outscale=0.0)
-        self.slow_critic = frozen_copy(self.critic)
+        self.critic = StateCritic(feat_size, critic, imagination)
         self.moments = Moments()
-        self.actor_optimizer = Optimizer(self.actor.parameters(), actor.optimizer)
-        self.critic_optimizer = Optimizer(self.critic.parameters(), critic.optimizer)
+        self.optimizer = Optimizer(self.actor.parameters(), actor.optimizer)
 
     def act(self, feat: Tensor, explore: bool) -> Tensor:
         """Actions (N, A) for features (N, F)."""
@@ -68,17 +100,16 @@ class ActorCritic(nn.Module):
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
         """The value of states (N, F)."""
-        return {"value": self.critic(feat).mean()}
+        return {"value": self.critic.value(feat)}
 
     def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
         """Imagine, move the actor, then the critic on the same rollout."""
         im = self.imagination
         starts = choose_starts(latent, batch, im.starts)
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)
-        value = self.critic(traj.feat).mean()  # (N, H+1)
-        returns = lambda_return(traj.reward, traj.cont, value, im.gamma, im.lam)
+        returns, value = self.critic.returns(traj, traj.reward)
         actor_metrics = self.update_actor(traj, returns, value.detach())
-        critic_metrics = self.update_critic(traj.detach(), returns.detach())
+        critic_metrics = self.critic.update(traj.detach(), returns.detach())
         return {
             **{f"actor/{name}": value for name, value in actor_metrics.items()},
             **{f"critic/{name}": value for name, value in critic_metrics.items()},
@@ -90,16 +121,5 @@ class ActorCritic(nn.Module):
         advantage = (returns - value[:, :-1]) / self.moments.scale()
         entropy = self.actor(traj.feat[:, :-1].detach()).entropy()
         loss = -(traj.weight * (advantage + self.settings.entropy * entropy)).mean()
-        step = self.actor_optimizer.step(loss)
+        step = self.optimizer.step(loss)
         return {**step, "entropy": entropy.detach().mean(), "scale": self.moments.scale()}
-
-    def update_critic(self, traj: Trajectory, returns: Tensor) -> Metrics:
-        """Fit V to the returns (N, H), held near its slow copy; then move the slow copy."""
-        feat = traj.feat[:, :-1]
-        value = self.critic(feat)
-        with torch.no_grad():
-            slow = self.slow_critic(feat).mean()
-        loss = value.loss(returns) + self.critic_settings.slow_weight * value.loss(slow)
-        step = self.critic_optimizer.step((traj.weight * loss).mean())
-        polyak_(self.slow_critic, self.critic, self.critic_settings.slow_rate)
-        return {**step, "value": value.mean().detach().mean(), "return": returns.mean()}

@@ -15,9 +15,9 @@ from dreamer.optimizer import Optimizer
 from dreamer.settings import ImaginationSettings
 from dreamer.types import VIOLATION, Batch, Latent, Metrics, Trajectory
 from fosp_ext.critics import InSampleCritic
-from fosp_ext.lagrange import AugmentedLagrangian
-from fosp_ext.reachability import ReachabilityCritic
-from fosp_ext.settings import Config, SafeActorSettings
+from fosp_ext.lagrange import AugmentedLagrangian, FreeOfCharge
+from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
+from fosp_ext.settings import SafeActorSettings
 from fosp_ext.targets import policy_weight
 from fosp_ext.transitions import RealTransitions, real_transitions
 from fosp_ext.world_model import SafeWorldModel
@@ -35,24 +35,23 @@ class Scores(NamedTuple):
 class SafeActorCritic(nn.Module):
     """One policy, reward and cost critics, the reachability estimate and the Lagrangian."""
 
-    def __init__(self, feat_size: int, action_size: int, config: Config):
+    def __init__(
+        self,
+        settings: SafeActorSettings,
+        imagination: ImaginationSettings,
+        actor: Actor,
+        reward_critic: InSampleCritic,
+        cost_critic: InSampleCritic,
+        reachability: ReachabilityCritic | AlwaysFeasible,
+        lagrangian: AugmentedLagrangian | FreeOfCharge,
+    ):
+        """An ablation passes another part (`fosp_ext/build.py`); no loss asks which one it has."""
         super().__init__()
-        self.settings: SafeActorSettings = config.actor
-        self.imagination: ImaginationSettings = config.imagination
-        self.actor = Actor(feat_size, action_size, config.actor.net)
-        self.optimizer = Optimizer(self.actor.parameters(), config.actor.optimizer)
-        sizes = (feat_size, action_size)
-        self.reward_critic = InSampleCritic(*sizes, config.critic, config.imagination, sign=+1)
-        self.cost_critic = InSampleCritic(*sizes, config.cost_critic, config.imagination, sign=-1)
-        self.reachability = ReachabilityCritic(feat_size, config.reachability)
-        limits = config.lagrange
-        self.lagrangian = AugmentedLagrangian(
-            limits.multiplier,
-            limits.penalty,
-            limits.growth,
-            limits.cost_limit,
-            limits.max_multiplier,
-        )
+        self.settings, self.imagination = settings, imagination
+        self.actor = actor
+        self.optimizer = Optimizer(actor.parameters(), settings.optimizer)
+        self.reward_critic, self.cost_critic = reward_critic, cost_critic
+        self.reachability, self.lagrangian = reachability, lagrangian
 
     def act(self, feat: Tensor, explore: bool) -> Tensor:
         """Actions (N, A) for features (N, F)."""
@@ -63,7 +62,7 @@ class SafeActorCritic(nn.Module):
         return {
             "value": self.reward_critic.value(feat),
             "cost_value": self.cost_critic.value(feat).clamp_min(0),
-            "danger": self.reachability.danger(feat),
+            **self.reachability.estimates(feat),
         }
 
     def update(self, world_model: SafeWorldModel, latent: Latent, batch: Batch) -> Metrics:
@@ -115,9 +114,7 @@ class SafeActorCritic(nn.Module):
         imagined_loss = -(traj.weight * gain).mean()
         in_sample_loss, metrics = self.in_sample_loss(real)
         constraint = (u * scores.cost_return).sum(1).mean()  # pessimistic: summed over the horizon
-        price = self.lagrangian.multiplier + self.lagrangian.penalty * (
-            constraint.detach() - self.lagrangian.cost_limit
-        )
+        price = self.lagrangian.price(constraint.detach())
         penalty = self.lagrangian.penalty_loss(constraint)
         loss = settings.imagined_weight * imagined_loss
         loss = loss + settings.in_sample_weight * in_sample_loss + penalty

@@ -28,6 +28,10 @@ class AugmentedLagrangian(nn.Module):
         self.register_buffer("multiplier", torch.tensor(multiplier))
         self.register_buffer("penalty", torch.tensor(penalty))
 
+    def price(self, cost: Tensor) -> Tensor:
+        """m = multiplier + penalty * (cost - cost_limit); above 0 it is the gradient of Psi."""
+        return self.multiplier + self.penalty * (cost - self.cost_limit)
+
     def penalty_loss(self, cost: Tensor) -> Tensor:
         """Loss Psi for a scalar constraint signal `cost`; then multiplier and penalty move.
 
@@ -47,3 +51,19 @@ class AugmentedLagrangian(nn.Module):
     def metrics(self) -> Metrics:
         """The state now, as scalars."""
         return {"multiplier": self.multiplier.clone(), "penalty": self.penalty.clone()}
+
+
+class FreeOfCharge(nn.Module):
+    """No price at all, in place of the augmented Lagrangian: `lagrange.enabled: false`."""
+
+    def price(self, cost: Tensor) -> Tensor:
+        """0 for any constraint signal."""
+        return torch.zeros_like(cost)
+
+    def penalty_loss(self, cost: Tensor) -> Tensor:
+        """0, without a gradient to `cost`."""
+        return torch.zeros_like(cost)
+
+    def metrics(self) -> Metrics:
+        """Nothing to tell."""
+        return {}

@@ -35,6 +35,10 @@ class ReachabilityCritic(nn.Module):
         """u(s) = 1 - p(s) without gradient: (..., F) -> (...)."""
         return 1 - self.danger(feat)
 
+    def estimates(self, feat: Tensor) -> dict[str, Tensor]:
+        """What evaluations show: p of states (N, F)."""
+        return {"danger": self.danger(feat)}
+
     def update(self, traj: Trajectory, violation: Tensor, real: RealTransitions) -> Metrics:
         """One step; `violation` (N, H) are the probabilities that imagined states violate."""
         belief = self.net(traj.feat[:, :-1])
@@ -70,3 +74,19 @@ class ReachabilityCritic(nn.Module):
         """One recorded step, then the slow estimate, (B, T-1)."""
         ahead = self.settings.mu * real.cont * self.slow_net(real.feat_next).probs()
         return real.violation + (1 - real.violation) * ahead
+
+
+class AlwaysFeasible(nn.Module):
+    """u(s) = 1 everywhere, in place of a learned estimate: `reachability.enabled: false`."""
+
+    def feasibility(self, feat: Tensor) -> Tensor:
+        """1 for every state: (..., F) -> (...)."""
+        return torch.ones(feat.shape[:-1], device=feat.device)
+
+    def estimates(self, feat: Tensor) -> dict[str, Tensor]:
+        """Nothing is known about danger, so nothing is shown."""
+        return {}
+
+    def update(self, traj: Trajectory, violation: Tensor, real: RealTransitions) -> Metrics:
+        """Nothing to learn."""
+        return {}

@@ -15,11 +15,13 @@ from dreamer.settings import (
 )
 
 MODES = ("collect", "offline")
-METHODS = ("fosp", "dreamerv3")
+METHODS = ("fosp", "safedreamer", "bc", "dreamerv3")
 SIZES = ("auto", "fosp", "small", "cpu", "debug")
 ADDED = {  # settings that older runs do not name, with the value that is as it was
     "env.variant": "none",
     "augment": "none",
+    "reachability.enabled": True,
+    "lagrange.enabled": True,
 }
 
 
@@ -127,6 +129,7 @@ class InSampleCriticSettings(CriticSettings):
 class ReachabilitySettings:
     """The estimate whether a violation can still be avoided (docs/algorithm.md 4)."""
 
+    enabled: bool = setting("false: no estimate is learned, every state counts as feasible")
     net: NetSize = setting("reachability network")
     mu: float = setting("discount per agent step of a coming violation", minimum=0, maximum=1)
     lam: float = setting("mixing of look-ahead lengths", minimum=0, maximum=1)
@@ -145,6 +148,7 @@ class ReachabilitySettings:
 class LagrangeSettings:
     """The augmented Lagrangian (docs/algorithm.md 5.4)."""
 
+    enabled: bool = setting("false: cost has no price, the constraint is left out")
     multiplier: float = setting("first multiplier", minimum=0)
     penalty: float = setting("first penalty coefficient", minimum=0)
     growth: float = setting("relative rise of the penalty per update", minimum=0)

@@ -30,6 +30,7 @@ def moved(module, action):
     return {name for name, p in module.named_parameters() if not p.equal(before[name])}
 
 
+@pytest.mark.invariant(25)
 def test_actor_loss_moves_only_the_actor(parts):
     agent, _, real, _, traj = parts
     behavior = agent.behavior
@@ -68,6 +69,7 @@ def test_reward_and_cost_critics_share_nothing(parts):
     assert not reward & cost
 
 
+@pytest.mark.invariant(14)
 def test_real_transitions_pair_a_row_with_its_successor(parts):
     _, batch, real, *_ = parts
     assert real.reward.equal(batch.reward[:, 1:])
@@ -80,6 +82,7 @@ def test_real_transitions_pair_a_row_with_its_successor(parts):
     assert real.violation.equal((batch.cost[:, :-1] >= 0.5).float())
 
 
+@pytest.mark.invariant(14)
 def test_real_target_reads_the_next_reward_and_bootstraps(parts):
     agent, _, real, _, traj = parts
     critic = agent.behavior.reward_critic
@@ -105,6 +108,7 @@ def test_other_bootstraps_use_the_imagined_return(boot):
         assert not target[0, 0].isclose(one_step[0, 0])
 
 
+@pytest.mark.invariant(18)
 def test_values_lean_to_the_good_side(parts):
     """The best-value fit of equal high and low Q is above the middle for reward, below for cost."""
     agent, _, _, _, _ = parts
@@ -142,13 +146,18 @@ def test_shared_value_network_when_not_split():
 
 def test_slow_copies_follow_by_their_rate(parts):
     agent, batch, *_ = parts
-    critic = agent.behavior.reward_critic
-    slow = critic.slow_q_nets[0].mlp[-1].weight.clone()
+    behavior = agent.behavior
+    critics = (behavior.reward_critic, behavior.cost_critic)
+    pairs = [(critic.slow_q_nets[0], critic.q_nets[0]) for critic in critics]
+    pairs.append((behavior.reachability.slow_net, behavior.reachability.net))
+    before = [slow.mlp[-1].weight.clone() for slow, _ in pairs]
     agent.update(batch)
-    live = critic.q_nets[0].mlp[-1].weight
-    torch.testing.assert_close(critic.slow_q_nets[0].mlp[-1].weight, slow.lerp(live, 0.02))
+    for (slow, live), weight in zip(pairs, before, strict=True):
+        assert not live.mlp[-1].weight.equal(weight)
+        torch.testing.assert_close(slow.mlp[-1].weight, weight.lerp(live.mlp[-1].weight, 0.02))
 
 
+@pytest.mark.invariant(25)
 def test_in_sample_gradient_is_that_of_weighted_cloning(parts):
     agent, _, real, *_ = parts
     behavior = agent.behavior
@@ -165,6 +174,7 @@ def test_in_sample_gradient_is_that_of_weighted_cloning(parts):
         torch.testing.assert_close(left, right)
 
 
+@pytest.mark.invariant(23)
 def test_violation_labels_begin_with_the_record(parts):
     agent, batch, _, starts, traj = parts
     labels = violation_labels(agent.world_model, traj.detach(), starts)
@@ -173,6 +183,7 @@ def test_violation_labels_begin_with_the_record(parts):
     assert ((labels >= 0) & (labels <= 1)).all()
 
 
+@pytest.mark.invariant(31)
 def test_infeasible_states_do_not_enter_the_constraint(parts):
     agent, _, real, _, traj = parts
     behavior = agent.behavior
@@ -193,6 +204,7 @@ def test_plain_dreamer_is_blind_to_cost():
     assert all(left[name].equal(right[name]) for name in tensors)
 
 
+@pytest.mark.invariant(39)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["fosp_offline", "dreamerv3"])
 def test_an_update_is_finite_in_both_precisions(method, precision):

@@ -40,7 +40,7 @@ def smoke_run(folder: Path, dataset: Path, method: str) -> set[str]:
 def emitted(tmp_path_factory, toy_dataset) -> set[str]:
     """The tags of a training of each method."""
     folder = tmp_path_factory.mktemp("runs")
-    methods = ("fosp_offline", "dreamerv3")
+    methods = ("fosp_offline", "safedreamer", "bc", "dreamerv3")
     return set().union(*(smoke_run(folder / name, toy_dataset, name) for name in methods))
 
 
