@@ -7,7 +7,6 @@ film) and policy.gif (the first film of the newest evaluation, every other frame
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +18,8 @@ import numpy as np
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.video import to_gif
+from fosp_ext.report.figures import point_marker
+from fosp_ext.report.runs import points, read_metrics
 
 CURVES = {
     "return of evaluations": ["eval/score"],
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        draw_curves(read_rows(arguments.run), arguments.out / "curves.png")
+        draw_curves(read_metrics(arguments.run), arguments.out / "curves.png")
         prediction = newest(arguments.run, "report/openl_vision_0*.gif")
         shutil.copy(prediction, arguments.out / "open_loop.gif")
         film = newest(arguments.run, "eval/*/videos/ep_000.mp4")
@@ -64,14 +65,6 @@ def main(argv: list[str]) -> int:
         return error.exit_code
     print(f"pictures: {arguments.out}")
     return 0
-
-
-def read_rows(run: Path) -> list[dict]:
-    """The lines of metrics.jsonl."""
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        raise UserError(f"no {path}; is {run} a run folder of train.py?")
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def newest(run: Path, pattern: str) -> Path:
@@ -99,9 +92,8 @@ def draw_curves(rows: list[dict], path: Path) -> None:
     figure, axes = plt.subplots(2, 3, figsize=(14, 7), layout="constrained")
     for axis, (title, tags) in zip(axes.flat, CURVES.items(), strict=True):
         for tag in tags:
-            points = [(row["step"], row[tag]) for row in rows if tag in row]
-            marker = "." if len(points) < 30 else ""
-            axis.plot(*np.array(points).reshape(-1, 2).T, label=tag, marker=marker)
+            steps, values = points(rows, tag)
+            axis.plot(steps, values, label=tag, marker=point_marker(steps))
         axis.set(title=title, xlabel="gradient updates")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)

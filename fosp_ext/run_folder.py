@@ -117,7 +117,7 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
 
 
 def _check_same(config: Config, before: Config, path: Path) -> None:
-    new, old = _flat(to_dict(config)), _flat(to_dict(before))
+    new, old = flat(to_dict(config)), flat(to_dict(before))
     for key, value in new.items():
         if (key.split(".")[0] not in FREE or key in FIXED) and value != old[key]:
             raise UserError(
@@ -126,13 +126,13 @@ def _check_same(config: Config, before: Config, path: Path) -> None:
             )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted key -> value."""
+    dotted: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+        inner = isinstance(value, dict)
+        dotted |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return dotted
 
 
 def _plain_info(info: DatasetInfo) -> dict[str, Any]:

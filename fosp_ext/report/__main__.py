@@ -1,0 +1,62 @@
+"""Compare runs on one page: python -m fosp_ext.report RUN [RUN ...] --out DIR"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from dreamer.errors import UserError
+
+EXAMPLE = """example:
+  python -m fosp_ext.report logdir/SafetyPointGoal1-v0/*/seed* --out logdir/report --csv
+
+Runs that differ only in the seed count as one group. Numbers are those of the newest evaluation
+of each run (eval.py), or of the training where there is none. Exit codes: 0 done, 2 wrong words
+or folders."""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fosp_ext.report",
+        description="Write one HTML page, and its pictures as PNG, that compares runs.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder of train.py")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR",
+        help="folder to write; if it exists DIR-2, DIR-3, ... is taken: nothing is overwritten",
+    )  # fmt: skip
+    parser.add_argument("--csv", action="store_true", help="write the tables as CSV too")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N, for the estimates of danger"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the report; returns the exit code."""
+    options = parse(argv)
+    try:
+        from fosp_ext.report.compose import write  # torch, not needed for --help
+        from fosp_ext.report.material import gather
+
+        folder = write(gather(options.runs, options.device, sys.stderr), options.out, options.csv)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return UserError.exit_code
+    print(f"page: {folder / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

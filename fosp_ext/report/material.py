@@ -1,0 +1,89 @@
+"""Everything a report knows before it writes a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from dreamer.errors import UserError
+from dreamer.utils import choose_device
+from fosp_ext.dataset.summary import summarise
+from fosp_ext.dataset.training import dataset_path
+from fosp_ext.report.danger import Foresight, foresight
+from fosp_ext.report.runs import Group, Run, group_runs, read_run
+from fosp_ext.report.tables import Result, results
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A dot of the scatter: a group of ours, or a behaviour of the dataset."""
+
+    name: str
+    scores: np.ndarray  # per seed, or per episode
+    costs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Material:
+    """The runs, what they came to, and what is missing."""
+
+    groups: list[Group]
+    results: list[Result]
+    behaviours: dict[str, list[Outcome]] = field(default_factory=dict)  # task -> its dataset's
+    seen: list[tuple[str, Foresight]] = field(default_factory=list)  # run -> what it foresaw
+    remarks: list[str] = field(default_factory=list)  # what is left out, and why
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks in the order of the runs."""
+        return list(dict.fromkeys(group.task for group in self.groups))
+
+    def of(self, task: str) -> list[Group]:
+        """The groups of a task."""
+        return [group for group in self.groups if group.task == task]
+
+
+def gather(paths: Sequence[Path], device: str, stream: TextIO) -> Material:
+    """Read the runs and ask their checkpoints; nothing is written."""
+    chosen = choose_device(device)
+    distinct = {path.resolve(): path for path in paths}
+    groups = group_runs([read_run(path) for path in distinct.values()])
+    material = Material(groups, results(groups))
+    read: set[Path] = set()
+    for group in groups:
+        for run in group.runs:
+            stream.write(f"{run.path}\n")
+            if not run.newest():
+                material.remarks.append(f"{run.path}: no evaluation, so it is in no table.")
+            _add_behaviours(material, run, read)
+            seen = foresight(run, chosen, stream)
+            if isinstance(seen, str):
+                material.remarks.append(f"{run.path}: no calibration, {seen}.")
+            else:
+                label = f"{group.label}, seed {run.config.seed}"
+                several = len(material.tasks) > 1
+                material.seen.append((f"{group.task}: {label}" if several else label, seen))
+    return material
+
+
+def _add_behaviours(material: Material, run: Run, read: set[Path]) -> None:
+    """What the behaviours of the run's dataset earned and cost; each file is read once."""
+    path = dataset_path(run.config)
+    if path.resolve() in read:
+        return
+    read.add(path.resolve())
+    if not path.exists():
+        material.remarks.append(f"{path} is not there: its behaviours are in no picture.")
+        return
+    try:
+        summary = summarise(path)
+    except UserError as error:
+        material.remarks.append(f"{error}: its behaviours are in no picture.")
+        return
+    material.behaviours.setdefault(run.task, []).extend(
+        Outcome(group.name, group.returns, group.costs) for group in summary.by_behaviour()
+    )

@@ -1,0 +1,129 @@
+"""The page: one HTML file with its pictures inside, readable offline and on a small screen."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from html import escape
+from urllib.parse import quote
+
+from fosp_ext.report.figures import Picture
+from fosp_ext.report.films import FilmLink
+from fosp_ext.report.tables import Cell, Interval, Table
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --paper: #ffffff;
+  --line: #d1d9e0; --shade: #f6f8fa; --link: #0550ae; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --paper: #161b22;
+  --line: #3d444d; --shade: #212830; --link: #79c0ff; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--paper);
+  color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
+h1, h2, h3 { line-height: 1.25; }
+a { color: var(--link); }
+p.note, figcaption, li.note { color: var(--soft); font-size: .9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
+th { background: var(--shade); white-space: nowrap; }
+th.text, td.text { text-align: left; }
+td small { color: var(--soft); white-space: nowrap; }
+table { overflow-wrap: normal; }
+td.text { min-width: 9rem; }
+img { max-width: 100%; height: auto; }
+@media (max-width: 48rem) { .plot { overflow-x: auto; }
+  .plot img { height: 22rem; max-width: none; } }
+.films { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; }
+.films figure { margin: 0; }
+"""
+
+
+class Page:
+    """Collects sections; `text` is the whole page."""
+
+    def __init__(self, title: str) -> None:
+        """Start with a heading."""
+        self._title, self._parts = escape(title), [f"<h1>{escape(title)}</h1>"]
+
+    def heading(self, words: str) -> None:
+        """Begin a section."""
+        self._parts.append(f"<h2>{escape(words)}</h2>")
+
+    def paragraph(self, words: str, link: str = "") -> None:
+        """An explanation, and a link where one belongs to it."""
+        more = f' <a href="{escape(link)}">{escape(link)}</a>' if link else ""
+        self._parts.append(f'<p class="note">{escape(words)}{more}</p>')
+
+    def links(self, links: Sequence[tuple[str, str]]) -> None:
+        """A list of (target, words)."""
+        items = "".join(
+            f'<li><a href="{escape(quote(target))}">{escape(words)}</a></li>'
+            for target, words in links
+        )
+        self._parts.append(f"<ul>{items}</ul>")
+
+    def remarks(self, lines: Sequence[str]) -> None:
+        """Short remarks."""
+        items = "".join(f'<li class="note">{escape(line)}</li>' for line in lines)
+        self._parts.append(f"<ul>{items}</ul>")
+
+    def table(self, table: Table) -> None:
+        """A table that scrolls by itself where the screen is narrow."""
+        first = table.rows[0]
+        left = [' class="text"' if isinstance(cell, str) else "" for cell in first]
+        heads = zip(left, table.columns, strict=True)
+        heading = "".join(f"<th{kind}>{escape(column)}</th>" for kind, column in heads)
+        rows = "".join(
+            f"<tr>{''.join(f'<td{k}>{_cell(c)}</td>' for k, c in zip(left, row, strict=True))}</tr>"
+            for row in table.rows
+        )
+        self._parts.append(
+            f'<div class="scroll"><table><thead><tr>{heading}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+
+    def picture(self, picture: Picture, words: str) -> None:
+        """A drawing in the version that suits the reader's screen."""
+        self._parts.append(
+            '<div class="plot"><picture><source media="(prefers-color-scheme: dark)" '
+            f'srcset="{_data(picture.dark, "png")}"><img src="{_data(picture.light, "png")}" '
+            f'alt="{escape(words)}"></picture></div>'
+        )
+
+    def films(self, films: Sequence[FilmLink]) -> None:
+        """Stills that lead to the films."""
+        self._parts.append(f'<div class="films">{"".join(map(_film, films))}</div>')
+
+    def text(self) -> str:
+        """The HTML."""
+        return (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{self._title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+            + "\n".join(self._parts)
+            + "\n</body>\n</html>\n"
+        )
+
+
+def _film(film: FilmLink) -> str:
+    caption, href = escape(film.caption), escape(quote(film.href))
+    shown = f'<img src="{_data(film.still, "jpeg")}" alt="{caption}"><br>' if film.still else ""
+    name = escape(film.href.rpartition("/")[2])
+    link = f'<a href="{href}">{shown}{name}</a>'
+    return f"<figure>{link}<figcaption>{caption}</figcaption></figure>"
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _cell(cell: Cell | Interval) -> str:
+    if isinstance(cell, tuple):
+        middle, low, high = cell
+        interval = "" if math.isnan(low) else f" <small>[{low:.2f}, {high:.2f}]</small>"
+        return f"{middle:.2f}{interval}"
+    if isinstance(cell, float):
+        return "not defined" if math.isnan(cell) else f"{cell:.4g}"
+    return escape(str(cell))

@@ -1,0 +1,262 @@
+"""Run folders as a report reads them: settings, curves, evaluations; seeds put together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dreamer.config import load_yaml, parse_command_line, to_dict
+from dreamer.errors import UserError
+from fosp_ext.envs import check_task, check_variant
+from fosp_ext.envs.variants import NONE
+from fosp_ext.report.statistics import cost_regret
+from fosp_ext.run_folder import flat
+from fosp_ext.settings import ADDED, Config
+
+SAME_RESULT = (  # settings that may differ between the seeds of one group
+    "seed", "logdir", "device", "threads", "dataset.workers", "dataset.storage",
+    "dataset.ram_limit_gb", "run.log_every", "run.report_every", "run.save_every",
+    "run.keep_checkpoints",
+)  # fmt: skip
+
+
+class Source(NamedTuple):
+    """Where learning curves come from: tags of metrics.jsonl."""
+
+    name: str
+    score: str
+    cost: str
+
+
+SOURCES = (
+    Source("evaluations", "eval/score", "eval/cost"),
+    Source("training episodes", "episode/score", "episode/cost"),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What became of one run over its gradient updates, each (K,)."""
+
+    updates: np.ndarray
+    score: np.ndarray
+    cost: np.ndarray
+    regret: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes with the mean action: a folder that eval.py wrote, or the last of a training.
+
+    Of the latter only means are known: its arrays have a single entry.
+    """
+
+    folder: Path
+    variant: str
+    policy: str  # which policy of a set acted; "" where a run has only one
+    updates: int
+    scores: np.ndarray  # (E,) returns of the episodes
+    costs: np.ndarray  # (E,)
+    safe: np.ndarray  # (E,) in [0, 1]: share without any cost
+    episodes: int
+
+    @property
+    def films(self) -> list[Path]:
+        """Its films, in order."""
+        return sorted((self.folder / "videos").glob("*.mp4"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    path: Path
+    config: Config
+    rows: list[dict[str, Any]]  # of metrics.jsonl
+    evaluations: list[Evaluation]
+    presets: tuple[str, ...] = ()  # by which train.py was called
+
+    @property
+    def task(self) -> str:
+        """Its task, spelt as everywhere."""
+        return check_task(self.config.task)
+
+    @property
+    def variant(self) -> str:
+        """The variant it trained for."""
+        return check_variant(self.config.env.variant, self.task).name
+
+    def curve(self, source: Source) -> Curve | None:
+        """Its learning curves, or None where it has no such rows."""
+        steps, score = points(self.rows, source.score)
+        _, cost = points(self.rows, source.cost)
+        if not len(steps) or len(cost) != len(score):
+            return None
+        episodes = self.config.run.eval_episodes if source is SOURCES[0] else 1
+        return Curve(steps, score, cost, cost_regret(cost, episodes))
+
+    def newest(self) -> list[Evaluation]:
+        """The newest evaluation in each variant, by each policy; that of the training if none."""
+        newest: dict[tuple[str, str], Evaluation] = {}
+        for evaluation in self.evaluations:
+            newest[evaluation.variant, evaluation.policy] = evaluation
+        if newest:
+            return list(newest.values())
+        curve = self.curve(SOURCES[0])
+        if curve is None:
+            return []
+        _, safe = points(self.rows, "eval/safe_episodes")
+        episodes = self.config.run.eval_episodes
+        means = (curve.score[-1:], curve.cost[-1:], safe[-1:], episodes)
+        return [Evaluation(self.path, self.variant, "", int(curve.updates[-1]), *means)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in the seed."""
+
+    label: str  # unique within the task
+    task: str
+    runs: list[Run]
+
+
+def read_run(path: Path) -> Run:
+    """Read one run folder; what is wrong with it is a `UserError`."""
+    settings = path / "config.yaml"
+    if not settings.is_file():
+        raise UserError(
+            f"{path} is no run folder of train.py: it has no config.yaml{_inside(path)}"
+        )
+    rows = read_metrics(path) if (path / "metrics.jsonl").exists() else []
+    found = [read_evaluation(file.parent) for file in path.glob("eval/*/summary.json")]
+    config = load_yaml(Config, settings, ADDED)
+    in_order = sorted(found, key=lambda e: (e.updates, (e.folder / "summary.json").stat().st_mtime))
+    return Run(path, config, rows, in_order, _presets(path))
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        raise UserError(f"no {path}; is {run} a run folder of train.py?")
+    return _json_lines(path)
+
+
+def points(rows: Sequence[dict[str, Any]], tag: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of the rows that have the tag, each (K,)."""
+    pairs = [(row["step"], row[tag]) for row in rows if tag in row]
+    steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
+    return steps, values
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """The numbers of one evaluation."""
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+        episodes = _json_lines(folder / "episodes.jsonl")
+        if not episodes:
+            raise ValueError("it has no episodes")
+        costs = np.array([episode["cost"] for episode in episodes], np.float64)
+        return Evaluation(
+            folder=folder,
+            variant=summary.get("variant", NONE.name),
+            policy=summary.get("policy", ""),
+            updates=int(summary["updates"]),
+            scores=np.array([episode["score"] for episode in episodes], np.float64),
+            costs=costs,
+            safe=(costs == 0).astype(np.float64),
+            episodes=len(episodes),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is no whole evaluation of eval.py: {_reason(error)}") from error
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Put the seeds of each setting together, in the order they were named."""
+    together: dict[str, list[Run]] = {}
+    for run in runs:
+        together.setdefault(json.dumps(_identity(run), sort_keys=True), []).append(run)
+    for members in together.values():
+        _check_seeds(members)
+    plain = [_plain_label(members[0]) for members in together.values()]
+    groups = []
+    for label, members in zip(plain, together.values(), strict=True):
+        rivals = [m[0] for p, m in zip(plain, together.values(), strict=True) if p == label]
+        full = ", ".join([label[1], *_differences(members[0], rivals)])
+        groups.append(Group(full, label[0], members))
+    return groups
+
+
+def _plain_label(run: Run) -> tuple[str, str]:
+    """(task, presets, size and variant)."""
+    config = run.config
+    names = list(run.presets) or [f"{config.method}_{config.mode}"]
+    names += [config.size] if config.size not in names else []
+    variant = "" if run.variant == NONE.name else f", {run.variant}"
+    return run.task, "-".join(names) + variant
+
+
+def _presets(path: Path) -> tuple[str, ...]:
+    """The presets that the last start of a run named, if meta.json tells."""
+    try:
+        words = json.loads((path / "meta.json").read_text())[-1]["command"]
+        return tuple(parse_command_line(words[1:])[0])
+    except (OSError, ValueError, LookupError, TypeError):  # a note for people, not needed
+        return ()
+
+
+def _differences(run: Run, rivals: list[Run]) -> list[str]:
+    """The settings in which groups of the same name differ, as this one has them."""
+    own, others = _identity(run), [_identity(rival) for rival in rivals]
+    return [f"{key}={own[key]}" for key in own if any(other[key] != own[key] for other in others)]
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """The settings that decide its result, apart from the seed: dotted key -> value."""
+    settings = flat(to_dict(run.config)) | {"task": run.task, "env.variant": run.variant}
+    return {key: value for key, value in settings.items() if key not in SAME_RESULT}
+
+
+def _check_seeds(members: list[Run]) -> None:
+    by_seed: dict[int, Run] = {}
+    for run in members:
+        twin = by_seed.setdefault(run.config.seed, run)
+        if twin is not run:
+            raise UserError(
+                f"{twin.path} and {run.path} have the same settings and the same seed "
+                f"{run.config.seed}: they are no two samples; name one of them"
+            )
+
+
+def _inside(path: Path) -> str:
+    """A hint where run folders lie further down, or the folder is missing."""
+    if not path.exists():
+        return " (there is no such folder)"
+    below = sorted(file.parent for file in path.glob("**/config.yaml"))
+    return f"; did you mean {' '.join(map(str, below[:5]))}?" if below else ""
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text().splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is damaged ({error.msg})") from error
+            continue
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: line {number} is damaged (no object)")
+        rows.append(row)
+    return rows
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
