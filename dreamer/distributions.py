@@ -19,8 +19,12 @@ BIN_LIMIT = 20.0
 
 
 def symlog_bins(device: torch.device | None = None) -> Tensor:
-    """The 255 bins of the scalar codec, (K,), evenly spaced on [-20, 20] in symlog space."""
-    return torch.linspace(-BIN_LIMIT, BIN_LIMIT, BINS, device=device)
+    """The 255 bins of the scalar codec, (K,), evenly spaced on [-20, 20] in symlog space.
+
+    From whole numbers, so that the middle one is exactly 0; `linspace` rounds it to 7e-8.
+    """
+    middle = BINS // 2
+    return torch.arange(-middle, middle + 1, device=device) * (BIN_LIMIT / middle)
 
 
 class TwoHot:

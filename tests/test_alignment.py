@@ -118,6 +118,7 @@ def batch_of(store: RowStore) -> tuple[Batch, np.ndarray]:
     return batch, counters(batch.obs["vision"].numpy())
 
 
+@pytest.mark.invariant(36, phase="offline")
 def test_windows_keep_the_rows_together(store):
     batch, count = batch_of(store)
     assert count.shape == (64, T)
@@ -131,6 +132,7 @@ def test_windows_keep_the_rows_together(store):
     assert 0 < batch.is_terminal.sum() < batch.is_last.sum()
 
 
+@pytest.mark.invariant(14)
 def test_transitions_pair_a_row_with_its_successor(store):
     batch, count = batch_of(store)
     deter = torch.from_numpy(count).float().unsqueeze(-1)  # (B, T, 1): the state is the counter

@@ -18,6 +18,7 @@ from dreamer.functional import (
 from dreamer.networks import TwoHotHead
 
 
+@pytest.mark.invariant(1)
 def test_symexp_inverts_symlog_and_both_are_odd():
     x = torch.cat([10.0 ** torch.arange(-6, 7), torch.zeros(1)]).double()
     torch.testing.assert_close(symexp(symlog(x)), x, rtol=1e-6, atol=0)
@@ -25,6 +26,7 @@ def test_symexp_inverts_symlog_and_both_are_odd():
     assert (symlog(x[:-1]).diff() > 0).all()
 
 
+@pytest.mark.invariant(2)
 def test_two_hot_by_hand():
     bins = torch.tensor([-1.0, 0.0, 2.0])
     code = two_hot(torch.tensor([0.5, -1.0, 0.0, 9.0, -9.0]), bins)
@@ -32,6 +34,7 @@ def test_two_hot_by_hand():
     torch.testing.assert_close(code, torch.tensor(expected).float())
 
 
+@pytest.mark.invariant(2)
 def test_two_hot_round_trip():
     bins = symlog_bins().double()
     y = torch.linspace(-1e5, 1e5, 4001).double()
@@ -43,6 +46,7 @@ def test_two_hot_round_trip():
     assert two_hot(torch.zeros(1).double(), bins)[0, 127] == pytest.approx(1)
 
 
+@pytest.mark.invariant(3)
 def test_two_hot_loss_is_least_at_its_target_and_has_the_softmax_gradient():
     bins = symlog_bins()
     logits = torch.randn(3, 255, requires_grad=True, generator=torch.Generator().manual_seed(0))
@@ -53,8 +57,10 @@ def test_two_hot_loss_is_least_at_its_target_and_has_the_softmax_gradient():
     entropy = -torch.xlogy(target, target).sum(-1)
     best = TwoHot((target + 1e-30).log(), bins).loss(y)
     torch.testing.assert_close(best, entropy, rtol=1e-4, atol=1e-5)
+    assert (TwoHot(logits, bins).loss(y) > best).all()
 
 
+@pytest.mark.invariant(4)
 def test_zero_initialised_head_predicts_zero():
     head = TwoHotHead(8, layers=2, units=16, outscale=0.0)
     assert head(torch.randn(5, 8)).mean().abs().max() < 1e-6
@@ -77,6 +83,7 @@ def naive_lambda_return(reward, cont, value, gamma, lam):
     return out
 
 
+@pytest.mark.invariant(13)
 def test_lambda_return_by_hand_on_three_steps():
     reward, cont = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 0.0, 1.0]])
     value = torch.tensor([[10.0, 20.0, 30.0, 40.0]])
@@ -85,6 +92,7 @@ def test_lambda_return_by_hand_on_three_steps():
     torch.testing.assert_close(out, torch.tensor([[6.5, 2.0, 23.0]]))
 
 
+@pytest.mark.invariant(13)
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.95, 1.0])
 def test_lambda_return_equals_the_naive_loop(lam):
     g = torch.Generator().manual_seed(1)
@@ -98,6 +106,7 @@ def test_lambda_return_equals_the_naive_loop(lam):
         torch.testing.assert_close(out[n], torch.tensor(expected))
 
 
+@pytest.mark.invariant(13)
 def test_lambda_return_special_cases():
     reward, cont, value = torch.ones(1, 4), torch.ones(1, 4), torch.full((1, 5), 7.0)
     one_step = lambda_return(reward, cont, value, 0.9, 0.0)
@@ -110,6 +119,7 @@ def test_lambda_return_special_cases():
     torch.testing.assert_close(per_step, lambda_return(reward, cont, value, 0.9, 0.95))
 
 
+@pytest.mark.invariant(10)
 def test_discount_weights():
     weights = discount_weights(
         torch.tensor([1.0, 0.0]), torch.tensor([[1.0, 0, 1], [1, 1, 1]]), 0.5

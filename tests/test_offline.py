@@ -69,6 +69,8 @@ def assert_same_tensors(one: dict, other: dict) -> None:
 # Going on
 
 
+@pytest.mark.invariant(34, phase="offline")
+@pytest.mark.invariant(37, phase="offline")
 def test_three_updates_and_three_more_equal_six(toy_dataset, toy_run, tmp_path, capsys):
     """The first three run in another process, which must not need the simulator."""
     logdir = tmp_path / "run"

@@ -28,6 +28,7 @@ def window(B=3, T=6):
     )
 
 
+@pytest.mark.invariant(5)
 def test_first_step_forgets_state_and_action(rssm):
     embed, action, _ = window()
     state = Latent(torch.randn(3, 8), sample_one_hot(torch.full((3, 3, 5), 0.2)))
@@ -58,6 +59,7 @@ def test_observe_equals_step_by_step(rssm):
         assert state.stoch.equal(whole.stoch[:, t])
 
 
+@pytest.mark.invariant(6)
 def test_a_reset_in_the_middle_is_a_fresh_start(rssm):
     embed, action, is_first = window(B=1)
     is_first[0, 0] = is_first[0, 3] = 1
@@ -80,12 +82,14 @@ def test_the_action_before_leads_to_the_row(rssm):
     assert not moved[:, 3].allclose(base[:, 3])
 
 
+@pytest.mark.invariant(7)
 def test_actions_beyond_one_count_as_one(rssm):
     state = rssm.initial(1)
     big, unit = torch.tensor([[3.0, -0.5]]), torch.tensor([[1.0, -0.5]])
     torch.testing.assert_close(rssm._advance(state, big), rssm._advance(state, unit))
 
 
+@pytest.mark.invariant(8)
 def test_probabilities_and_straight_through_gradient():
     logits = (20 * torch.randn(100, 3, 5)).requires_grad_()
     probs = unimix_probs(logits, 0.01)
@@ -107,6 +111,7 @@ def test_samples_follow_their_probabilities():
     torch.testing.assert_close(share, probs, atol=0.02, rtol=0)
 
 
+@pytest.mark.invariant(9)
 def test_kl_is_zero_for_equal_beliefs_and_trains_one_side_each():
     a = torch.randn(2, 4, 3, 5, requires_grad=True)
     b = torch.randn(2, 4, 3, 5, requires_grad=True)

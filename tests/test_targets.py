@@ -18,6 +18,7 @@ from fosp_ext.targets import (
 )
 
 
+@pytest.mark.invariant(15)
 def test_expectile_weight_by_hand():
     weight = expectile_weight(torch.tensor([-1.0, 0.0, 2.0]), 0.9)
     torch.testing.assert_close(weight, torch.tensor([0.1, 0.9, 0.9]))
@@ -32,6 +33,7 @@ def fit_expectile(samples, expectile):
     return value
 
 
+@pytest.mark.invariant(16)
 def test_expectiles_rise_from_least_to_greatest_sample():
     samples = torch.tensor([0.0, 1.0, 5.0, 10.0], dtype=torch.float64)
     fits = [fit_expectile(samples, tau).item() for tau in (1e-6, 0.2, 0.5, 0.8, 1 - 1e-6)]
@@ -41,6 +43,7 @@ def test_expectiles_rise_from_least_to_greatest_sample():
     assert fits[-1] > 9.99
 
 
+@pytest.mark.invariant(17)
 @pytest.mark.parametrize(("sign", "expected"), [(+1, 5.81), (-1, 0.615)])
 def test_categorical_expectile_of_two_values(sign, expected):
     """One state, Q in {0, 10} equally often: reward leans up, cost down (docs/algorithm.md 3.3)."""
@@ -61,6 +64,7 @@ def test_categorical_expectile_of_two_values(sign, expected):
     assert value.item() == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.invariant(14)
 def test_real_q_target_on_a_chain():
     # s0 -a-> s1 with reward 3; a time limit bootstraps, a true end does not
     target = real_q_target(
@@ -69,6 +73,7 @@ def test_real_q_target_on_a_chain():
     torch.testing.assert_close(target, torch.tensor([12.0, 3.0]))
 
 
+@pytest.mark.invariant(19)
 def test_reachability_target_by_hand():
     violation = torch.tensor([[0.0, 0.5, 0.0]])
     cont = torch.tensor([[1.0, 1.0, 0.0]])
@@ -79,6 +84,7 @@ def test_reachability_target_by_hand():
     torch.testing.assert_close(out, torch.tensor([[0.3375, 0.55, 0.0]]))
 
 
+@pytest.mark.invariant(19)
 def test_reachability_target_equals_brute_force_maximum():
     g = torch.Generator().manual_seed(0)
     violation = (torch.rand(50, 8, generator=g) < 0.2).float()
@@ -89,6 +95,7 @@ def test_reachability_target_equals_brute_force_maximum():
             assert out[n, h] == pytest.approx(float(max(ahead)), abs=1e-6)
 
 
+@pytest.mark.invariant(20)
 def test_reachability_target_is_a_probability_and_monotone():
     g = torch.Generator().manual_seed(2)
     violation = torch.rand(30, 6, generator=g)
@@ -107,6 +114,7 @@ def test_reachability_target_is_a_probability_and_monotone():
     assert (safe == 0).all()
 
 
+@pytest.mark.invariant(22)
 def test_reachability_converges_to_the_hitting_probability():
     """A random walk on five states, violation at one end, a safe exit at the other."""
     p = np.zeros(5)
@@ -124,6 +132,7 @@ def weight_of(u, adv_r, adv_c, q_c):
     return policy_weight(*tensors, 3.0, 5.0, 100.0, 150.0, 0.1)
 
 
+@pytest.mark.invariant(24)
 def test_policy_weight_has_the_two_cases_of_fisor():
     torch.testing.assert_close(weight_of(1.0, 0.5, 9.0, 0.0), torch.tensor(math.exp(1.5)))
     torch.testing.assert_close(weight_of(0.0, 9.0, -0.5, 9.0), torch.tensor(math.exp(2.5)))
@@ -133,6 +142,7 @@ def test_policy_weight_has_the_two_cases_of_fisor():
     assert weight_of(0.3, 0.0, 0.0, 0.0) == 1
 
 
+@pytest.mark.invariant(24)
 def test_policy_weight_is_bounded():
     g = torch.Generator().manual_seed(3)
     u = torch.rand(500, generator=g)
@@ -141,6 +151,7 @@ def test_policy_weight_is_bounded():
     assert ((weight >= 0) & (weight <= u * 100 + (1 - u) * 150 + 1e-3)).all()
 
 
+@pytest.mark.invariant(29)
 def test_penalty_loss_gradient_is_the_positive_price():
     lagrangian = AugmentedLagrangian(multiplier=0.5, penalty=0.1, cost_limit=2.0)
     cost = torch.tensor(5.0, requires_grad=True)
@@ -152,6 +163,7 @@ def test_penalty_loss_gradient_is_the_positive_price():
     torch.testing.assert_close(lagrangian.penalty, torch.tensor(0.1 * (1 + 1e-5)))
 
 
+@pytest.mark.invariant(29)
 def test_penalty_loss_is_flat_and_smooth_where_the_limit_holds():
     for multiplier, slack in ((0.2, -5.0), (0.0, 0.0)):
         lagrangian = AugmentedLagrangian(multiplier=multiplier, penalty=0.1)
@@ -165,6 +177,7 @@ def test_penalty_loss_is_flat_and_smooth_where_the_limit_holds():
     torch.testing.assert_close(active, torch.tensor(-(0.2**2) / 0.2))
 
 
+@pytest.mark.invariant(29)
 def test_multiplier_falls_to_zero_and_penalty_never_falls():
     lagrangian = AugmentedLagrangian(multiplier=1.0, penalty=0.01, growth=0.5)
     penalties = []
@@ -177,12 +190,14 @@ def test_multiplier_falls_to_zero_and_penalty_never_falls():
     assert penalties[-1] == 1.0
 
 
+@pytest.mark.invariant(29)
 def test_multiplier_is_capped():
     lagrangian = AugmentedLagrangian(penalty=1.0, max_multiplier=3.0)
     lagrangian.penalty_loss(torch.tensor(100.0))
     assert lagrangian.multiplier == 3.0
 
 
+@pytest.mark.invariant(32)
 def test_selection_probabilities():
     q_r, q_c = torch.tensor([[1.0, 2.0], [5.0, 5.0]]), torch.tensor([[0.0, 3.0], [1.0, 1.0]])
     p = selection_probabilities(q_r, q_c, kappa=0.1, alpha=5.0)
@@ -196,3 +211,5 @@ def test_selection_probabilities():
     assert (riskier[:, 1] < p[:, 1]).all()
     greedy = selection_probabilities(q_r[:1], q_c[:1], 0.1, 1e4)
     torch.testing.assert_close(greedy, torch.tensor([[0.0, 1.0]]))
+    blind = selection_probabilities(q_r, q_c, 0.0, 10.0)  # PEX: a softmax over reward values
+    torch.testing.assert_close(blind, (10 * q_r).softmax(-1))

@@ -1,0 +1,261 @@
+"""Invariants of the in-sample critics and of the running scale (docs/algorithm.md, 2.5 and 3)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dreamer.distributions import TwoHot, symlog_bins
+from dreamer.functional import symexp, symlog
+from dreamer.moments import Moments
+from dreamer.types import Batch, Latent, Trajectory
+from fosp_ext.critics import InSampleCritic
+from fosp_ext.targets import expectile_weight
+from fosp_ext.transitions import RealTransitions, real_transitions
+from tests.helpers import make_agent, make_batch, make_config
+
+F, A = 4, 2
+
+
+def critic(sign: int = +1, **settings: str) -> InSampleCritic:
+    """A small reward (+1) or cost (-1) critic that predicts 0 everywhere."""
+    torch.manual_seed(0)
+    named = {f"critic__{key}": value for key, value in settings.items()}
+    config = make_config("fosp_offline", "debug", **named)
+    return InSampleCritic(F, A, config.critic, config.imagination, sign)
+
+
+def excite(module: torch.nn.Module) -> None:
+    """Large random outputs."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("weight"):
+            torch.nn.init.normal_(parameter)
+
+
+def expectile(samples: torch.Tensor, tau: float) -> torch.Tensor:
+    """The number whose errors to all samples, so weighted, cancel."""
+    value = samples.mean()
+    for _ in range(300):
+        weight = torch.where(samples < value, 1 - tau, tau)
+        value = (weight * samples).sum() / weight.sum()
+    return value
+
+
+def chain(rewards: list[float], lasts: list[int], terminals: list[int]) -> tuple[Latent, Batch]:
+    """One window whose state at row t is the number t."""
+    T = len(rewards)
+    flags = torch.zeros(3, 1, T)
+    flags[0, 0, 0] = 1
+    flags[1, 0, lasts] = 1
+    flags[2, 0, terminals] = 1
+    for last in lasts:
+        flags[0, 0, last + 1 : last + 2] = 1
+    reward = torch.tensor([rewards])
+    action = torch.linspace(-1, 1, T * A).reshape(1, T, A)
+    deter = torch.arange(T).float().reshape(1, T, 1).expand(1, T, F)
+    batch = Batch({}, action, reward, 10 * reward, *flags)
+    return Latent(deter, torch.zeros(1, T, 0, 1)), batch
+
+
+def returns_of(rows: int) -> torch.Tensor:
+    """Imagined returns (N, 1) of 100, 101, ... from each row."""
+    return 100 + torch.arange(rows).float().unsqueeze(1)
+
+
+@pytest.mark.invariant(14)
+@pytest.mark.parametrize("boot", ["v", "imag", "lambda"])
+def test_an_action_is_credited_with_what_followed_it(boot):
+    """Two states, s0 -a-> s1 with reward 3, then a true end."""
+    latent, batch = chain([7.0, 3.0], lasts=[1], terminals=[1])
+    real, imagined = real_transitions(latent, batch), returns_of(2)
+    reward = critic(+1, boot=boot).real_target(real, real.reward, imagined)
+    cost = critic(-1, boot=boot).real_target(real, real.cost, imagined)
+    torch.testing.assert_close(reward, torch.tensor([[3.0]]))
+    torch.testing.assert_close(cost, torch.tensor([[30.0]]))
+
+
+@pytest.mark.invariant(14)
+@pytest.mark.parametrize("boot", ["v", "imag", "lambda"])
+def test_a_time_limit_bootstraps_and_a_true_end_does_not(boot):
+    """Rows 0 to 2 end by time, rows 3 to 5 truly; row 6 begins a third episode."""
+    latent, batch = chain([0.0, 1, 2, 0, 4, 5, 0], lasts=[2, 5], terminals=[5])
+    real, imagined = real_transitions(latent, batch), returns_of(7)
+    net = critic(+1, boot=boot)
+    excite(net)
+    after = net.best(real.feat_next)[0] if boot == "v" else imagined[1:, 0]
+    target = net.real_target(real, real.reward, imagined)[0]
+    gamma = net.imagination.gamma
+    torch.testing.assert_close(target[1], 2 + gamma * after[1])
+    assert target[4] == 5
+    assert real.mask[0].tolist() == [1, 1, 0, 1, 1, 0]
+
+
+@pytest.mark.invariant(14)
+@pytest.mark.parametrize("boot", ["v", "imag", "lambda"])
+def test_targets_read_no_other_episode_and_no_other_window(boot):
+    net = critic(+1, boot=boot)
+    excite(net)
+    latent, batch = chain([0.0, 1, 2, 0, 4, 5, 0], lasts=[2, 5], terminals=[5])
+    two = Batch({}, *(torch.cat([x, x]) for x in batch[1:]))
+    latents = Latent(*(torch.cat([x, x]) for x in latent))
+    imagined = torch.cat([returns_of(7), returns_of(7)])
+
+    def target(rows: slice, window: int, change: float) -> torch.Tensor:
+        """Targets of window 0 after everything in these rows has changed."""
+        deter, reward = latents.deter.clone(), two.reward.clone()
+        onward = imagined.clone().reshape(2, 7, 1)
+        for x in (deter, reward, onward):
+            x[window, rows] += change
+        moved = real_transitions(Latent(deter, latents.stoch), two._replace(reward=reward))
+        return net.real_target(moved, moved.reward, onward.flatten(0, 1))[0]
+
+    base = target(slice(0), 0, 0.0)
+    assert target(slice(0, 7), 1, 50.0).equal(base)
+    later = target(slice(3, 7), 0, 50.0)
+    assert later[:2].equal(base[:2])
+    assert not later[3].isclose(base[3])
+
+
+@pytest.mark.invariant(14)
+def test_masked_pairs_teach_nothing():
+    """What a pair across an episode's end says does not enter any loss."""
+    agent, batch = make_agent(), make_batch()
+    latent, _ = agent.world_model.update(batch)
+    real = real_transitions(latent, batch)
+    net = agent.behavior.reward_critic
+    for nets in (net.q_nets, net.slow_q_nets, net.best_net):
+        excite(nets)
+    wild = torch.where(real.mask.bool(), real.reward, 1e4)
+    assert not wild.equal(real.reward)
+    for signal in (real.reward, wild):
+        losses = net.real_losses(real, signal, torch.zeros(32, 1))
+        shifted = real._replace(action=torch.where(real.mask.bool()[..., None], real.action, 0.9))
+        other = net.real_losses(shifted, signal, torch.zeros(32, 1))
+        assert losses["v_loss"] == other["v_loss"]
+        assert losses["q_loss"] == other["q_loss"]
+    kept = net.real_losses(real, real.reward, torch.zeros(32, 1))
+    assert losses["q_loss"] == kept["q_loss"]
+
+
+@pytest.mark.invariant(15)
+@pytest.mark.parametrize("sign", [+1, -1])
+def test_at_one_half_the_loss_is_half_the_plain_one(sign):
+    g = torch.Generator().manual_seed(0)
+    logits, q = torch.randn(50, 255, generator=g), 5 * torch.randn(50, generator=g)
+    belief = TwoHot(logits, symlog_bins())
+    loss = critic(sign)._expectile_loss(belief, belief.mean(), q, 0.5)
+    torch.testing.assert_close(loss, 0.5 * belief.loss(q))
+    error = q - belief.mean()
+    torch.testing.assert_close(expectile_weight(error, 0.5) * error**2, 0.5 * error**2)
+
+
+@pytest.mark.invariant(16)
+@pytest.mark.parametrize("tau", [0.1, 0.5, 0.8])
+def test_upper_and_lower_expectiles_mirror_each_other(tau):
+    error = torch.randn(200, generator=torch.Generator().manual_seed(1))
+    upper = expectile_weight(error, tau) * error.square()
+    lower = expectile_weight(-error, 1 - tau) * error.square()
+    torch.testing.assert_close(upper, lower)
+
+
+@pytest.mark.invariant(16)
+def test_reward_and_cost_losses_are_mirror_images():
+    """V to -V and Q to -Q turn one critic's loss into the other's."""
+    g = torch.Generator().manual_seed(1)
+    value, q = torch.randn(2, 200, generator=g)
+
+    class Squared:
+        def __init__(self, value: torch.Tensor):
+            self.value = value
+
+        def loss(self, target: torch.Tensor) -> torch.Tensor:
+            return (target - self.value).square()
+
+    reward, cost = critic(+1), critic(-1)
+    for tau in (0.2, 0.8):
+        left = reward._expectile_loss(Squared(value), value, q, tau)
+        right = cost._expectile_loss(Squared(-value), -value, -q, tau)
+        torch.testing.assert_close(left, right)
+        assert not left.allclose(cost._expectile_loss(Squared(value), value, q, tau))
+
+
+def fitted(net: InSampleCritic, q: torch.Tensor) -> float:
+    """The best value of one state to which these slow Qs (K,) belong, fitted by `real_losses`."""
+    net.slow_q = lambda feat, action: q.unsqueeze(0)
+    feat, flag = torch.zeros(1, len(q), F), torch.zeros(1, len(q))
+    action, mask = torch.zeros(1, len(q), A), torch.ones(1, len(q))
+    real = RealTransitions(feat, action, flag, flag, flag, flag, feat, flag, mask)
+    bias = net.best_net.mlp[-1].bias
+    optimizer = torch.optim.Adam([bias], lr=1.0)
+    slower = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.975)
+    for _ in range(300):
+        loss = net.real_losses(real, flag, torch.zeros(len(q), 1))["v_loss"]
+        (bias.grad,) = torch.autograd.grad(loss, [bias])
+        optimizer.step()
+        slower.step()
+    return net.best(feat[0, 0]).item()
+
+
+@pytest.mark.invariant(17)
+@pytest.mark.parametrize(("sign", "tau"), [(+1, 0.8), (+1, 0.3), (-1, 0.7)])
+def test_the_fit_is_the_expectile_in_symlog_space(sign, tau):
+    q = 20 * torch.rand(7, generator=torch.Generator().manual_seed(2)) - 4
+    upper = tau if sign > 0 else 1 - tau
+    expected = symexp(expectile(symlog(q.double()), upper)).item()
+    net = critic(sign, expectile=str(tau))
+    assert fitted(net, q) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.invariant(18)
+@pytest.mark.parametrize(
+    ("sign", "tau", "expected"),
+    [(+1, 0.8, 5.81), (-1, 0.8, 0.615), (+1, 0.5, 2.317), (-1, 0.5, 2.317)],
+)
+def test_rewards_lean_up_and_costs_lean_down(sign, tau, expected):
+    """One state, Q in {0, 10} equally often, through the critic's own loss."""
+    net = critic(sign, expectile=str(tau))
+    assert fitted(net, torch.tensor([0.0, 10.0])) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.invariant(28)
+def test_the_running_scale_follows_the_closed_form():
+    moments = Moments()
+    for _ in range(30):  # from 0, without bias correction
+        moments.update(torch.linspace(-100, 300, 401).requires_grad_())
+    reached = 1 - 0.99**30
+    torch.testing.assert_close(moments.range, reached * torch.tensor([-80.0, 280.0]))
+    torch.testing.assert_close(moments.scale(), torch.tensor(360 * reached))
+    assert not moments.scale().requires_grad
+    assert not list(moments.parameters()), "no optimiser can move it"
+
+
+@pytest.mark.invariant(28)
+def test_small_signals_are_not_blown_up_and_large_ones_scale_away():
+    signal = torch.randn(500, generator=torch.Generator().manual_seed(3))
+    quiet, loud, louder = Moments(), Moments(), Moments()
+    for _ in range(20):
+        quiet.update(0.01 * signal)
+        loud.update(1e3 * signal)
+        louder.update(1e5 * signal)
+        assert quiet.scale() == 1
+    assert loud.scale() > 1
+    torch.testing.assert_close(1e3 * signal / loud.scale(), 1e5 * signal / louder.scale())
+
+
+@pytest.mark.invariant(38, phase="offline")
+def test_offline_losses_touch_recorded_pairs_and_a_weight_of_zero_leaves_them_out():
+    def heads(real_weight: str, reward: float) -> list[torch.Tensor]:
+        net = critic(+1, real_weight=real_weight)
+        latent, batch = chain([0.0, reward, 2, 0], lasts=[], terminals=[])
+        real = real_transitions(latent, batch)
+        flag = torch.ones(4, 2)
+        feat = torch.ones(4, 3, F)
+        traj = Trajectory(feat, torch.zeros(4, 2, A), flag, flag, flag, flag)
+        net.update(traj, traj.reward, real, real.reward)
+        return [parameter.detach().clone() for parameter in net.q_nets.parameters()]
+
+    def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+        return all(a.equal(b) for a, b in zip(left, right, strict=True))
+
+    assert not same(heads("1.0", 1.0), heads("1.0", 9.0))
+    assert same(heads("0.0", 1.0), heads("0.0", 9.0))
