@@ -115,6 +115,7 @@ class PushRules:
         return _distance(self._positions[self._box], self._positions[self._goal])
 
     def reward(self) -> float:
+        """Nearer to the box, as long as it is not reached, and the box nearer to the goal."""
         task, box = self._task, self._task.push_box
         robot_to_box = _distance(self._positions[self._box], self._positions[self._robot])
         approaches = task.last_dist_box > box.null_dist * box.size

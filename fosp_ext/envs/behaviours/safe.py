@@ -37,6 +37,7 @@ class SafeDriver:
         self.field = None
 
     def act(self, state: WorldState) -> np.ndarray:
+        """The first action (A,) of the best plan that was found."""
         obstacles = Obstacles.of(state, self.model.BODY, self.margin)
         field = self._field_of(state, obstacles)
         moving = obstacles.and_moving(state, self.moments)
