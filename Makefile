@@ -19,7 +19,7 @@ setup:  ## create .venv and install everything that is missing
 	@$(PYTHON) tools/bootstrap.py $(if $(filter-out file,$(origin PYTHON)),--this-python) \
 		$(if $(TORCH),--torch '$(TORCH)')
 
-demo: setup  ## record a dataset, train offline on it, evaluate and film the policy
+demo: setup  ## record a dataset, train offline on it, film the policy, report
 	@$(RUN) tools/demo.py
 
 test: setup  ## run the tests

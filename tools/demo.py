@@ -1,4 +1,4 @@
-"""The main job, small: record a dataset, train offline, evaluate and film, for `make demo`."""
+"""The main job, small: record, train offline, evaluate, film and compare, for `make demo`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "logdir/demo/dataset.h5"
 RUN = "logdir/demo/run"
+REPORT = "logdir/demo/report"
 DATA = ["--dataset.path", DATASET, "--dataset.episodes", "40"]
 TRAIN = [
     *("--configs", "fosp_offline", "cpu", *DATA, "--logdir", RUN, "--run.updates", "500"),
@@ -24,6 +25,8 @@ def main() -> int:
     steps = [
         ["train.py", *TRAIN],
         ["eval.py", "--logdir", RUN, "--episodes", "5", "--videos", "2"],
+        ["eval.py", "--logdir", RUN, "--episodes", "5", "--videos", "1", "--variant", "clustered"],
+        ["-m", "fosp_ext.report", RUN, "--out", REPORT],
     ]
     if not (ROOT / DATASET).exists():
         steps.insert(0, ["train.py", "--configs", "collect", *DATA])
@@ -32,20 +35,24 @@ def main() -> int:
         code = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
         if code:
             return code
-    summary = max((ROOT / RUN / "eval").glob("*/summary.json"), key=lambda p: p.stat().st_mtime)
-    folder = summary.parent.relative_to(ROOT)
     print(f"\nDone in {(time.monotonic() - begin) / 60:.1f} minutes. Look at:")
     for name, place in {
+        "report": newest(f"{REPORT}*/index.html"),
         "dataset (HDF5)": DATASET,
         "run folder": f"{RUN}  (TensorBoard: .venv/bin/tensorboard --logdir {RUN})",
         "checkpoints": f"{RUN}/checkpoints",
         "open-loop films": f"{RUN}/report",
-        "summary": folder / "summary.json",
-        "episodes": folder / "episodes.jsonl",
-        "videos": folder / "videos",
+        "evaluations": f"{RUN}/eval",
+        "a film": newest(f"{RUN}/eval/*/videos/ep_000.mp4"),
     }.items():
         print(f"  {name:<16} {place}")
     return 0
+
+
+def newest(pattern: str) -> Path:
+    """The file of that name that was written last."""
+    file = max(ROOT.glob(pattern), key=lambda path: path.stat().st_mtime)
+    return file.relative_to(ROOT)
 
 
 if __name__ == "__main__":
