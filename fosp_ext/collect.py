@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
+from dreamer.envs.worker import one_thread_each
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from fosp_ext.collect_plan import CollectSettings, Recording, plan_episodes
@@ -33,7 +34,6 @@ __all__ = ["CollectSettings", "collect_dataset", "plan_episodes"]
 
 SETTINGS_FILE = "settings.json"
 PART_NAMES = "episode_{}.hdf5"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def collect_dataset(
@@ -104,7 +104,7 @@ def _record_missing(
     workers = min(settings.workers or _cores(), len(missing))
     done = len(plan) - len(missing)
     with (
-        _one_thread_each(),
+        one_thread_each(),
         Progress("recording", len(plan), "episodes", stream, done) as progress,
         _pool(workers) as pool,
     ):
@@ -139,21 +139,6 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started in this block run their linear algebra on one thread."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _cores() -> int:

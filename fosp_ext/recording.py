@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +12,7 @@ import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import write_dataset
+from dreamer.envs.worker import end_with_parent
 from fosp_ext.collect_plan import Recording
 from fosp_ext.envs import make_env
 from fosp_ext.envs.behaviours import Behaviour, make_behaviour
@@ -39,7 +37,7 @@ class EnvChoice:
 def start_worker() -> None:
     """Let the parent alone answer Ctrl-C, and end when it ends, however that happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
@@ -91,10 +89,3 @@ def play_episode(
 def worker_env(choice: EnvChoice) -> SafetyGymEnv | CustomEnv:
     """The environment of this process: made once, used for all its episodes."""
     return make_env(**vars(choice))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
