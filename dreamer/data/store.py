@@ -9,12 +9,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
-from torch import Tensor
 
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, open_file
 from dreamer.data.memory import STORAGES
+from dreamer.data.rows import dataset_rows, empty_batch
 from dreamer.data.validation import validate_dataset
 from dreamer.errors import DatasetError, UserError
 from dreamer.types import Batch
@@ -59,7 +58,7 @@ class RowStore:
             raise UserError(f"storage must be one of {', '.join(STORAGES)}, not '{storage}'")
         info = validate_dataset(path)
         file = open_file(path)
-        small = _rows({name: file[name][()] for name in ARRAYS})
+        small = dataset_rows({name: file[name][()] for name in ARRAYS})
         firsts = np.flatnonzero(small["is_first"])
         held = math.ceil(holdout * len(firsts))
         if held >= len(firsts):
@@ -82,6 +81,10 @@ class RowStore:
         """Rows."""
         return len(self._small["reward"])
 
+    def starts(self, T: int) -> int:
+        """How many windows of T rows there are, one from each row on that has T - 1 after it."""
+        return max(len(self) - T + 1, 0)
+
     @property
     def episodes(self) -> int:
         """Episodes."""
@@ -103,54 +106,30 @@ class RowStore:
 
         `pinned` puts the pictures into page-locked memory, which a GPU reads faster.
         """
-        starts = np.asarray(starts)
-        assert 0 <= starts.min() <= starts.max() <= len(self) - T, (starts, T, len(self))
+        batch = self.empty(len(starts), T, pinned)
+        self.fill_(batch, starts)
+        return batch
+
+    def empty(self, B: int, T: int, pinned: bool = False) -> Batch:
+        """Room for B windows of T rows, whatever is in it, cameras in the order of the file."""
+        return empty_batch(B, T, self._images, self._small["action"].shape[1], pinned)
+
+    def fill_(self, batch: Batch, starts: Sequence[int] | np.ndarray) -> None:
+        """Write the windows from each of the B `starts` on into a batch (B, T, ...)."""
+        starts, T = np.asarray(starts), batch.reward.shape[1]
+        assert 0 <= starts.min() <= starts.max() < self.starts(T), (starts, T, len(self))
         rows = starts[:, None] + np.arange(T)  # (B, T)
-        small = {key: torch.from_numpy(value[rows]) for key, value in self._small.items()}
-        small["is_first"][:, 0] = 1
+        for key, value in self._small.items():
+            getattr(batch, key).numpy()[:] = value[rows]
+        batch.is_first[:, 0] = 1
         try:
-            obs = {
-                camera: _gather(images, self._first_frame + starts, T, pinned)
-                for camera, images in self._images.items()
-            }
+            for camera, pictures in batch.obs.items():
+                for window, first in zip(pictures.numpy(), self._first_frame + starts, strict=True):
+                    window[:] = self._images[camera][first : first + T]  # one contiguous read
         except OSError as error:
             raise DatasetError(
                 f"{self._path} cannot be read, it seems damaged ({error})"
             ) from error
-        return Batch(obs, **small)
-
-
-def _gather(images: np.ndarray | h5py.Dataset, starts: np.ndarray, T: int, pinned: bool) -> Tensor:
-    """T pictures from each of the B places on, (B, T, size, size, 3) uint8, copied only once."""
-    shape = (len(starts), T, *images.shape[1:])
-    pictures = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-    for window, start in zip(pictures.numpy(), starts.tolist(), strict=True):
-        window[:] = images[start : start + T]  # one contiguous read
-    return pictures
-
-
-def _rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """N transitions -> N + E rows: what came with a picture is shifted onto its row."""
-    bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))  # (E+1,)
-    episodes = len(bounds) - 1
-    total = len(arrays["rewards"]) + episodes
-    lasts = bounds[1:] + np.arange(episodes)  # row of each episode's last picture
-    firsts = bounds[:-1] + np.arange(episodes)
-    asked = np.delete(np.arange(total), lasts)  # rows whose action was taken, (N,)
-    rows = {
-        "action": np.zeros((total, arrays["actions"].shape[1]), np.float32),
-        **{
-            key: np.zeros(total, np.float32)
-            for key in ("reward", "cost", "is_first", "is_last", "is_terminal")
-        },
-    }
-    rows["action"][asked] = arrays["actions"]
-    rows["reward"][asked + 1] = arrays["rewards"]
-    rows["cost"][asked + 1] = arrays["costs"]
-    rows["is_first"][firsts] = 1
-    rows["is_last"][lasts] = 1
-    rows["is_terminal"][asked + 1] = arrays["terminals"]
-    return rows
 
 
 def _decode(

@@ -35,8 +35,7 @@ class WindowStream:
         augmentation: Augmentation = unchanged,
     ) -> None:
         """Cut (batch_size, length) windows from `store`; `augmentation` changes their pictures."""
-        if len(store) < length:
-            raise UserError(f"the dataset has {len(store)} rows, fewer than one window of {length}")
+        require_window(store, length)
         self._store, self._seed, self._augmentation = store, seed, augmentation
         self._batch_size, self._length = batch_size, length
 
@@ -68,4 +67,10 @@ class WindowStream:
     def _starts(self, index: int) -> np.ndarray:
         """First rows of the windows of a batch, uniform over all that fit, (B,)."""
         rng = np.random.default_rng([self._seed, index])
-        return rng.integers(len(self._store) - self._length + 1, size=self._batch_size)
+        return rng.integers(self._store.starts(self._length), size=self._batch_size)
+
+
+def require_window(store: RowStore, length: int) -> None:
+    """Refuse a dataset too short for one window of `length` rows."""
+    if not store.starts(length):
+        raise UserError(f"the dataset has {len(store)} rows, fewer than one window of {length}")
