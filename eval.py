@@ -26,8 +26,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--videos", type=int, default=3, help="episodes to film")
     parser.add_argument("--task", help="refuse a checkpoint that was trained for another task")
     parser.add_argument("--variant", help="variant of the task, instead of the run's own")
+    parser.add_argument(
+        "--policy",
+        choices=("set", "online", "offline"),
+        help="who acts in a run with a policy set, instead of the set",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--out", help="folder to write; default RUN/eval/<updates>[-<variant>]")
+    parser.add_argument(
+        "--out", help="folder to write; default RUN/eval/<updates>[-<variant>][-<policy>]"
+    )
     arguments = parser.parse_args(argv)
     for name, least in (("episodes", 1), ("seed", 0), ("videos", 0)):
         if getattr(arguments, name) < least:
@@ -51,6 +58,7 @@ def main(argv: list[str]) -> int:
                 variant=arguments.variant,
                 device=arguments.device,
                 out=Path(arguments.out) if arguments.out else None,
+                policy=arguments.policy,
             )
         )
         return 0

@@ -21,8 +21,12 @@ from dreamer.world_model import WorldModel
 class Behavior(Protocol):
     """How to act from a latent, and how to learn from a batch of them."""
 
-    def act(self, feat: Tensor, explore: bool) -> Tensor:
-        """Actions (N, A) in [-1, 1] for features (N, F): sampled to explore, else the mean."""
+    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) in [-1, 1] for features (N, F): sampled to explore, else the mean.
+
+        With them what the behaviour thinks: its estimates of these states, and what it may know
+        of its choice, all name -> (N,).
+        """
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
         """What the critics think of states (N, F): name -> (N,), shown by evaluations."""
@@ -94,9 +98,9 @@ class ActorCritic(nn.Module):
         self.moments = Moments()
         self.optimizer = Optimizer(self.actor.parameters(), actor.optimizer)
 
-    def act(self, feat: Tensor, explore: bool) -> Tensor:
-        """Actions (N, A) for features (N, F)."""
-        return policy_action(self.actor, feat, explore)
+    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) and estimates for features (N, F)."""
+        return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
         """The value of states (N, F)."""

@@ -49,16 +49,14 @@ class Agent(nn.Module):
         """Answer one observation per environment.
 
         Shapes: obs camera -> (N, height, width, 3) uint8, is_first (N,) -> actions (N, A) in
-        [-1, 1], the state to pass next time, and the behaviour's estimates, name -> (N,).
+        [-1, 1], the state to pass next time, and what the behaviour thinks, name -> (N,).
         """
         with self.autocast(is_first.device):
             embed = self.world_model.encoder({name: x.unsqueeze(1) for name, x in obs.items()})
             latent = self.world_model.rssm.obs_step(
                 state.latent, state.action, embed[:, 0], is_first
             )
-            feat = latent.feat()
-            action = self.behavior.act(feat, explore)
-            estimates = self.behavior.estimates(feat)
+            action, estimates = self.behavior.act(latent.feat(), explore)
         return action, AgentState(latent, action), estimates
 
     def autocast(self, device: torch.device) -> torch.autocast:

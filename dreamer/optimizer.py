@@ -26,12 +26,12 @@ class Optimizer(nn.Module):
         self._adam = torch.optim.Adam(self._parameters_to_move, lr=settings.lr, eps=settings.eps)
 
     def step(self, loss: Tensor) -> Metrics:
-        """Move the parameters down the gradient of a scalar loss.
+        """Move the parameters down the gradient of a scalar loss; one it does not use stays.
 
         Returns `loss`, `grad_norm` (before clipping) and `clipped` (1 where the norm was cut).
         """
         with torch.autocast(loss.device.type, enabled=False):  # backward keeps the forward's types
-            grads = torch.autograd.grad(loss, self._parameters_to_move)
+            grads = torch.autograd.grad(loss, self._parameters_to_move, allow_unused=True)
         for parameter, grad in zip(self._parameters_to_move, grads, strict=True):
             parameter.grad = grad
         norm = nn.utils.clip_grad_norm_(self._parameters_to_move, self._clip)

@@ -46,12 +46,15 @@ def heldout_metrics(
 def heldout_estimates(
     agent: Agent, stream: WindowStream, device: torch.device
 ) -> dict[str, Tensor]:
-    """What the behaviour thinks of one batch of held-out rows: name -> (B, T), for histograms."""
+    """What the behaviour does and thinks at one batch of held-out rows, for histograms.
+
+    `action` is (B*T, A), all else (B*T,).
+    """
     batch = stream.batch(0).to(device)
     with fixed_randomness(), agent.autocast(device):
-        latent = agent.world_model.evaluate(batch)[0].latent
-        feat = latent.feat()
-        return {"action": agent.behavior.act(feat, explore=False), **agent.behavior.estimates(feat)}
+        latent = agent.world_model.evaluate(batch)[0].latent.merge_time()
+        action, estimates = agent.behavior.act(latent.feat(), explore=False)
+        return {"action": action, **estimates}
 
 
 @torch.no_grad()

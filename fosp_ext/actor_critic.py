@@ -53,9 +53,9 @@ class SafeActorCritic(nn.Module):
         self.reward_critic, self.cost_critic = reward_critic, cost_critic
         self.reachability, self.lagrangian = reachability, lagrangian
 
-    def act(self, feat: Tensor, explore: bool) -> Tensor:
-        """Actions (N, A) for features (N, F)."""
-        return policy_action(self.actor, feat, explore)
+    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) and estimates for features (N, F)."""
+        return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
         """Values and danger of states (N, F)."""
@@ -112,12 +112,13 @@ class SafeActorCritic(nn.Module):
         entropy = self.actor(traj.feat[:, :-1].detach()).entropy()
         gain = u * scores.adv_r - (1 - u) * scores.adv_c + settings.entropy * entropy
         imagined_loss = -(traj.weight * gain).mean()
-        in_sample_loss, metrics = self.in_sample_loss(real)
         constraint = (u * scores.cost_return).sum(1).mean()  # pessimistic: summed over the horizon
         price = self.lagrangian.price(constraint.detach())
         penalty = self.lagrangian.penalty_loss(constraint)
-        loss = settings.imagined_weight * imagined_loss
-        loss = loss + settings.in_sample_weight * in_sample_loss + penalty
+        loss, metrics = settings.imagined_weight * imagined_loss + penalty, {}
+        if settings.in_sample_weight:
+            in_sample_loss, metrics = self.in_sample_loss(real)
+            loss = loss + settings.in_sample_weight * in_sample_loss
         step = self.optimizer.step(loss)
         scale = self.reward_critic.moments.scale()
         return {

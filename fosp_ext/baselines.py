@@ -40,9 +40,9 @@ class SafeDreamer(nn.Module):
         self.reward_critic, self.cost_critic = reward_critic, cost_critic
         self.lagrangian, self.moments = lagrangian, Moments()
 
-    def act(self, feat: Tensor, explore: bool) -> Tensor:
-        """Actions (N, A) for features (N, F)."""
-        return policy_action(self.actor, feat, explore)
+    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) and estimates for features (N, F)."""
+        return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
         """Both values of states (N, F)."""
@@ -110,9 +110,9 @@ class BehaviourCloning(nn.Module):
         self.actor = actor
         self.optimizer = Optimizer(actor.parameters(), settings.optimizer)
 
-    def act(self, feat: Tensor, explore: bool) -> Tensor:
-        """Actions (N, A) for features (N, F)."""
-        return policy_action(self.actor, feat, explore)
+    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) and estimates for features (N, F)."""
+        return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
         """Nothing: without critics no state has a value."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import torch
 
 from dreamer.actor_critic import ActorCritic, StateCritic
@@ -13,21 +16,67 @@ from fosp_ext.actor_critic import SafeActorCritic
 from fosp_ext.baselines import BehaviourCloning, SafeDreamer
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.lagrange import AugmentedLagrangian, FreeOfCharge
+from fosp_ext.policy_set import PolicySet
 from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
 from fosp_ext.settings import Config, LagrangeSettings, ReachabilitySettings
 from fosp_ext.world_model import SafeWorldModel
 
 
 def build_agent(config: Config, info: DatasetInfo, device: torch.device) -> Agent:
-    """A fresh agent for the cameras and actions that `info` describes."""
+    """A fresh agent for the cameras and actions that `info` describes, with all its policies."""
+    return expand(build_learner(config, info, device), config)
+
+
+def begin_online(config: Config, info: DatasetInfo, offline: Agent) -> Agent:
+    """The agent of an online run as it goes on from an offline one; they share no storage.
+
+    Everything that learns is taken over, optimisers and running scales included.
+    """
+    agent = build_learner(config, info, next(offline.parameters()).device)
+    agent.load_state_dict(copy.deepcopy(offline.state_dict()))  # or Adam would share its tensors
+    return expand(agent, config)
+
+
+def build_learner(config: Config, info: DatasetInfo, device: torch.device) -> Agent:
+    """The same agent with the learning policy alone, as the offline phase leaves it."""
     cameras = dict.fromkeys(info.cameras, (info.size, info.size, 3))
     A = info.action_size
     if config.method == "dreamerv3":
         world_model = WorldModel(cameras, A, config.world_model)
     else:
         world_model = SafeWorldModel(cameras, A, config.world_model, config.cost_head.weight)
-    behavior = BEHAVIORS[config.method](world_model.feat_size, A, config)
+    behavior = BEHAVIORS[config.method](world_model.feat_size, A, in_phase(config))
     return Agent(world_model, behavior, A, choose_precision(config.precision, device)).to(device)
+
+
+def expand(agent: Agent, config: Config) -> Agent:
+    """Safe policy expansion, where the settings ask for it: else the agent as it is.
+
+    The policy that the agent has now is frozen beside the learning one, so the offline phase's
+    weights are loaded before.
+    """
+    if config.mode != "online" or config.method != "fosp" or not config.policy_set.enabled:
+        return agent
+    policy_set = PolicySet(agent.behavior, config.policy_set)
+    return Agent(agent.world_model, policy_set, agent.action_size, agent.precision)
+
+
+def in_phase(config: Config) -> Config:
+    """The settings as the losses shall see them: those that `online` replaces in its phase."""
+    if config.mode != "online":
+        return config
+    online = config.online
+    return replace(
+        config,
+        actor=replace(config.actor, in_sample_weight=online.in_sample_weight),
+        critic=replace(config.critic, real_weight=online.real_weight),
+        cost_critic=replace(config.cost_critic, real_weight=online.real_weight),
+        reachability=replace(
+            config.reachability,
+            real_weight=online.reachability_real_weight,
+            real_expectile=online.reachability_real_expectile,
+        ),
+    )
 
 
 def build_dreamer(feat_size: int, action_size: int, config: Config) -> ActorCritic:

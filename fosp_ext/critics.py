@@ -72,18 +72,22 @@ class InSampleCritic(nn.Module):
     def update(
         self, traj: Trajectory, signal: Tensor, real: RealTransitions, real_signal: Tensor
     ) -> Metrics:
-        """One step on imagined (N, H) and recorded (B, T-1) transitions, both detached."""
+        """One step on imagined (N, H) and recorded (B, T-1) transitions, both detached.
+
+        With `real_weight` 0, as in the online phase, the recorded ones are left alone.
+        """
         imagined = self.imagined_losses(traj, signal)
-        real_losses = self.real_losses(real, real_signal, imagined["return"])
-        loss = imagined["v_loss"] + imagined["q_loss"]
-        loss = loss + self.settings.real_weight * (real_losses["v_loss"] + real_losses["q_loss"])
+        loss, recorded = imagined["v_loss"] + imagined["q_loss"], {}
+        if self.settings.real_weight:
+            recorded = self.real_losses(real, real_signal, imagined["return"])
+            loss = loss + self.settings.real_weight * (recorded["v_loss"] + recorded["q_loss"])
         step = self.optimizer.step(loss)
         polyak_(self.slow_q_nets, self.q_nets, self.settings.slow_rate)
         return {
             **step,
             "return": imagined["return"].mean(),
             **{f"imag_{name}": imagined[name].detach() for name in ("v_loss", "q_loss", "q", "v")},
-            **{f"real_{name}": value.detach() for name, value in real_losses.items()},
+            **{f"real_{name}": value.detach() for name, value in recorded.items()},
         }
 
     def imagined_losses(self, traj: Trajectory, signal: Tensor) -> dict[str, Tensor]:

@@ -11,13 +11,15 @@ from typing import TextIO
 import gymnasium
 import torch
 
+from dreamer.agent import Agent
 from dreamer.errors import UserError
 from dreamer.evaluation import EpisodeResult, Film, result_row, run_episode, summarize
 from dreamer.files import atomic_path
 from dreamer.utils import choose_device
 from dreamer.video import FPS, write_mp4
-from fosp_ext.envs import check_action_size, check_task, check_variant, make_env
+from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.envs.variants import NONE
+from fosp_ext.policy_set import PolicySet, single_policy
 from fosp_ext.progress import Progress
 from fosp_ext.run_folder import LoadedRun, load_run, provenance
 
@@ -34,6 +36,7 @@ class RolloutSettings:
     variant: str | None  # None: the one that the run names
     device: str
     out: Path | None
+    policy: str | None = None  # set, online or offline; None: what acts in the run itself
 
 
 def play(settings: RolloutSettings) -> Path:
@@ -41,17 +44,19 @@ def play(settings: RolloutSettings) -> Path:
     device = choose_device(settings.device)
     run = load_run(settings.source, device)
     check_trained_for(run, settings)
+    agent, policy = choose_policy(run.agent, settings.policy)
     info = run.info
     variant = check_variant(settings.variant or run.config.env.variant, info.task).name
-    env = make_env(info.task, info.cameras, info.size, info.action_repeat, info.render, variant)
-    check_action_size(env, info.action_size)
-    folder = new_folder(settings.out or default_folder(settings.source, run.updates, variant))
-    results = play_episodes(run, env, settings, folder, device, sys.stderr)
+    env = make_run_env(info, variant)
+    default = default_folder(settings.source, run.updates, variant, policy)
+    folder = new_folder(settings.out or default)
+    results = play_episodes(agent, env, settings, folder, device, sys.stderr)
     env.close()
     summary = {
         **summarize(results),
         "task": info.task,
         "variant": variant,
+        **({} if policy is None else {"policy": policy}),
         "updates": run.updates,
         "checkpoint": str(settings.source),
         **provenance(),
@@ -63,7 +68,7 @@ def play(settings: RolloutSettings) -> Path:
 
 
 def play_episodes(
-    run: LoadedRun,
+    agent: Agent,
     env: gymnasium.Env,
     settings: RolloutSettings,
     folder: Path,
@@ -75,7 +80,7 @@ def play_episodes(
     with Progress("playing", settings.episodes, "episodes", stream) as progress:
         for index in range(settings.episodes):
             film = Film() if index < settings.videos else None
-            result = run_episode(run.agent, env, settings.seed + index, device, film)
+            result = run_episode(agent, env, settings.seed + index, device, film)
             results.append(result)
             with (folder / "episodes.jsonl").open("a") as file:
                 file.write(json.dumps(result_row(result)) + "\n")
@@ -92,12 +97,28 @@ def check_trained_for(run: LoadedRun, settings: RolloutSettings) -> None:
         raise UserError(f"{settings.source} was trained for {run.info.task}, not for {asked}")
 
 
-def default_folder(source: Path, updates: int, variant: str = NONE.name) -> Path:
-    """RUN/eval/<updates>, also for a file in RUN/checkpoints; <updates>-<variant> in a variant."""
+def choose_policy(agent: Agent, policy: str | None) -> tuple[Agent, str | None]:
+    """The agent as it shall act, and who acts: set, online or offline; None where there is no set.
+
+    To ask for one of the three without a set is a `UserError`.
+    """
+    has_set = isinstance(agent.behavior, PolicySet)
+    if policy is None or (policy == "set" and has_set):
+        return agent, "set" if has_set else None
+    return single_policy(agent, policy), policy
+
+
+def default_folder(
+    source: Path, updates: int, variant: str = NONE.name, policy: str | None = None
+) -> Path:
+    """RUN/eval/<updates>[-<variant>][-<policy>], also for a file in RUN/checkpoints.
+
+    The name tells only what is special: an unseen variant, a policy of a set alone.
+    """
     run = source if source.is_dir() else source.resolve().parent
     run = run.parent if run.name == "checkpoints" else run
-    name = f"{updates:09d}" if variant == NONE.name else f"{updates:09d}-{variant}"
-    return run / "eval" / name
+    special = [word for word in (variant, policy) if word not in (NONE.name, "set", None)]
+    return run / "eval" / "-".join([f"{updates:09d}", *special])
 
 
 def new_folder(path: Path) -> Path:
@@ -113,9 +134,10 @@ def new_folder(path: Path) -> Path:
 def report(summary: dict, folder: Path, stream: TextIO) -> None:
     """The result in a few lines."""
     variant = "" if summary["variant"] == NONE.name else f" ({summary['variant']})"
+    policy = f", policy: {summary['policy']}" if "policy" in summary else ""
     stream.write(
         f"{summary['task']}{variant}, {summary['updates']} updates, "
-        f"{summary['episodes']} episodes\n"
+        f"{summary['episodes']} episodes{policy}\n"
     )
     for name in ("return", "cost", "length", "violation_rate"):
         row = summary[name]

@@ -14,7 +14,7 @@ from dreamer.settings import (
     WorldModelSettings,
 )
 
-MODES = ("collect", "offline")
+MODES = ("collect", "offline", "online")
 METHODS = ("fosp", "safedreamer", "bc", "dreamerv3")
 SIZES = ("auto", "fosp", "small", "cpu", "debug")
 ADDED = {  # settings that older runs do not name, with the value that is as it was
@@ -22,6 +22,23 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "augment": "none",
     "reachability.enabled": True,
     "lagrange.enabled": True,
+    "online.source": "",
+    "online.allow_task_mismatch": False,
+    "online.steps": 187_500,
+    "online.envs": 4,
+    "online.ratio": 0.5,
+    "online.capacity": 200_000,
+    "online.offline_frac": "pool",
+    "online.in_sample_weight": 0.0,
+    "online.real_weight": 0.0,
+    "online.reachability_real_weight": 1.0,
+    "online.reachability_real_expectile": 0.5,
+    "online.alarm": 0.5,
+    "policy_set.enabled": True,
+    "policy_set.init": "copy",
+    "policy_set.kappa": 0.1,
+    "policy_set.alpha": 5.0,
+    "policy_set.q_source": "online",
 }
 
 
@@ -159,6 +176,47 @@ class LagrangeSettings:
 
 
 @dataclass(frozen=True)
+class PolicySetSettings:
+    """The frozen offline policy beside the learning one, online (docs/algorithm.md 6)."""
+
+    enabled: bool = setting("false: the learning policy acts alone; only fosp has a set")
+    init: str = setting(
+        "the learning policy begins as a copy of the offline one, or with fresh weights",
+        choices=("copy", "fresh"),
+    )
+    kappa: float = setting("reward that a unit of cost is worth in the choice", minimum=0)
+    alpha: float = setting("greed of the choice while exploring; 0 is uniform", minimum=0)
+    q_source: str = setting(
+        "Q networks that judge both actions: the learning ones, or their slow copies",
+        choices=("online", "slow"),
+    )
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """Fine-tuning in the environment (docs/algorithm.md 7.3)."""
+
+    source: str = setting("offline run folder, or checkpoint of one, to go on from; or: --from")
+    allow_task_mismatch: bool = setting("go on in another task than the offline run's")
+    steps: int = setting("agent steps in all environments together", minimum=1)
+    envs: int = setting("environments, each in a process of its own", minimum=1)
+    ratio: float = setting("gradient updates per agent step", minimum=0)
+    capacity: int = setting("rows of own episodes in memory, the oldest leave first", minimum=1)
+    offline_frac: str = setting("share of each batch from the dataset, or pool: by their sizes")
+    in_sample_weight: float = setting("takes the place of actor.in_sample_weight", minimum=0)
+    real_weight: float = setting("takes the place of real_weight of both critics", minimum=0)
+    reachability_real_weight: float = setting(
+        "takes the place of reachability.real_weight", minimum=0
+    )
+    reachability_real_expectile: float = setting(
+        "takes the place of reachability.real_expectile", minimum=0, maximum=1
+    )
+    alarm: float = setting(
+        "danger above which a coming violation counts as foreseen", minimum=0, maximum=1
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, completely."""
 
@@ -189,3 +247,5 @@ class Config:
     cost_critic: InSampleCriticSettings = setting("cost critic")
     reachability: ReachabilitySettings = setting("reachability estimate")
     lagrange: LagrangeSettings = setting("augmented Lagrangian")
+    online: OnlineSettings = setting("online phase")
+    policy_set: PolicySetSettings = setting("safe policy expansion, in the online phase")

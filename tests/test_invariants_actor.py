@@ -265,5 +265,4 @@ def test_acting_leaves_what_it_is_given_unchanged(explore):
     feat = after.latent.feat()
     kept = feat.clone()
     agent.behavior.act(feat, explore)
-    agent.behavior.estimates(feat)
     assert feat.equal(kept)
