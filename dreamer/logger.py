@@ -35,16 +35,19 @@ class Logger:
         resume_step: int | None = None,
         total_steps: int | None = None,
         headline: tuple[str, ...] = HEADLINE,
+        resume_env_steps: int | None = None,
     ) -> None:
         """Log into `logdir`; what was written after `resume_step` is dropped, it will come again.
 
-        `headline` names the metrics shown on screen; `quiet` shows none.
+        So are lines whose `step/env` is above `resume_env_steps`; TensorBoard forgets whole steps
+        only, it may show them twice. `headline` names the metrics shown on screen; `quiet` shows
+        none.
         """
         self.logdir = Path(logdir)
         self.logdir.mkdir(parents=True, exist_ok=True)
         self._file = self.logdir / "metrics.jsonl"
         if resume_step is not None:
-            _drop_lines_after(self._file, resume_step)
+            _drop_lines_after(self._file, resume_step, resume_env_steps)
         purge = None if resume_step is None else resume_step + 1
         self._tensorboard = SummaryWriter(str(self.logdir), purge_step=purge)
         self._averages = _Averages()
@@ -83,16 +86,18 @@ class Logger:
         metrics |= self._clock.rates(step, env_steps)
         if env_steps is not None:
             metrics["step/env"] = float(env_steps)
-        broken = sorted(tag for tag, value in metrics.items() if not math.isfinite(value))
-        finite = {tag: value for tag, value in metrics.items() if tag not in broken}
-        with self._file.open("a") as file:
-            file.write(json.dumps({"step": step, **finite}) + "\n")
-        for tag, value in finite.items():
-            self._tensorboard.add_scalar(tag, value, step)
-        self._tensorboard.flush()
-        self._show(step, finite)
-        if broken:
-            raise NonFiniteError(f"not finite at step {step}: {', '.join(broken)}")
+        self._show(step, self._put(metrics, step))
+        _refuse_broken(metrics, step)
+
+    def row(self, metrics: Mapping[str, float], step: int, env_steps: int) -> None:
+        """Write these numbers at once, as a line of their own, and `env_steps` as `step/env`.
+
+        Averages and rates of the next `write` do not notice, and nothing is shown. Everything
+        finite is written before a `NonFiniteError` names the rest.
+        """
+        line = {**metrics, "step/env": float(env_steps)}
+        self._put(line, step)
+        _refuse_broken(line, step)
 
     def check_finite(self) -> None:
         """Raise `NonFiniteError` if a metric since the last write is not finite; writes nothing."""
@@ -130,6 +135,16 @@ class Logger:
         self._tensorboard.close()
         if self._bar is not None:
             self._bar.close()
+
+    def _put(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
+        """Write what is finite into both files, and return it."""
+        finite = {tag: value for tag, value in metrics.items() if math.isfinite(value)}
+        with self._file.open("a") as file:
+            file.write(json.dumps({"step": step, **finite}) + "\n")
+        for tag, value in finite.items():
+            self._tensorboard.add_scalar(tag, value, step)
+        self._tensorboard.flush()
+        return finite
 
     def _show(self, step: int, metrics: dict[str, float]) -> None:
         shown = {tag: metrics[tag] for tag in self._headline if tag in metrics}
@@ -200,20 +215,27 @@ class _Clock:
         return rates
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Keep the whole lines of a metrics file up to `step`; a torn last line goes too."""
+def _refuse_broken(metrics: Mapping[str, float], step: int) -> None:
+    broken = sorted(tag for tag, value in metrics.items() if not math.isfinite(value))
+    if broken:
+        raise NonFiniteError(f"not finite at step {step}: {', '.join(broken)}")
+
+
+def _drop_lines_after(path: Path, step: int, env_steps: int | None) -> None:
+    """Keep the whole lines of a metrics file up to both counts; a torn last line goes too."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+    lines = path.read_text().splitlines()
     with atomic_path(path) as part:
-        part.write_text("".join(f"{line}\n" for line in kept))
+        part.write_text("".join(f"{x}\n" for x in lines if _came_before(x, step, env_steps)))
 
 
-def _step_of(line: str) -> float:
+def _came_before(line: str, step: int, env_steps: int | None) -> bool:
     try:
-        return json.loads(line)["step"]
+        row = json.loads(line)
+        return row["step"] <= step and (env_steps is None or row.get("step/env", 0) <= env_steps)
     except (json.JSONDecodeError, KeyError, TypeError):
-        return math.inf
+        return False
 
 
 def _duration(seconds: float) -> str:

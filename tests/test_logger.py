@@ -102,6 +102,53 @@ def test_non_finite_metrics_stop_the_run_after_the_rest_is_written(tmp_path):
     ]
 
 
+def write_with_rows(folder: Path, monkeypatch, every: int) -> list[dict]:
+    """Lines of `write`, one per 10 s and 20 updates, with a row of its own each `every` s."""
+    now = [0.0]
+    monkeypatch.setattr("dreamer.logger.time.perf_counter", lambda: now[0])
+    logger = Logger(folder, quiet=True)
+    for second in range(31):
+        now[0] = float(second)
+        step, env_steps = 2 * second, 4 * second
+        logger.add({"loss": float(second)})
+        if every and second % every == 0:
+            logger.row({"episode/score": float(second)}, step, env_steps)
+        if second % 10 == 0:
+            logger.write(step, env_steps)
+    logger.close()
+    return [row for row in rows(folder) if "episode/score" not in row]
+
+
+def test_rows_disturb_neither_averages_nor_rates(tmp_path, monkeypatch):
+    plain = write_with_rows(tmp_path / "plain", monkeypatch, 0)
+    assert write_with_rows(tmp_path / "rows", monkeypatch, 3) == plain
+    assert plain[-1] == {
+        "step": 60, "loss": 25.5, "fps/updates": 2.0, "fps/env": 4.0, "step/env": 120.0,
+    }  # fmt: skip
+
+
+def test_a_row_is_written_at_once_in_both_files(tmp_path, capsys):
+    logger = Logger(tmp_path)
+    logger.row({"episode/score": 3.0, "episode/cost": 1.0}, step=5, env_steps=40)
+    logger.row({"episode/score": 4.0}, step=5, env_steps=40)
+    assert rows(tmp_path) == [
+        {"step": 5, "episode/score": 3.0, "episode/cost": 1.0, "step/env": 40.0},
+        {"step": 5, "episode/score": 4.0, "step/env": 40.0},
+    ]
+    shown = events(tmp_path).Scalars("episode/score")
+    assert [(e.step, e.value) for e in shown] == [(5, 3.0), (5, 4.0)]
+    logger.close()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_row_that_is_not_finite(tmp_path):
+    logger = Logger(tmp_path, quiet=True)
+    with pytest.raises(NonFiniteError, match="not finite at step 3: bad"):
+        logger.row({"good": 1.0, "bad": float("nan")}, step=3, env_steps=6)
+    logger.close()
+    assert rows(tmp_path) == [{"step": 3, "good": 1.0, "step/env": 6.0}]
+
+
 def test_checking_keeps_the_averages(tmp_path):
     logger = Logger(tmp_path, quiet=True)
     logger.add({"loss": 1.0})
@@ -131,6 +178,20 @@ def test_resuming_drops_what_comes_again(tmp_path):
         (20, 20),
         (30, 31),
     ]
+
+
+def test_resuming_drops_episodes_after_the_checkpoint(tmp_path):
+    """They end between two updates, so the number of updates does not tell."""
+    logger = Logger(tmp_path, quiet=True)
+    for step, env_steps in ((10, 20), (20, 40), (20, 41), (21, 40)):
+        logger.row({"episode/score": 1.0}, step, env_steps)
+    logger.add({"loss": 1.0})
+    logger.write(20)  # a line without agent steps
+    logger.close()
+    everything = [(10, 20), (20, 40), (20, 41), (20, None)]
+    for env_steps, kept in ((None, everything), (40, everything[:2] + everything[3:])):
+        Logger(tmp_path, quiet=True, resume_step=20, resume_env_steps=env_steps).close()
+        assert [(row["step"], row.get("step/env")) for row in rows(tmp_path)] == kept
 
 
 def test_histograms_and_videos(tmp_path):
