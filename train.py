@@ -8,11 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dreamer.config import changed, describe, load_presets, parse_command_line, resolve, to_yaml
+from dreamer.config import (
+    changed,
+    describe,
+    load_presets,
+    load_yaml,
+    parse_command_line,
+    resolve,
+    to_yaml,
+)
 from dreamer.errors import NonFiniteError, UserError
 from fosp_ext.envs import task_folder
-from fosp_ext.envs.variants import describe_variants
-from fosp_ext.settings import Config
+from fosp_ext.envs.variants import NONE, describe_variants
+from fosp_ext.settings import ADDED, Config
 
 PRESETS = Path(__file__).parent / "configs.yaml"
 USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...] [--print-config]
@@ -20,6 +28,8 @@ USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...
   python train.py --configs collect                      record a dataset with scripted behaviours
   python train.py --configs fosp_offline                 train FOSP on it (size by hardware)
   python train.py --configs fosp_offline cpu --seed 1    name the size, change a setting
+  python train.py --configs fosp_online --from RUN --env.variant clustered
+                                                         fine-tune it in an unseen variant
   python train.py --help-variants                        unseen variants for --env.variant
 The same command continues an interrupted run. Presets are merged from left to right.
 """
@@ -38,6 +48,10 @@ def main(argv: list[str]) -> int:
         if "help-variants" in flags:
             say(describe_variants())
             return 0
+        if "from" in overrides:
+            overrides["online.source"] = overrides.pop("from")
+        if "allow-task-mismatch" in flags:
+            overrides["online.allow_task_mismatch"] = "true"
         names, overrides = complete(presets, names, overrides)
         config = resolve(Config, presets, names, overrides)
         if "print-config" in flags:
@@ -66,9 +80,11 @@ def complete(
     config = resolve(Config, presets, names, overrides)
     label = list(names)
     if config.mode != "collect" and config.size == "auto":
-        size = size_for(config.device)
-        print(f"no size preset named: taking '{size}' on this machine", file=sys.stderr)
+        size, reason = size_for(config)
+        print(f"no size preset named: taking '{size}' {reason}", file=sys.stderr)
         names, label = [size, *names], [*names, size]
+    if config.env.variant != NONE.name:
+        label.append(config.env.variant)
     fill = {"task": task_folder(config.task), "preset": "-".join(label), "seed": config.seed}
     logdir = config.logdir
     for key, value in fill.items():
@@ -76,11 +92,15 @@ def complete(
     return names, {**overrides, "logdir": logdir}
 
 
-def size_for(device: str) -> str:
-    """The full size where a GPU will be used, else the one for two cores."""
+def size_for(config: Config) -> tuple[str, str]:
+    """The size of the run to go on from; else the full one on a GPU, or the one for two cores."""
+    source = Path(config.online.source or "-")
+    settings = (source if source.is_dir() else source.parent.parent) / "config.yaml"
+    if config.online.source and settings.is_file():
+        return load_yaml(Config, settings, ADDED).size, f"of {source}"
     from dreamer.utils import choose_device
 
-    return "cpu" if choose_device(device).type == "cpu" else "fosp"
+    return ("cpu" if choose_device(config.device).type == "cpu" else "fosp"), "on this machine"
 
 
 def config_text(config: Config, origins: dict[str, tuple[Any, str]]) -> str:

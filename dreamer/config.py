@@ -30,6 +30,7 @@ FLAGS = {
     "--help-variants": "help-variants",
     "--print-config": "print-config",
     "--print_config": "print-config",
+    "--allow-task-mismatch": "allow-task-mismatch",
 }
 
 

@@ -1,13 +1,16 @@
-"""The training loop. It knows nothing of losses: batches in, metrics and checkpoints out."""
+"""The training loops. They know nothing of losses: batches in, metrics and checkpoints out."""
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from types import FrameType
 
 from dreamer.agent import Agent
+from dreamer.driver import Driver, Played
 from dreamer.logger import Logger
 from dreamer.types import Batch
 
@@ -31,6 +34,18 @@ class Hooks:
     report: Hook
     evaluate: Hook
     save: Hook
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far an online run goes, and how much it learns on the way."""
+
+    agent_steps: int  # of all environments together
+    ratio: float  # gradient updates per agent step
+
+    def updates(self, agent_steps: int) -> int:
+        """Updates due after so many agent steps: 1 + floor(ratio * steps), in exact arithmetic."""
+        return 1 + math.floor(Fraction(str(self.ratio)) * agent_steps)
 
 
 class StopRequest:
@@ -75,18 +90,88 @@ def offline_loop(
                 logger.add(agent.update(batch), prefix="train")
             logger.tick(step)
             last = step == updates or stop.exit_code != 0
-            if _due(step, every.report, last and not stop.exit_code):
-                hooks.report(step)
-            if _due(step, every.evaluate, last and not stop.exit_code):
-                hooks.evaluate(step)
-            if _due(step, every.log, last):
-                logger.write(step)
-            if _due(step, every.save, last):
-                logger.check_finite()
-                hooks.save(step)
+            finished = last and not stop.exit_code
+            _after_update(step, finished, last, every, logger, hooks)
             if last:
                 break
     return stop.exit_code
+
+
+def online_loop(
+    agent: Agent,
+    driver: Driver,
+    batch: Callable[[int], Batch],
+    keep: Callable[[Played, int], None],
+    done: int,
+    budget: Budget,
+    every: Every,
+    logger: Logger,
+    hooks: Hooks,
+) -> int:
+    """Act and learn in turn until the budget of agent steps is spent; `done` updates came before.
+
+    `batch` makes batch number k for update k, `keep` takes each finished episode and the updates
+    done by then. Updates that are due come before the next action, so a checkpoint at any update is
+    a place to go on from exactly. Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM
+    asked to stop; both save a checkpoint.
+    """
+    if driver.agent_steps >= budget.agent_steps and done >= budget.updates(driver.agent_steps):
+        return 0
+    with StopRequest() as stop:
+        while not stop.exit_code:
+            for step in range(done + 1, budget.updates(driver.agent_steps) + 1):
+                with logger.timer("data"):
+                    rows = batch(step)
+                with logger.timer("update"):
+                    logger.add(agent.update(rows), prefix="train")
+                logger.tick(step)
+                _after_update(step, False, False, every, logger, hooks, driver.agent_steps)
+                done = step
+                if stop.exit_code:
+                    break
+            if stop.exit_code or driver.agent_steps >= budget.agent_steps:
+                break
+            with logger.timer("play"):
+                finished = driver.step()
+            for played in finished:
+                keep(played, done)
+    _wrap_up(done, stop.exit_code, every, logger, hooks, driver.agent_steps)
+    return stop.exit_code
+
+
+def _after_update(
+    step: int,
+    finished: bool,
+    last: bool,
+    every: Every,
+    logger: Logger,
+    hooks: Hooks,
+    env_steps: int | None = None,
+) -> None:
+    """What is due at this update; where a run is finished, or stops, that is due in any case."""
+    if _due(step, every.report, finished):
+        hooks.report(step)
+    if _due(step, every.evaluate, finished):
+        hooks.evaluate(step)
+    if _due(step, every.log, last):
+        logger.write(step, env_steps)
+    if _due(step, every.save, last):
+        logger.check_finite()
+        hooks.save(step)
+
+
+def _wrap_up(
+    step: int, stopped: int, every: Every, logger: Logger, hooks: Hooks, env_steps: int
+) -> None:
+    """After the last step: the checkpoint, and a last look unless one was taken just before."""
+    if not stopped and every.report and step % every.report > every.report // 10:
+        hooks.report(step)
+    if not stopped and every.evaluate and step % every.evaluate > every.evaluate // 10:
+        hooks.evaluate(step)
+    if step % every.log:
+        logger.write(step, env_steps)
+    logger.check_finite()
+    hooks.save(step)
 
 
 def _due(step: int, every: int, last: bool) -> bool:

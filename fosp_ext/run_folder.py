@@ -23,7 +23,9 @@ from dreamer.files import atomic_path
 from fosp_ext.build import build_agent
 from fosp_ext.settings import ADDED, Config
 
-FREE = ("run", "dataset", "device", "threads", "logdir")  # sections that may change on the way
+FREE = (  # settings and sections that may change on the way
+    "run", "dataset", "device", "threads", "logdir", "online.steps", "online.source",
+)  # fmt: skip
 FIXED = ("run.batch_size", "run.batch_length", "dataset.holdout")  # of those, what may not
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "safety-gymnasium", "h5py", "tensorboard")
 
@@ -35,6 +37,7 @@ class LoadedRun(NamedTuple):
     config: Config
     info: DatasetInfo
     updates: int
+    dataset: str  # fingerprint of the dataset it was trained on
 
 
 class RunFolder:
@@ -63,14 +66,25 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot write to run folder {self.path}: {error.strerror}") from error
 
-    def save(self, agent: Agent, info: DatasetInfo, updates: int, dataset: str) -> None:
-        """Write everything that the next start needs to go on exactly."""
+    def save(
+        self,
+        agent: Agent,
+        info: DatasetInfo,
+        updates: int,
+        dataset: str,
+        online: dict[str, Any] | None = None,
+    ) -> None:
+        """Write everything that the next start needs to go on exactly.
+
+        `dataset` is the fingerprint of the data; `online` is what an online run adds.
+        """
         state = {
             "agent": agent.state_dict(),
             "rng": rng_state(),
             "config": to_dict(self.config),
             "info": _plain_info(info),
             "dataset": dataset,
+            **({} if online is None else {"online": online}),
         }
         self.checkpoints.save(updates, state)
 
@@ -106,20 +120,26 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
             raise UserError(f"{path} has no checkpoint yet; is it a run folder of train.py?")
         path = newest
     state = Checkpoint.load(path)
-    missing = {"agent", "config", "info"} - state.keys()
+    missing = {"agent", "config", "info", "dataset"} - state.keys()
     if missing:
         raise UserError(f"checkpoint {path} lacks {', '.join(sorted(missing))}")
     config = from_dict(Config, state["config"], str(path), ADDED)
-    info = DatasetInfo(**{**state["info"], "cameras": tuple(state["info"]["cameras"])})
+    info = saved_info(state)
     agent = build_agent(config, info, device)
     agent.load_state_dict(state["agent"])
-    return LoadedRun(agent, config, info, state["step"])
+    return LoadedRun(agent, config, info, state["step"], state["dataset"])
+
+
+def saved_info(state: dict[str, Any]) -> DatasetInfo:
+    """What a checkpoint says about the episodes of its run."""
+    return DatasetInfo(**{**state["info"], "cameras": tuple(state["info"]["cameras"])})
 
 
 def _check_same(config: Config, before: Config, path: Path) -> None:
     new, old = flat(to_dict(config)), flat(to_dict(before))
     for key, value in new.items():
-        if (key.split(".")[0] not in FREE or key in FIXED) and value != old[key]:
+        free = any(f"{key}.".startswith(f"{name}.") for name in FREE) and key not in FIXED
+        if not free and value != old[key]:
             raise UserError(
                 f"{path} holds a run with {key} {old[key]!r}, this command says {value!r}; "
                 "name another --logdir, or give the same settings to continue it"

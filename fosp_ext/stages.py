@@ -6,6 +6,7 @@ import torch
 
 from fosp_ext.dataset.training import record_dataset
 from fosp_ext.offline import OfflineRun
+from fosp_ext.online import OnlineRun
 from fosp_ext.settings import Config
 
 
@@ -13,7 +14,7 @@ def run_mode(config: Config) -> int:
     """Do what `config.mode` says; returns the exit code."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    return {"collect": collect, "offline": offline}[config.mode](config)
+    return {"collect": collect, "offline": offline, "online": online}[config.mode](config)
 
 
 def collect(config: Config) -> int:
@@ -25,3 +26,8 @@ def collect(config: Config) -> int:
 def offline(config: Config) -> int:
     """Train from the dataset alone, or go on training."""
     return OfflineRun(config).run()
+
+
+def online(config: Config) -> int:
+    """Fine-tune an offline run's agent in the environment, or go on fine-tuning."""
+    return OnlineRun(config).run()

@@ -1,4 +1,4 @@
-"""The main job, small: record, train offline, evaluate, film and compare, for `make demo`."""
+"""The main job, small: record, train offline, fine-tune, film and compare, for `make demo`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "logdir/demo/dataset.h5"
 RUN = "logdir/demo/run"
+ONLINE = "logdir/demo/online"
+VARIANT = "clustered"
 REPORT = "logdir/demo/report"
 DATA = ["--dataset.path", DATASET, "--dataset.episodes", "40"]
 TRAIN = [
     *("--configs", "fosp_offline", "cpu", *DATA, "--logdir", RUN, "--run.updates", "500"),
     *("--run.eval_every", "0", "--run.report_every", "250", "--run.log_every", "25"),
+]
+FINE_TUNE = [
+    *("--configs", "fosp_online", "cpu", "--from", RUN, "--env.variant", VARIANT),
+    *("--logdir", ONLINE, "--online.steps", "1500", "--run.eval_every", "0"),
+    *("--run.report_every", "0", "--run.log_every", "25"),
 ]
 
 
@@ -25,8 +32,10 @@ def main() -> int:
     steps = [
         ["train.py", *TRAIN],
         ["eval.py", "--logdir", RUN, "--episodes", "5", "--videos", "2"],
-        ["eval.py", "--logdir", RUN, "--episodes", "5", "--videos", "1", "--variant", "clustered"],
-        ["-m", "fosp_ext.report", RUN, "--out", REPORT],
+        ["eval.py", "--logdir", RUN, "--episodes", "5", "--videos", "1", "--variant", VARIANT],
+        ["train.py", *FINE_TUNE],
+        ["eval.py", "--logdir", ONLINE, "--episodes", "5", "--videos", "2"],
+        ["-m", "fosp_ext.report", RUN, ONLINE, "--out", REPORT],
     ]
     if not (ROOT / DATASET).exists():
         steps.insert(0, ["train.py", "--configs", "collect", *DATA])
@@ -39,11 +48,11 @@ def main() -> int:
     for name, place in {
         "report": newest(f"{REPORT}*/index.html"),
         "dataset (HDF5)": DATASET,
-        "run folder": f"{RUN}  (TensorBoard: .venv/bin/tensorboard --logdir {RUN})",
-        "checkpoints": f"{RUN}/checkpoints",
+        "offline run": RUN,
+        "online run": f"{ONLINE}  (TensorBoard: .venv/bin/tensorboard --logdir logdir/demo)",
         "open-loop films": f"{RUN}/report",
-        "evaluations": f"{RUN}/eval",
-        "a film": newest(f"{RUN}/eval/*/videos/ep_000.mp4"),
+        "evaluations": f"{RUN}/eval, {ONLINE}/eval",
+        "a film": newest(f"{ONLINE}/eval/*/videos/ep_000.mp4"),
     }.items():
         print(f"  {name:<16} {place}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from fosp_ext.envs.gl import choose_backend
 from fosp_ext.envs.tasks import (
@@ -38,6 +39,7 @@ __all__ = [
     "is_custom",
     "known_tasks",
     "make_env",
+    "make_run_env",
     "task_cameras",
     "task_folder",
 ]
@@ -79,6 +81,13 @@ def make_env(
             "run: python -m fosp_ext.doctor"
         ) from error
     return SafetyGymEnv(task, cameras, size, action_repeat, render, changes)
+
+
+def make_run_env(info: DatasetInfo, variant: str) -> SafetyGymEnv | CustomEnv:
+    """The environment that a run acts in; `info` describes what its policy sees and does."""
+    env = make_env(info.task, info.cameras, info.size, info.action_repeat, info.render, variant)
+    check_action_size(env, info.action_size)
+    return env
 
 
 def check_action_size(env: gymnasium.Env, expected: int) -> None:

@@ -17,19 +17,6 @@ class Bins(NamedTuple):
     rows: np.ndarray  # how many
 
 
-def follows(events: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each row t of one episode: does an event follow in rows t + 1 ... t + horizon?
-
-    `events` (T,) bool. Returns (T,) bool, and (T,) bool: is that known? It is where one is seen to
-    follow, and where all of the next `horizon` rows were recorded.
-    """
-    T = len(events)
-    seen = np.concatenate([[0], np.cumsum(events)])  # events before row t, (T+1,)
-    t = np.arange(T)
-    following = seen[np.minimum(t + 1 + horizon, T)] > seen[t + 1]
-    return following, following | (t + horizon < T)
-
-
 def auroc(estimate: np.ndarray, outcome: np.ndarray) -> float:
     """Chance that a row with the event has the higher estimate than one without; ties count half.
 

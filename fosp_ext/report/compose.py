@@ -4,34 +4,58 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from dreamer.files import atomic_path
 from fosp_ext.envs import task_folder
+from fosp_ext.foresight import AHEAD
 from fosp_ext.report import figures, tables
-from fosp_ext.report.danger import AHEAD
 from fosp_ext.report.figures import LINEAR_COST
 from fosp_ext.report.films import films, relative
 from fosp_ext.report.material import Material, Outcome
 from fosp_ext.report.page import Page
+from fosp_ext.report.price import before_and_after, price_table
 from fosp_ext.report.published import CITATION, LINK, published
-from fosp_ext.report.runs import SOURCES
+from fosp_ext.report.runs import SOURCES, Run
+from fosp_ext.report.strips import draw_episodes
 from fosp_ext.rollouts import new_folder
 
 CURVES = (
     "Over gradient updates. Where a group has several seeds, thin lines are seeds, the thick line "
     "is their mean and the shade its 95 % bootstrap interval over seeds. Cost regret is a running "
     "average of episode costs: it starts at 0 and keeps 0.99 of itself per episode; an evaluation "
-    "counts as so many episodes as it had. A short run therefore stays below its costs."
+    "counts as so many episodes as it had. A short run therefore stays below its costs. Online "
+    "runs count their own updates, from 0; the list above says how many agent steps those were."
 )
 RESULTS = (
     "Mean action, fixed seeds, the newest evaluation of each run in each variant. In brackets the "
     "95 % bootstrap interval of the mean: seeds are drawn again, then the episodes of each. With "
     "one seed it tells of the episodes only, and with two or three it is too narrow. Costs are "
-    "summed over an episode; 'without cost' is the share of episodes without any."
+    "summed over an episode; 'without cost' is the share of episodes without any. A policy set "
+    "acts with both its policies; alone is one of them without the other."
+)
+BEFORE = (
+    "Before: the newest evaluation of the offline run that each seed went on from, in the same "
+    "variant. Only seeds whose offline run is in this report are counted, on both sides."
+)
+PRICE = (
+    "What the policy did while it learned, mean over seeds: training episodes that have ended and "
+    "the agent steps until then, costs summed over them, cost per episode in the first and in the "
+    "last fifth of them, share of episodes with a violation. An alarm is a step with a danger p "
+    f"above online.alarm. Foreseen: share of the violations, counted where they begin, with an "
+    f"alarm at most {AHEAD} agent steps ahead. False alarms: share of the alarms that no violation "
+    f"followed within {AHEAD} agent steps. Online policy: share of steps in which it acted, not "
+    "the offline policy beside it. Not defined: there was nothing to count."
+)
+STRIPS = (
+    "Each strip is a training episode, the first on top. Its colour is the danger p when each "
+    "action was chosen, grey where it is not estimated. Tall red ticks: a violation begins. Short "
+    "red ticks: it goes on. Where there are two policies, the line below the strip says which "
+    "acted. Bars: return and summed cost of the episode."
 )
 SCATTER = (
     "Towards the lower right is better. Large dots: means of our groups, small ones their seeds. "
@@ -48,15 +72,33 @@ IQM = (
     "The mean of the middle half of all task and seed pairs; seeds are drawn again within their "
     "task. Returns are not normalised: tasks of larger returns weigh more."
 )
+MEASURES = (
+    f"Rows whose next {AHEAD} steps were not recorded count only if a violation is seen in them. "
+    "AUROC is the chance that a row with a violation ahead has the higher p (0.5: no better than "
+    "guessing); the Brier score is the mean squared error (0: perfect), beside that of always "
+    "saying the mean."
+)
 CALIBRATION = (
     f"At every row of the held-out episodes the newest checkpoint is asked for danger p, and the "
-    f"record for whether a violation followed within {AHEAD} agent steps. Rows whose next {AHEAD} "
-    "steps were not recorded count only if a violation is seen in them. AUROC is the chance that a "
-    "row with a violation ahead has the higher p (0.5: no better than guessing); the Brier score "
-    "is the mean squared error (0: perfect), beside that of always saying the mean. The recorded "
+    f"record for whether a violation followed within {AHEAD} agent steps. {MEASURES} The recorded "
     "behaviours acted here, not the policy for which p is learnt, and p discounts a violation by "
     "how far ahead it is: a difference from the diagonal is not the error of the network alone."
 )
+WHILE_LEARNING = (
+    "In the training episodes of online runs, danger p was noted when each action was chosen, "
+    "before anyone knew what would follow: forecasts by an estimate that was still learning, about "
+    f"the policies that acted. The record says whether a violation followed within {AHEAD} agent "
+    f"steps. {MEASURES}"
+)
+
+
+class Shown(NamedTuple):
+    """A picture on the page, and its name as a file beside it."""
+
+    name: str
+    picture: figures.Picture
+    title: str
+    words: str
 
 
 def write(material: Material, out: Path, with_csv: bool) -> Path:
@@ -65,14 +107,19 @@ def write(material: Material, out: Path, with_csv: bool) -> Path:
     folder = new_folder(out)
     page = Page("Comparison of runs")
     _runs(page, material, folder)
-    for name, words in (("results", RESULTS), ("over_tasks", IQM)):
+    explained = {"results": RESULTS, "before_and_after": BEFORE, "price": PRICE, "over_tasks": IQM}
+    for name, words in explained.items():
         _table(page, listed, name, words)
-    for name, picture, title, words in pictures:
-        page.heading(title)
-        page.picture(picture, title)
-        page.paragraph(words)
-        _write(folder / f"{name}.png", picture.light)
+    said: set[str] = set()
+    for shown in pictures:
+        page.heading(shown.title)
+        page.picture(shown.picture, shown.title)
+        if shown.words not in said:
+            page.paragraph(shown.words)
+        said.add(shown.words)
+        _write(folder / f"{shown.name}.png", shown.picture.light)
     _table(page, listed, "calibration", CALIBRATION)
+    _table(page, listed, "calibration_while_learning", WHILE_LEARNING)
     _table(page, listed, "published", CITATION, LINK)
     _films(page, material, folder)
     if with_csv:
@@ -82,25 +129,44 @@ def write(material: Material, out: Path, with_csv: bool) -> Path:
     return folder
 
 
-def _pictures(material: Material) -> list[tuple[str, figures.Picture, str, str]]:
-    """(file name, picture, title, explanation) in the order of the page."""
+def _pictures(material: Material) -> list[Shown]:
+    """In the order of the page."""
     pictures = []
     for task in material.tasks:
         short = task_folder(task)
-        for source in SOURCES:
-            drawn = figures.draw_curves(material.of(task), source)
-            if drawn:
-                name = f"curves-{source.name.replace(' ', '-')}-{short}"
-                title = f"Learning curves of {task}: {source.name}"
-                pictures.append((name, drawn, title, CURVES))
+        pictures += [*_curves(material, task), *_strips(material, task)]
         drawn = _scatter(material, task)
         if drawn:
             title = f"Return and cost in {task}"
-            pictures.append((f"scatter-{short}", drawn, title, SCATTER))
-    if material.seen:
-        drawn = figures.draw_calibration(material.seen)
-        pictures.append(("calibration", drawn, "Reliability of the estimated danger", RELIABILITY))
+            pictures.append(Shown(f"scatter-{short}", drawn, title, SCATTER))
+    for name, title, seen in (
+        ("calibration", "Reliability of the estimated danger", material.seen),
+        ("calibration-while-learning", "Reliability of the danger while learning", material.played),
+    ):
+        if seen:
+            pictures.append(Shown(name, figures.draw_calibration(seen), title, RELIABILITY))
     return pictures
+
+
+def _curves(material: Material, task: str) -> Iterator[Shown]:
+    """Offline and online runs apart: they differ too much in length."""
+    for online, phase in ((False, ""), (True, ", online phase")):
+        groups = [group for group in material.of(task) if group.runs[0].is_online == online]
+        for source in SOURCES:
+            drawn = figures.draw_curves(groups, source)
+            if drawn:
+                words = f"{source.name}{phase}".replace(",", "").replace(" ", "-")
+                title = f"Learning curves of {task}: {source.name}{phase}"
+                yield Shown(f"curves-{words}-{task_folder(task)}", drawn, title, CURVES)
+
+
+def _strips(material: Material, task: str) -> Iterator[Shown]:
+    played = [(group, run) for group in material.of(task) for run in group.runs if run.episodes]
+    for number, (group, run) in enumerate(played, 1):
+        label = f"{group.label}, seed {run.config.seed}"
+        drawn = draw_episodes(label, run.episodes, run.config.online.alarm)
+        name = f"online-episodes-{task_folder(task)}-{number}"
+        yield Shown(name, drawn, f"Online episodes in {task}: {label}", STRIPS)
 
 
 def _scatter(material: Material, task: str) -> figures.Picture | None:
@@ -119,10 +185,16 @@ def _means(seeds: Sequence[np.ndarray]) -> np.ndarray:
 
 def _tables(material: Material) -> dict[str, tables.Table]:
     """Table by name; those without rows are left out."""
+    runs = [run for group in material.groups for run in group.runs]
     every = (
         tables.result_table(material.results),
+        before_and_after(material.results, runs),
+        price_table(material.groups),
         tables.over_tasks(material.results),
-        tables.calibration_table(material.seen),
+        tables.calibration_table("calibration", "held-out episodes", material.seen),
+        tables.calibration_table(
+            "calibration_while_learning", "training episodes", material.played
+        ),
         tables.published_table(material.tasks),
     )
     return {table.name: table for table in every if table.rows}
@@ -141,7 +213,10 @@ def _runs(page: Page, material: Material, folder: Path) -> None:
     """Which folders this is about, and what could not be shown."""
     page.links(
         [
-            (relative(run.path, folder), f"{group.task}: {group.label}, seed {run.config.seed}")
+            (
+                relative(run.path, folder),
+                f"{group.task}: {group.label}, seed {run.config.seed}{_length(run)}",
+            )
             for group in material.groups
             for run in group.runs
         ]
@@ -151,6 +226,17 @@ def _runs(page: Page, material: Material, folder: Path) -> None:
     if material.remarks:
         page.heading("Left out")
         page.remarks(material.remarks)
+
+
+def _length(run: Run) -> str:
+    """How much of the environment an online run has seen."""
+    if not run.episodes:
+        return ""
+    last = run.episodes[-1]
+    return (
+        f": {len(run.episodes)} training episodes in {last.agent_steps:,} agent steps, "
+        f"{last.updates:,} gradient updates"
+    )
 
 
 def _films(page: Page, material: Material, folder: Path) -> None:

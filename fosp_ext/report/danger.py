@@ -17,12 +17,10 @@ from dreamer.errors import UserError
 from dreamer.report import fixed_randomness
 from dreamer.types import VIOLATION
 from fosp_ext.dataset.training import dataset_path
+from fosp_ext.foresight import AHEAD, follows
 from fosp_ext.progress import Progress
-from fosp_ext.report.calibration import follows
 from fosp_ext.report.runs import Run
 from fosp_ext.run_folder import load_run
-
-AHEAD = 25  # agent steps within which a violation counts as foreseen
 
 
 @dataclass(frozen=True)

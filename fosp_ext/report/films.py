@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fosp_ext.report.runs import Run
+from fosp_ext.report.runs import Run, played_by
 
 SHOWN = 3  # films of an evaluation
 WIDTH = 360  # pixels of a still
@@ -27,7 +27,8 @@ def films(run: Run, label: str, out: Path) -> list[FilmLink]:
     return [
         FilmLink(
             relative(film, out),
-            f"{label}, seed {run.config.seed}, {evaluation.variant}, {evaluation.updates} updates",
+            f"{label}, seed {run.config.seed}, {evaluation.variant}"
+            f"{played_by(evaluation.policy)}, {evaluation.updates} updates",
             still(film),
         )
         for evaluation in run.newest()

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import torch
 
 from dreamer.errors import UserError
 from dreamer.utils import choose_device
 from fosp_ext.dataset.summary import summarise
 from fosp_ext.dataset.training import dataset_path
 from fosp_ext.report.danger import Foresight, foresight
+from fosp_ext.report.price import while_learning
 from fosp_ext.report.runs import Group, Run, group_runs, read_run
 from fosp_ext.report.tables import Result, results
 
@@ -35,6 +37,7 @@ class Material:
     results: list[Result]
     behaviours: dict[str, list[Outcome]] = field(default_factory=dict)  # task -> its dataset's
     seen: list[tuple[str, Foresight]] = field(default_factory=list)  # run -> what it foresaw
+    played: list[tuple[str, Foresight]] = field(default_factory=list)  # the same, while learning
     remarks: list[str] = field(default_factory=list)  # what is left out, and why
 
     @property
@@ -45,6 +48,11 @@ class Material:
     def of(self, task: str) -> list[Group]:
         """The groups of a task."""
         return [group for group in self.groups if group.task == task]
+
+    def label(self, group: Group, run: Run) -> str:
+        """What a single run is called."""
+        label = f"{group.label}, seed {run.config.seed}"
+        return f"{group.task}: {label}" if len(self.tasks) > 1 else label
 
 
 def gather(paths: Sequence[Path], device: str, stream: TextIO) -> Material:
@@ -60,14 +68,24 @@ def gather(paths: Sequence[Path], device: str, stream: TextIO) -> Material:
             if not run.newest():
                 material.remarks.append(f"{run.path}: no evaluation, so it is in no table.")
             _add_behaviours(material, run, read)
-            seen = foresight(run, chosen, stream)
-            if isinstance(seen, str):
-                material.remarks.append(f"{run.path}: no calibration, {seen}.")
-            else:
-                label = f"{group.label}, seed {run.config.seed}"
-                several = len(material.tasks) > 1
-                material.seen.append((f"{group.task}: {label}" if several else label, seen))
+            _add_calibration(material, run, material.label(group, run), chosen, stream)
     return material
+
+
+def _add_calibration(
+    material: Material, run: Run, label: str, device: torch.device, stream: TextIO
+) -> None:
+    """What its newest checkpoint foresees, and what it foresaw while it learned."""
+    seen = foresight(run, device, stream)
+    if isinstance(seen, str):
+        material.remarks.append(f"{run.path}: no calibration, {seen}.")
+    else:
+        material.seen.append((label, seen))
+    if run.is_online and not run.episodes:
+        material.remarks.append(f"{run.path}: no training episode has ended yet.")
+    played = while_learning(run)
+    if played is not None:
+        material.played.append((label, played))
 
 
 def _add_behaviours(material: Material, run: Run, read: set[Path]) -> None:

@@ -26,12 +26,12 @@ a { color: var(--link); }
 p.note, figcaption, li.note { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
-th { background: var(--shade); white-space: nowrap; }
+th, td { padding: .35rem .45rem; border-bottom: 1px solid var(--line); text-align: right; }
+th { background: var(--shade); vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 td small { color: var(--soft); white-space: nowrap; }
 table { overflow-wrap: normal; }
-td.text { min-width: 9rem; }
+td.text { min-width: 8rem; }
 img { max-width: 100%; height: auto; }
 @media (max-width: 48rem) { .plot { overflow-x: auto; }
   .plot img { height: 22rem; max-width: none; } }

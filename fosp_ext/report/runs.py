@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from dreamer.config import load_yaml, parse_command_line, to_dict
 from dreamer.errors import UserError
 from fosp_ext.envs import check_task, check_variant
 from fosp_ext.envs.variants import NONE
+from fosp_ext.report.learning import TrainingEpisode, training_episode
 from fosp_ext.report.statistics import cost_regret
 from fosp_ext.run_folder import flat
 from fosp_ext.settings import ADDED, Config
@@ -21,22 +23,29 @@ from fosp_ext.settings import ADDED, Config
 SAME_RESULT = (  # settings that may differ between the seeds of one group
     "seed", "logdir", "device", "threads", "dataset.workers", "dataset.storage",
     "dataset.ram_limit_gb", "run.log_every", "run.report_every", "run.save_every",
-    "run.keep_checkpoints",
+    "run.keep_checkpoints", "online.source", "online.allow_task_mismatch",
 )  # fmt: skip
+ONLINE_ONLY = ("online", "policy_set")  # sections that an offline run does not read
 
 
 class Source(NamedTuple):
-    """Where learning curves come from: tags of metrics.jsonl."""
+    """Where learning curves come from: PREFIX/score and PREFIX/cost in metrics.jsonl."""
 
     name: str
-    score: str
-    cost: str
+    prefix: str
+    policy: str = ""  # which policy of a set played, as in summary.json
 
 
-SOURCES = (
-    Source("evaluations", "eval/score", "eval/cost"),
-    Source("training episodes", "episode/score", "episode/cost"),
+EVALUATIONS = Source("evaluations", "eval", "set")
+ALONE = (  # what the two policies of a set do without each other
+    Source("online policy alone", "eval/online_only", "online"),
+    Source("offline policy alone", "eval/offline_only", "offline"),
 )
+EPISODES = Source("training episodes", "episode")
+SOURCES = (EVALUATIONS, *ALONE, EPISODES)
+PLAYERS = {
+    "set": ", policy set", "online": ", online policy alone", "offline": ", offline policy alone",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ class Run:
     rows: list[dict[str, Any]]  # of metrics.jsonl
     evaluations: list[Evaluation]
     presets: tuple[str, ...] = ()  # by which train.py was called
+    episodes: tuple[TrainingEpisode, ...] = ()  # that an online run played while it learned
 
     @property
     def task(self) -> str:
@@ -91,13 +101,18 @@ class Run:
         """The variant it trained for."""
         return check_variant(self.config.env.variant, self.task).name
 
+    @property
+    def is_online(self) -> bool:
+        """Did it learn in the environment?"""
+        return self.config.mode == "online"
+
     def curve(self, source: Source) -> Curve | None:
         """Its learning curves, or None where it has no such rows."""
-        steps, score = points(self.rows, source.score)
-        _, cost = points(self.rows, source.cost)
+        steps, score = points(self.rows, f"{source.prefix}/score")
+        _, cost = points(self.rows, f"{source.prefix}/cost")
         if not len(steps) or len(cost) != len(score):
             return None
-        episodes = self.config.run.eval_episodes if source is SOURCES[0] else 1
+        episodes = 1 if source is EPISODES else self.config.run.eval_episodes
         return Curve(steps, score, cost, cost_regret(cost, episodes))
 
     def newest(self) -> list[Evaluation]:
@@ -107,13 +122,18 @@ class Run:
             newest[evaluation.variant, evaluation.policy] = evaluation
         if newest:
             return list(newest.values())
-        curve = self.curve(SOURCES[0])
+        last = [self._last(source) for source in (EVALUATIONS, *ALONE)]
+        return [evaluation for evaluation in last if evaluation]
+
+    def _last(self, source: Source) -> Evaluation | None:
+        """The last evaluation of the training by this policy."""
+        curve = self.curve(source)
         if curve is None:
-            return []
-        _, safe = points(self.rows, "eval/safe_episodes")
-        episodes = self.config.run.eval_episodes
-        means = (curve.score[-1:], curve.cost[-1:], safe[-1:], episodes)
-        return [Evaluation(self.path, self.variant, "", int(curve.updates[-1]), *means)]
+            return None
+        _, safe = points(self.rows, f"{source.prefix}/safe_episodes")
+        policy = source.policy if any(self.curve(other) for other in ALONE) else ""
+        means = (curve.score[-1:], curve.cost[-1:], safe[-1:], self.config.run.eval_episodes)
+        return Evaluation(self.path, self.variant, policy, int(curve.updates[-1]), *means)
 
 
 @dataclass(frozen=True)
@@ -136,7 +156,16 @@ def read_run(path: Path) -> Run:
     found = [read_evaluation(file.parent) for file in path.glob("eval/*/summary.json")]
     config = load_yaml(Config, settings, ADDED)
     in_order = sorted(found, key=lambda e: (e.updates, (e.folder / "summary.json").stat().st_mtime))
-    return Run(path, config, rows, in_order, _presets(path))
+    return Run(path, config, rows, in_order, _presets(path), read_episodes(path))
+
+
+def read_episodes(run: Path) -> tuple[TrainingEpisode, ...]:
+    """The training episodes of an online run, in order; none where it has no episodes.jsonl."""
+    path = run / "episodes.jsonl"
+    try:
+        return tuple(map(training_episode, _json_lines(path))) if path.exists() else ()
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no list of training episodes: {_reason(error)}") from error
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -166,7 +195,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         return Evaluation(
             folder=folder,
             variant=summary.get("variant", NONE.name),
-            policy=summary.get("policy", ""),
+            policy=summary.get("policy") or "",
             updates=int(summary["updates"]),
             scores=np.array([episode["score"] for episode in episodes], np.float64),
             costs=costs,
@@ -177,17 +206,23 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise UserError(f"{folder} is no whole evaluation of eval.py: {_reason(error)}") from error
 
 
+def played_by(policy: str) -> str:
+    """The policy of an evaluation, to be put after other words; empty where there is only one."""
+    return PLAYERS.get(policy, policy)
+
+
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Put the seeds of each setting together, in the order they were named."""
     together: dict[str, list[Run]] = {}
     for run in runs:
         together.setdefault(json.dumps(_identity(run), sort_keys=True), []).append(run)
-    for members in together.values():
+    apart = [members for same in together.values() for members in _by_source(same)]
+    for members in apart:
         _check_seeds(members)
-    plain = [_plain_label(members[0]) for members in together.values()]
+    plain = [_plain_label(members[0]) for members in apart]
     groups = []
-    for label, members in zip(plain, together.values(), strict=True):
-        rivals = [m[0] for p, m in zip(plain, together.values(), strict=True) if p == label]
+    for label, members in zip(plain, apart, strict=True):
+        rivals = [m[0] for p, m in zip(plain, apart, strict=True) if p == label]
         full = ", ".join([label[1], *_differences(members[0], rivals)])
         groups.append(Group(full, label[0], members))
     return groups
@@ -214,19 +249,41 @@ def _presets(path: Path) -> tuple[str, ...]:
 def _differences(run: Run, rivals: list[Run]) -> list[str]:
     """The settings in which groups of the same name differ, as this one has them."""
     own, others = _identity(run), [_identity(rival) for rival in rivals]
-    return [f"{key}={own[key]}" for key in own if any(other[key] != own[key] for other in others)]
+    shared = [key for key in own if all(key in other for other in others)]
+    named = [f"{k}={own[k]}" for k in shared if any(other[k] != own[k] for other in others)]
+    return named if named or len(rivals) == 1 else [f"online.source={_source(run)}"]
 
 
 def _identity(run: Run) -> dict[str, Any]:
     """The settings that decide its result, apart from the seed: dotted key -> value."""
     settings = flat(to_dict(run.config)) | {"task": run.task, "env.variant": run.variant}
-    return {key: value for key, value in settings.items() if key not in SAME_RESULT}
+    unread = () if run.is_online else ONLINE_ONLY
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in SAME_RESULT and key.partition(".")[0] not in unread
+    }
+
+
+def _by_source(members: Sequence[Run]) -> list[list[Run]]:
+    """Seeds belong together, unless one seed has gone on from several offline runs."""
+    if len({run.config.seed for run in members}) == len(members):
+        return [list(members)]
+    apart: dict[str, list[Run]] = {}
+    for run in members:
+        apart.setdefault(_source(run), []).append(run)
+    return list(apart.values())
+
+
+def _source(run: Run) -> str:
+    """Where it went on from, the same for all seeds of one folder."""
+    return re.sub(r"seed\d+", "seed*", run.config.online.source)
 
 
 def _check_seeds(members: list[Run]) -> None:
-    by_seed: dict[int, Run] = {}
+    by_start: dict[tuple[int, str], Run] = {}
     for run in members:
-        twin = by_seed.setdefault(run.config.seed, run)
+        twin = by_start.setdefault((run.config.seed, run.config.online.source), run)
         if twin is not run:
             raise UserError(
                 f"{twin.path} and {run.path} have the same settings and the same seed "

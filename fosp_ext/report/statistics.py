@@ -84,11 +84,17 @@ def cost_regret(costs: np.ndarray, episodes: int) -> np.ndarray:
     One entry stands for `episodes` episodes of that mean cost. It begins at 0, so a short run stays
     below its costs: a picture of how cost came in, to be compared at equal numbers of episodes.
     """
-    keep, regret, running = REGRET_DECAY**episodes, [], 0.0
+    regret, running = [], 0.0
     for cost in costs:
-        running = keep * running + (1 - keep) * float(cost)
+        running = next_regret(running, float(cost), episodes)
         regret.append(running)
     return np.array(regret)
+
+
+def next_regret(regret: float, cost: float, episodes: int = 1) -> float:
+    """The cost regret after `episodes` more episodes of this mean cost."""
+    keep = REGRET_DECAY**episodes
+    return keep * regret + (1 - keep) * cost
 
 
 def _no_spread(tasks: Sequence[Sequence[np.ndarray]]) -> bool:

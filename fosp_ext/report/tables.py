@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fosp_ext.foresight import AHEAD
 from fosp_ext.report.calibration import auroc, brier
-from fosp_ext.report.danger import AHEAD, Foresight
+from fosp_ext.report.danger import Foresight
 from fosp_ext.report.published import published
-from fosp_ext.report.runs import Evaluation, Group
+from fosp_ext.report.runs import Evaluation, Group, Run, played_by
 from fosp_ext.report.statistics import iqm_interval, mean_interval
 
 Cell = str | int | float
@@ -46,14 +47,15 @@ class Result:
     group: Group
     variant: str
     policy: str
-    evaluations: list[Evaluation]  # one for each seed that was evaluated so
+    runs: list[Run]  # the seeds that were evaluated so
+    evaluations: list[Evaluation]  # one for each of them
 
     @property
     def name(self) -> str:
         """The group, and where and who played if that needs to be said."""
         own = self.group.runs[0].variant
         where = "" if self.variant == own else f" in {self.variant}"
-        return f"{self.group.label}{where}{f' ({self.policy})' if self.policy else ''}"
+        return f"{self.group.label}{where}{played_by(self.policy)}"
 
     @property
     def scores(self) -> list[np.ndarray]:
@@ -70,11 +72,14 @@ def results(groups: Sequence[Group]) -> list[Result]:
     """One result for each group, variant and policy, from the newest evaluation of each run."""
     found: list[Result] = []
     for group in groups:
-        by_kind: dict[tuple[str, str], list[Evaluation]] = {}
+        by_kind: dict[tuple[str, str], list[tuple[Run, Evaluation]]] = {}
         for run in group.runs:
             for evaluation in run.newest():
-                by_kind.setdefault((evaluation.variant, evaluation.policy), []).append(evaluation)
-        found += [Result(group, *kind, evaluations) for kind, evaluations in by_kind.items()]
+                kind = evaluation.variant, evaluation.policy
+                by_kind.setdefault(kind, []).append((run, evaluation))
+        for kind, pairs in by_kind.items():
+            runs, evaluations = zip(*pairs, strict=True)
+            found.append(Result(group, *kind, list(runs), list(evaluations)))
     return found
 
 
@@ -118,8 +123,11 @@ def over_tasks(found: Sequence[Result]) -> Table:
     return Table("over_tasks", "Interquartile mean over tasks and seeds", columns, rows)
 
 
-def calibration_table(seen: Sequence[tuple[str, Foresight]]) -> Table:
-    """How well the danger foretells violations; the last column is what a constant would get."""
+def calibration_table(name: str, episodes: str, seen: Sequence[tuple[str, Foresight]]) -> Table:
+    """How well the danger foretells violations; the last column is what a constant would get.
+
+    `episodes` says which ones were judged.
+    """
     rows = [
         (
             label,
@@ -135,10 +143,10 @@ def calibration_table(seen: Sequence[tuple[str, Foresight]]) -> Table:
         for label, foresight in seen
     ]
     columns = (
-        "run", "updates", "held-out episodes", "rows", "violation follows", "mean danger",
+        "run", "updates", episodes, "rows", "violation follows", "mean danger",
         "AUROC", "Brier score", "Brier of the mean",
     )  # fmt: skip
-    return Table("calibration", f"Violations within {AHEAD} agent steps", columns, rows)
+    return Table(name, f"Violations within {AHEAD} agent steps, {episodes}", columns, rows)
 
 
 def published_table(tasks: Sequence[str]) -> Table:

@@ -1,0 +1,60 @@
+"""Was a violation foreseen? Estimates of one episode, set against what really followed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+AHEAD = 25  # agent steps within which a violation counts as foreseen
+
+
+class Alarms(NamedTuple):
+    """What the alarms of one episode were worth. An alarm is a step with p above a threshold."""
+
+    raised: int
+    judged: int  # alarms of which it is known whether a violation followed
+    false: int  # judged alarms that no violation followed
+    foreseen: int  # onsets of violations with an alarm before them
+
+
+def follows(events: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each row t of one episode: does an event follow in rows t + 1 ... t + horizon?
+
+    `events` (T,) bool. Returns (T,) bool, and (T,) bool: is that known? It is where one is seen to
+    follow, and where all of the next `horizon` rows were recorded.
+    """
+    T = len(events)
+    seen = np.concatenate([[0], np.cumsum(events)])  # events before row t, (T+1,)
+    t = np.arange(T)
+    following = seen[np.minimum(t + 1 + horizon, T)] > seen[t + 1]
+    return following, following | (t + horizon < T)
+
+
+def onsets(violations: np.ndarray) -> np.ndarray:
+    """Where violations begin: steps with one whose step before had none; (T,) bool -> (T,) bool."""
+    return violations & ~np.append(False, violations[:-1])
+
+
+def judge_alarms(danger: np.ndarray, violations: np.ndarray, alarm: float) -> Alarms:
+    """Count the alarms of one episode and the onsets that they announced.
+
+    Shapes (T,): `danger[t]` is p at state t, where action t was chosen; `violations[t]` (bool) came
+    of action t, together with state t + 1. The alarm of state t is about the steps t ... t + AHEAD
+    - 1, so an onset at step t is foreseen if p was above `alarm` at one of the states
+    t - AHEAD + 1 ... t (those there are). An alarm is judged where a violation is seen in its steps
+    or all of them were recorded.
+    """
+    T = len(danger)
+    raised = danger > alarm
+    following, known = follows(np.append(False, violations), AHEAD)  # rows: state t, its cost
+    following, known = following[:T], known[:T]
+    before = np.append(0, np.cumsum(raised))  # alarms before state t, (T+1,)
+    starts = np.flatnonzero(onsets(violations))
+    foreseen = before[starts + 1] > before[np.maximum(starts + 1 - AHEAD, 0)]
+    return Alarms(
+        raised=int(raised.sum()),
+        judged=int((raised & known).sum()),
+        false=int((raised & known & ~following).sum()),
+        foreseen=int(foreseen.sum()),
+    )

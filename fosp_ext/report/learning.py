@@ -1,0 +1,66 @@
+"""What an online run played while it learned, one line of its episodes.jsonl at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fosp_ext.foresight import onsets
+
+
+@dataclass(frozen=True)
+class TrainingEpisode:
+    """One training episode of T agent steps; arrays are (T,)."""
+
+    number: int
+    updates: int  # gradient updates made when it ended
+    agent_steps: int  # of all environments together when it ended
+    score: float
+    cost: float
+    violation: np.ndarray  # bool: did the action of this step violate?
+    danger: np.ndarray | None  # p when the action was chosen; None: nobody estimates it
+    online: np.ndarray | None  # bool: did the online policy act? None: it has no company
+    foreseen: int  # onsets of violations that an alarm announced; 0 without danger
+    judged_alarms: int  # alarms of which it is known what followed
+    false_alarms: int  # of those, without a violation
+
+    @property
+    def onsets(self) -> np.ndarray:
+        """Steps at which a violation begins, (T,) bool."""
+        return onsets(self.violation)
+
+
+def training_episode(line: dict[str, Any]) -> TrainingEpisode:
+    """Read one line; KeyError, TypeError or ValueError where it is none."""
+    violation = bits(line["violation"])
+    danger = np.array(line["danger"], np.float64) if "danger" in line else None
+    online = bits(line["online"]) if "online" in line else None
+    if any(steps is not None and steps.shape != violation.shape for steps in (danger, online)):
+        raise ValueError("its lists differ in length")
+    return TrainingEpisode(
+        number=int(line["episode"]),
+        updates=int(line["updates"]),
+        agent_steps=int(line["agent_steps"]),
+        score=float(line["score"]),
+        cost=float(line["cost"]),
+        violation=violation,
+        danger=danger,
+        online=online,
+        foreseen=int(line.get("foreseen", 0)),
+        judged_alarms=int(line.get("judged_alarms", 0)),
+        false_alarms=int(line.get("false_alarms", 0)),
+    )
+
+
+def bits(text: str) -> np.ndarray:
+    """ "0110" -> (4,) bool."""
+    return np.array([int(character) for character in text], bool)
+
+
+def evenly(episodes: Sequence[TrainingEpisode], most: int) -> list[TrainingEpisode]:
+    """At most so many of them, from the first to the last."""
+    picks = np.linspace(0, len(episodes) - 1, min(most, len(episodes))).round().astype(int)
+    return [episodes[k] for k in picks]
