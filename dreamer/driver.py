@@ -12,7 +12,7 @@ from torch import Tensor
 from dreamer.agent import Agent, AgentState
 from dreamer.data.episode import Episode
 from dreamer.envs.parallel import Outcome, ParallelEnvs
-from dreamer.errors import UserError
+from dreamer.errors import NonFiniteError, UserError
 from dreamer.types import Latent
 
 BEHAVIOUR = "agent"  # what the episodes name as the one who played them
@@ -199,6 +199,10 @@ class Driver:
         action, self._state, estimates = self._agent.act(obs, is_first, self._state, explore=True)
         columns = [action.float(), *(x.float().unsqueeze(1) for x in estimates.values())]
         numbers = torch.cat(columns, 1).cpu().numpy()  # (N, A + estimates): waits once
+        if not np.isfinite(numbers).all():
+            names = ["action"] * action.shape[1] + list(estimates)
+            broken = np.unique(np.array(names)[~np.isfinite(numbers).all(0)])
+            raise NonFiniteError(f"not finite while acting: {', '.join(broken)}")
         actions, thoughts = np.split(numbers, [action.shape[1]], 1)
         return actions, [dict(zip(estimates, row, strict=True)) for row in thoughts.tolist()]
 

@@ -164,11 +164,11 @@ def _wrap_up(
     step: int, stopped: int, every: Every, logger: Logger, hooks: Hooks, env_steps: int
 ) -> None:
     """After the last step: the checkpoint, and a last look unless one was taken just before."""
-    if not stopped and every.report and step % every.report > every.report // 10:
-        hooks.report(step)
-    if not stopped and every.evaluate and step % every.evaluate > every.evaluate // 10:
-        hooks.evaluate(step)
-    if step % every.log:
+    looks = ((hooks.report, every.report), (hooks.evaluate, every.evaluate))
+    late = [look for look, often in looks if not stopped and often and step % often > often // 10]
+    for look in late:
+        look(step)
+    if late or step % every.log:
         logger.write(step, env_steps)
     logger.check_finite()
     hooks.save(step)

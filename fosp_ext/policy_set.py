@@ -55,7 +55,8 @@ class PolicySet(nn.Module):
         kappa, alpha = self.settings.kappa, self.settings.alpha
         probabilities = selection_probabilities(q_r, q_c, kappa, alpha)  # (N, P)
         if explore:
-            chosen = probabilities.multinomial(1).squeeze(1)  # (N,)
+            upto = probabilities.cumsum(1)[:, :-1]  # (N, P-1)
+            chosen = (torch.rand_like(upto[:, :1]) >= upto).sum(1)  # (N,)
         else:
             chosen = preference(q_r, q_c, kappa).argmax(1)
         return actions[torch.arange(len(actions), device=actions.device), chosen], {

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
 
 import train
+from dreamer.agent import Agent
 from dreamer.checkpoint import Checkpoint
 
 ROOT = Path(train.__file__).parent
@@ -21,6 +27,15 @@ def offline(dataset: Path, logdir: Path, *words: str) -> list[str]:
         *("--dataset.path", str(dataset), "--logdir", str(logdir)),
         *("--run.updates", "6", "--run.log_every", "1", "--run.report_every", "3"),
         *("--run.save_every", "3", *words),
+    ]
+
+
+def online(source: Path, logdir: Path, *words: str) -> list[str]:
+    """The words of a tiny online run that goes on from `source`; later words win."""
+    return [
+        *("--configs", "fosp_online", "debug", "--device", "cpu"),
+        *("--from", str(source), "--logdir", str(logdir)),
+        *("--run.log_every", "1", "--run.report_every", "0", *words),
     ]
 
 
@@ -53,3 +68,36 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+def after_update(
+    monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[dict[str, Any]], None]
+) -> None:
+    """Let `act` see, and change, the metrics of the update with this number in this process."""
+    plain, count = Agent.update, 0
+
+    def update(self, batch):
+        nonlocal count
+        count += 1
+        result = plain(self, batch)
+        if count == number:
+            act(result)
+        return result
+
+    monkeypatch.setattr(Agent, "update", update)
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Equal to the last bit: tensors and plain values, also in dicts and lists."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key, value in one.items():
+            assert_same(value, other[key], f"{where}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}/{index}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where

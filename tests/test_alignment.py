@@ -118,7 +118,7 @@ def batch_of(store: RowStore) -> tuple[Batch, np.ndarray]:
     return batch, counters(batch.obs["vision"].numpy())
 
 
-@pytest.mark.invariant(36, phase="offline")
+@pytest.mark.invariant(36)
 def test_windows_keep_the_rows_together(store):
     batch, count = batch_of(store)
     assert count.shape == (64, T)

@@ -27,7 +27,8 @@ LAYERS = (  # a module imports from its own layer or from layers before it
     {"world_model", "imagination"},
     {"actor_critic"},
     {"agent"},
-    {"report", "evaluation", "loops"},
+    {"report", "evaluation", "driver"},
+    {"loops"},
 )
 FILES = sorted(
     str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,28 +19,6 @@ import train
 from tests.commands import ROOT, offline, snapshot
 
 DEBUG = ["--configs", "fosp_offline", "debug"]
-Refuse = Callable[..., str]
-
-
-@pytest.fixture
-def refuse(place: Path, capsys: pytest.CaptureFixture) -> Refuse:
-    """Call a command that must refuse its words, and return the message."""
-
-    def call(
-        argv: list[str], command: Callable[[list[str]], int] = train.main, code: int = 2
-    ) -> str:
-        before = snapshot(place)
-        capsys.readouterr()
-        assert command(argv) == code
-        out, err = capsys.readouterr()
-        assert not out
-        assert "Traceback" not in err
-        lines = err.splitlines()
-        assert [line.startswith("error: ") for line in lines] == [False] * (len(lines) - 1) + [True]
-        assert snapshot(place) == before
-        return lines[-1]
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_shapes_types_and_window_starts(store):
     assert batch.is_first[:, 0].eq(1).all()
 
 
-@pytest.mark.invariant(36, phase="offline")
+@pytest.mark.invariant(36)
 def test_windows_straddle_episodes_and_cover_every_row(store):
     """The longest window has one place; shorter ones reach the first and the last row."""
     whole = WindowStream(store, 1, len(store), seed=0).batch(0)

@@ -17,7 +17,7 @@ from dreamer.checkpoint import _check_plain, rng_state, set_rng_state
 from dreamer.driver import Driver, Played
 from dreamer.envs.counting import CountingEnv
 from dreamer.envs.parallel import ParallelEnvs
-from dreamer.errors import UserError
+from dreamer.errors import NonFiniteError, UserError
 from dreamer.types import Latent
 from dreamer.utils import seed_everything
 from fosp_ext.envs import make_env
@@ -227,6 +227,18 @@ def test_without_replay_running_episodes_are_dropped_and_nothing_is_played(envs,
     later.step()
     seeds = [running["seed"] for running in later.state_dict()["running"]]
     assert set(seeds).isdisjoint(running["seed"] for running in state["running"])
+
+
+def test_numbers_that_are_not_finite_are_named():
+    class Lost(Teller):
+        def act(self, obs, is_first, state, explore):
+            action, state, thoughts = super().act(obs, is_first, state, explore)
+            return action, state, {**thoughts, "behind": thoughts["behind"] * torch.nan}
+
+    with ParallelEnvs(partial(CountingEnv, size=8), 1, fail) as envs:
+        driver = start(envs, agent=Lost())
+        with pytest.raises(NonFiniteError, match=r"^not finite while acting: behind$"):
+            driver.step()
 
 
 def test_an_episode_that_ends_sooner_is_dropped():

@@ -9,8 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = r"pytest\.mark\.(slow|gpu|skip|skipif|xfail)\b"
-ALL = set(range(1, 42))
-ONLINE = {33, 34, 36, 37, 38}  # the online phase will complete these; until then, halves at most
+ALL = list(range(1, 42))
 
 
 def marks() -> Iterator[tuple[str, ast.Call]]:
@@ -28,26 +27,12 @@ def marks() -> Iterator[tuple[str, ast.Call]]:
 def number(mark: ast.Call) -> int:
     """The invariant that a mark names."""
     (argument,) = mark.args
+    assert not mark.keywords
     return ast.literal_eval(argument)
 
 
-def documented() -> dict[int, str]:
-    """The state of each invariant in the table of the documentation, by its number."""
-    text = (ROOT / "docs" / "algorithm.md").read_text().partition("\n## Invariants\n")[2]
-    rows = re.findall(r"^\| (\d+) \| .* \| ([a-z, ]+) \|$", text, re.M)
-    assert len(rows) == len({row[0] for row in rows})
-    return {int(row): state for row, state in rows}
-
-
-def test_every_invariant_but_those_of_the_online_phase_is_covered():
-    assert {number(mark) for _, mark in marks() if not mark.keywords} == ALL - ONLINE
-
-
-def test_halves_are_halves_of_what_the_online_phase_completes():
-    halves = [mark for _, mark in marks() if mark.keywords]
-    assert {number(mark) for mark in halves} <= ONLINE
-    for mark in halves:
-        assert [(k.arg, ast.literal_eval(k.value)) for k in mark.keywords] == [("phase", "offline")]
+def test_every_invariant_is_covered():
+    assert sorted({number(mark) for _, mark in marks()}) == ALL
 
 
 def test_only_tests_are_marked():
@@ -56,7 +41,6 @@ def test_only_tests_are_marked():
     assert all(name.rpartition("::")[2].startswith("test_") for name in names)
 
 
-def test_the_documentation_lists_each_with_its_state():
-    halves = {number(mark) for _, mark in marks() if mark.keywords}
-    state = dict.fromkeys(ALL, "tested") | dict.fromkeys(ONLINE, "online")
-    assert documented() == state | dict.fromkeys(halves, "offline tested, online open")
+def test_the_documentation_lists_each():
+    text = (ROOT / "docs" / "algorithm.md").read_text().partition("\n## Invariants\n")[2]
+    assert [int(row) for row in re.findall(r"^\| (\d+) \|", text, re.M)] == ALL

@@ -242,7 +242,7 @@ def test_small_signals_are_not_blown_up_and_large_ones_scale_away():
     torch.testing.assert_close(1e3 * signal / loud.scale(), 1e5 * signal / louder.scale())
 
 
-@pytest.mark.invariant(38, phase="offline")
+@pytest.mark.invariant(38)
 def test_offline_losses_touch_recorded_pairs_and_a_weight_of_zero_leaves_them_out():
     def heads(real_weight: str, reward: float) -> list[torch.Tensor]:
         net = critic(+1, real_weight=real_weight)

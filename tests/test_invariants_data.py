@@ -14,7 +14,7 @@ from dreamer.data.stream import WindowStream
 from tests.helpers import make_agent, make_batch, make_config
 
 
-@pytest.mark.invariant(36, phase="offline")
+@pytest.mark.invariant(36)
 def test_every_start_is_as_likely_as_every_other(toy_dataset):
     """Chi-square against the uniform distribution, on 200 draws per place."""
     store = RowStore.open(toy_dataset, "disk", holdout=0)[0]
@@ -29,7 +29,7 @@ def test_every_start_is_as_likely_as_every_other(toy_dataset):
     assert abs(chi_square - freedom) < 4 * np.sqrt(2 * freedom)
 
 
-@pytest.mark.invariant(36, phase="offline")
+@pytest.mark.invariant(36)
 def test_every_sample_begins_like_an_episode(toy_dataset):
     store = RowStore.open(toy_dataset, "disk", holdout=0)[0]
     for index in range(5):
@@ -38,7 +38,7 @@ def test_every_sample_begins_like_an_episode(toy_dataset):
         assert batch.is_first[:, 1:].equal(batch.is_last[:, :-1]), "rows follow their episode's"
 
 
-@pytest.mark.invariant(37, phase="offline")
+@pytest.mark.invariant(37)
 def test_the_full_length_is_half_an_update_per_agent_step():
     """One million simulator steps in the time of the offline phase."""
     config = make_config("fosp_offline", "fosp")
@@ -46,7 +46,7 @@ def test_the_full_length_is_half_an_update_per_agent_step():
     assert config.run.updates == 0.5 * agent_steps
 
 
-@pytest.mark.invariant(34, phase="offline")
+@pytest.mark.invariant(34)
 @pytest.mark.parametrize("method", ["fosp_offline", "safedreamer", "dreamerv3"])
 def test_a_checkpoint_holds_everything_that_learning_moves(tmp_path: Path, method: str):
     """Weights, slow copies, multiplier and penalty, running scales and Adam's averages."""

@@ -185,7 +185,7 @@ def summary(folder: Path) -> dict:
 
 
 def test_evaluating_the_set_or_one_policy(run, monkeypatch, capsys):
-    monkeypatch.setattr(fosp_ext.rollouts, "make_env", counting_env)
+    monkeypatch.setattr(fosp_ext.rollouts, "make_run_env", counting_env)
     for words, name, policy in (
         ((), "000000007", "set"),
         (("--policy", "set"), "000000007-2", "set"),
@@ -200,7 +200,7 @@ def test_evaluating_the_set_or_one_policy(run, monkeypatch, capsys):
 
 
 def test_a_run_with_one_policy_has_none_to_choose(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fosp_ext.rollouts, "make_env", counting_env)
+    monkeypatch.setattr(fosp_ext.rollouts, "make_run_env", counting_env)
     run = written(tmp_path / "run", "fosp_offline")
     play = ["--logdir", str(run), "--episodes", "1", "--videos", "0"]
     for policy in ("set", "online", "offline"):

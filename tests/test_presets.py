@@ -5,14 +5,26 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
 
+import train
 from dreamer.config import load_presets, to_dict
+from fosp_ext.run_folder import load_run
 from fosp_ext.settings import MODES, SIZES
+from tests.commands import metrics, offline, online, saved
 from tests.helpers import ROOT, make_agent, make_config
 
 PRESETS = [name for name in load_presets(ROOT / "configs.yaml") if name != "defaults"]
 NAMED_SIZES = [size for size in SIZES if size != "auto"]
 WHAT = [name for name in PRESETS if name not in NAMED_SIZES]
+SOURCES = {  # words of every online run -> those of the offline run that it goes on from
+    **{
+        (name,): ({"fosp_online": "fosp_offline"}.get(name, name.removesuffix("_online")),)
+        for name in WHAT
+        if make_config(name).mode == "online"
+    },
+    **{("fosp_online", name): ("fosp_offline", name) for name in WHAT if name.startswith("no_")},
+}
 
 
 def test_sizes_are_presets_that_name_themselves():
@@ -61,3 +73,27 @@ def test_no_size_undoes_the_presets_of_the_release(size):
     assert release.critic.real_weight == release.cost_critic.real_weight == 0
     assert theory.actor.in_sample_weight > 0
     assert theory.actor.imagined_weight == 0
+
+
+@pytest.mark.parametrize("words", SOURCES, ids="-".join)
+def test_every_online_preset_learns_and_plays(words, toy_dataset, tmp_path, quick_world):
+    """Twenty updates after the first one, and evaluations of all policies."""
+    source, logdir = tmp_path / "offline", tmp_path / "online"
+    short = ("--run.updates", "1", "--run.report_every", "0", "--device", "cpu")
+    names = ("--configs", *SOURCES[words], "debug")
+    assert train.main(offline(toy_dataset, source, *short, *names)) == 0
+    length = ("--online.steps", "20", "--online.ratio", "1", "--online.envs", "1")
+    looks = ("--run.eval_every", "15", "--run.log_every", "10", "--run.save_every", "100")
+    names = ("--configs", *words, "debug")
+    assert train.main(online(source, logdir, *length, *looks, *names)) == 0
+    assert saved(logdir)["step"] == 21
+    lines = metrics(logdir)
+    assert [line["step"] for line in lines if "train/wm/loss" in line] == [10, 20, 21]
+    assert [line["episode/length"] for line in lines if "price/cost" in line] == [8, 8]
+    expanded = make_config(*words).policy_set.enabled and make_config(*words).method == "fosp"
+    assert ("eval/online_only/score" in lines[-1]) == expanded
+    agent = load_run(logdir, torch.device("cpu")).agent
+    assert all(torch.isfinite(p).all() for p in agent.parameters())
+    before = saved(source)["agent"]
+    name = next(name for name in before if name.endswith("behavior.actor.mlp.0.weight"))
+    assert not torch.equal(agent.behavior.actor.mlp[0].weight, before[name])

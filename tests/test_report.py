@@ -19,11 +19,12 @@ from dreamer.config import load_yaml, save_yaml
 from dreamer.data.store import RowStore
 from dreamer.errors import UserError
 from dreamer.video import write_mp4
+from fosp_ext.foresight import AHEAD, follows
 from fosp_ext.report import danger, figures
 from fosp_ext.report.__main__ import main
-from fosp_ext.report.calibration import auroc, brier, follows, reliability
+from fosp_ext.report.calibration import auroc, brier, reliability
 from fosp_ext.report.published import published
-from fosp_ext.report.runs import SOURCES, group_runs, points, read_metrics, read_run
+from fosp_ext.report.runs import EPISODES, EVALUATIONS, group_runs, points, read_metrics, read_run
 from fosp_ext.report.statistics import (
     band,
     cost_regret,
@@ -178,7 +179,7 @@ def test_danger_is_asked_row_by_row_of_whole_episodes(toy_dataset):
     assert (seen.updates, seen.episodes) == (7, 2)
     expected, outcomes = [], []
     for begin in (0, 41):
-        following, known = follows(heldout.small("cost")[begin : begin + 41] >= 0.5, danger.AHEAD)
+        following, known = follows(heldout.small("cost")[begin : begin + 41] >= 0.5, AHEAD)
         expected.append(danger.episode_danger(agent, heldout, begin, begin + 41, CPU)[known])
         outcomes.append(following[known])
     np.testing.assert_array_equal(seen.estimate, np.concatenate(expected))
@@ -238,11 +239,11 @@ def test_curves_come_from_metrics(tmp_path):
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "eval/sc')  # a crash cut this line off
     run = read_run(path)
-    curve = run.curve(SOURCES[0])
+    curve = run.curve(EVALUATIONS)
     assert curve.updates.tolist() == [10, 20, 30]
     assert curve.score.tolist() == [1, 2, 3]
     np.testing.assert_allclose(curve.regret, cost_regret(np.array([2.0, 4, 6]), 5))
-    assert run.curve(SOURCES[1]) is None
+    assert run.curve(EPISODES) is None
     assert points(run.rows, "train/x")[1].tolist() == [1, 1, 1]
 
 
@@ -289,8 +290,8 @@ def test_training_episodes_have_curves_too(tmp_path):
     lines = [{"step": k, "episode/score": 1.0, "episode/cost": 1.0} for k in (1, 2)]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     groups = group_runs([read_run(path)])
-    assert figures.draw_curves(groups, SOURCES[0]) is None
-    light, dark = figures.draw_curves(groups, SOURCES[1])
+    assert figures.draw_curves(groups, EVALUATIONS) is None
+    light, dark = figures.draw_curves(groups, EPISODES)
     assert Image.open(io.BytesIO(light)).size == Image.open(io.BytesIO(dark)).size
     assert light != dark
 

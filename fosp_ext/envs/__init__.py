@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from fosp_ext.envs.gl import choose_backend
 from fosp_ext.envs.tasks import (
@@ -24,6 +23,7 @@ from fosp_ext.envs.variants import VARIANTS, check_variant
 if TYPE_CHECKING:
     import gymnasium
 
+    from dreamer.data.episode import DatasetInfo
     from fosp_ext.envs.custom import CustomEnv
     from fosp_ext.envs.safety_gym import SafetyGymEnv
 
