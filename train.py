@@ -78,6 +78,11 @@ def complete(
 ) -> tuple[list[str], dict[str, str]]:
     """Add a size by hardware where none is named, and fill in the placeholders of `logdir`."""
     config = resolve(Config, presets, names, overrides)
+    if config.online.source and config.mode != "online":
+        raise UserError(
+            f"--from is for online presets such as {config.method}_online, mode {config.mode} has "
+            "nothing to go on from"
+        )
     label = list(names)
     if config.mode != "collect" and config.size == "auto":
         size, reason = size_for(config)

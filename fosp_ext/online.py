@@ -60,13 +60,22 @@ class OnlineRun:
             choose_backend()  # once, here: the processes inherit the choice
         make = partial(make_run_env, self.info, config.env.variant)
         self.envs = ParallelEnvs(make, config.online.envs, warn)
+        try:
+            self.open(state)
+        except BaseException:
+            self.envs.close()
+            raise
+        self.observer = Observer(config, self.device, self.logger, env, stores)
+
+    def open(self, state: dict[str, Any] | None) -> None:
+        """Begin to write, where a checkpoint's `state` left off if there is one."""
         self.folder.open()
         self.kept = EpisodeFolder(self.folder.path / "replay", self.info)
-        self.driver = Driver(self.envs, self.agent, config.seed, self.device, warn)
+        self.driver = Driver(self.envs, self.agent, self.config.seed, self.device, warn)
         self.done, self.episodes = (0, 0) if state is None else self.resume(state)
         self.kept.keep(self.episodes)
-        played = self.driver.agent_steps
-        self.log = EpisodeLog(self.folder.path / "episodes.jsonl", config.online.alarm, played)
+        played, alarm = self.driver.agent_steps, self.config.online.alarm
+        self.log = EpisodeLog(self.folder.path / "episodes.jsonl", alarm, played)
         self.logger = Logger(
             self.folder.path,
             resume_step=self.done,
@@ -74,12 +83,15 @@ class OnlineRun:
             total_steps=self.budget.updates(self.budget.agent_steps),
             headline=HEADLINE,
         )
-        self.observer = Observer(config, self.device, self.logger, env, stores)
 
     def resume(self, state: dict[str, Any]) -> tuple[int, int]:
-        """Go on from a checkpoint's state; returns the updates and episodes it has behind it."""
+        """Go on from a checkpoint's state; returns the updates and episodes it has behind it.
+
+        The running episodes of a custom environment are dropped: nobody knows whether it may be
+        played again blindly, it may be a robot.
+        """
         online = state["online"]
-        self.driver.load_state_dict(online["driver"])
+        self.driver.load_state_dict(online["driver"], replay=not is_custom(self.info.task))
         for stream, episode in self.kept.read(online["episodes"]):
             self.store.add(stream, episode)
         set_rng_state(state["rng"])

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import train
 from dreamer.config import load_yaml, to_dict
 from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset
-from dreamer.driver import BEHAVIOUR
+from dreamer.driver import BEHAVIOUR, Driver
 from fosp_ext.settings import Config
 from tests.commands import after_update, assert_same, metrics, online, saved, snapshot, start
 
@@ -304,21 +305,40 @@ def test_another_task_if_that_is_meant(brief_run, tmp_path):
     assert len(list((tmp_path / "report").glob("openl_*.gif"))) == 2
 
 
-def test_nan_stops_before_it_is_saved(toy_run, tmp_path, quick_world, monkeypatch, capsys):
-    """And going on from the last checkpoint equals a run in which that never happened."""
+def test_stopped_while_acting_and_by_nan(toy_run, tmp_path, quick_world, monkeypatch, capsys):
+    """Going on from each last checkpoint equals a run in which that never happened."""
     words = ("--online.steps", "20", "--online.ratio", "0.5", "--online.offline_frac", "0.5")
     words += ("--run.save_every", "4", "--run.log_every", "2")
     straight, broken, pool = (tmp_path / name for name in ("straight", "broken", "pool"))
     assert train.main(online(toy_run, straight, *words)) == 0
     assert train.main(online(toy_run, pool, *words, "--online.offline_frac", "pool")) == 0
-    argv = online(toy_run, broken, *words)
+    argv = online(toy_run, broken, *words, "--run.log_every", "1")
     with monkeypatch.context() as patch:
-        after_update(patch, 8, lambda result: result.update({"wm/loss": torch.tensor(torch.nan)}))
+        patch.setattr(Driver, "step", terminated_at(6, Driver.step))
+        assert train.main(argv) == 143
+    state = saved(broken)
+    assert (state["step"], state["online"]["driver"]["agent_steps"]) == (3, 6), "update 4 is due"
+    with monkeypatch.context() as patch:
+        broke = {"wm/loss": torch.tensor(torch.nan)}
+        after_update(patch, 5, lambda result: result.update(broke))  # number 8
         assert train.main(argv) == 3
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.endswith("train/wm/loss; the last checkpoint is intact")
     assert saved(broken)["step"] == 4
     assert train.main(argv) == 0
-    assert_same_run(straight, broken)
+    assert_same(saved(straight)["agent"], saved(broken)["agent"])
+    assert_same(saved(straight)["online"], saved(broken)["online"])
     same = [one == other for one, other in zip(metrics(straight), metrics(pool), strict=True)]
-    assert same == [True] * 4 + [False] * 4, "the share counts once there are own episodes"
+    assert same == [True] * 6 + [False] * 2, "the share counts once there are own episodes"
+
+
+def terminated_at(steps: int, play: Callable[[Driver], list]) -> Callable[[Driver], list]:
+    """The driver's `step`, with a SIGTERM while it takes the agent step of this number."""
+
+    def step(driver: Driver) -> list:
+        ended = play(driver)
+        if driver.agent_steps == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ended
+
+    return step

@@ -124,3 +124,8 @@ def test_a_second_start_before_the_first_checkpoint(refuse, place, run):
     RunFolder(make_config("fosp_online", "debug", logdir="new")).open()
     assert "new holds a run with seed 0" in refuse([*DEBUG, "--from", run, "--seed", "1"])
     assert "--from RUN" in refuse([*DEBUG])
+
+
+def test_an_offline_run_goes_on_from_nothing(refuse, place):
+    line = refuse(["--configs", "fosp_offline", "debug", "--from", "run"])
+    assert line.startswith("error: --from is for online presets such as fosp_online, mode offline")
