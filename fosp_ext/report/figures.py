@@ -53,9 +53,9 @@ def draw(shape: tuple[float, float], paint: Callable[[Figure], None]) -> Picture
 
 
 def draw_curves(groups: Sequence[Group], source: Source) -> Picture | None:
-    """Return, cost and cost regret over gradient updates; None where no run has such rows."""
+    """Return, cost and cost regret over gradient updates; None where no run has two points."""
     curves = [(g.label, [c for run in g.runs if (c := run.curve(source))]) for g in groups]
-    if not any(own for _, own in curves):
+    if all(len(curve.updates) < 2 for _, own in curves for curve in own):
         return None
 
     def paint(figure: Figure) -> None:

@@ -107,13 +107,19 @@ class Run:
         return self.config.mode == "online"
 
     def curve(self, source: Source) -> Curve | None:
-        """Its learning curves, or None where it has no such rows."""
+        """Its learning curves, or None where it has no such rows.
+
+        Training episodes that ended between the same two updates are one point: their mean.
+        """
         steps, score = points(self.rows, f"{source.prefix}/score")
         _, cost = points(self.rows, f"{source.prefix}/cost")
         if not len(steps) or len(cost) != len(score):
             return None
         episodes = 1 if source is EPISODES else self.config.run.eval_episodes
-        return Curve(steps, score, cost, cost_regret(cost, episodes))
+        regret = cost_regret(cost, episodes)
+        updates, place, count = np.unique(steps, return_inverse=True, return_counts=True)
+        means = (np.bincount(place, values) / count for values in (score, cost, regret))
+        return Curve(updates, *means)
 
     def newest(self) -> list[Evaluation]:
         """The newest evaluation in each variant, by each policy; that of the training if none."""
