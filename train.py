@@ -31,6 +31,8 @@ USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...
   python train.py --configs fosp_online --from RUN --env.variant clustered
                                                          fine-tune it in an unseen variant
   python train.py --help-variants                        unseen variants for --env.variant
+  torchrun --nproc_per_node 4 train.py --configs fosp_offline
+                                                         on four GPUs (docs/scaling.md)
 The same command continues an interrupted run. Presets are merged from left to right.
 """
 
@@ -63,13 +65,13 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return error.exit_code
     except NonFiniteError as error:
-        print(f"error: {error}; the last checkpoint is intact", file=sys.stderr)
+        tell(f"error: {error}; the last checkpoint is intact")
         return 3
     if code > 128:  # by a signal
-        print("stopped; the same command continues", file=sys.stderr)
+        tell("stopped; the same command continues")
     return code
 
 
@@ -86,7 +88,7 @@ def complete(
     label = list(names)
     if config.mode != "collect" and config.size == "auto":
         size, reason = size_for(config)
-        print(f"no size preset named: taking '{size}' {reason}", file=sys.stderr)
+        tell(f"no size preset named: taking '{size}' {reason}")
         names, label = [size, *names], [*names, size]
     if config.env.variant != NONE.name:
         label.append(config.env.variant)
@@ -112,6 +114,12 @@ def config_text(config: Config, origins: dict[str, tuple[Any, str]]) -> str:
     """The resolved configuration as YAML, and what set the values that are not defaults."""
     notes = [f"# {key}: {value} ({origin})" for key, (value, origin) in origins.items()]
     return "\n".join([to_yaml(config).rstrip("\n"), *notes])
+
+
+def tell(text: str) -> None:
+    """One line on stderr; of several processes that torchrun started, the first one says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
 
 
 def say(text: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from dreamer import distributed
 from dreamer.errors import NonFiniteError
 from dreamer.files import atomic_path
 from dreamer.video import to_gif
@@ -26,7 +27,11 @@ Value = Tensor | float
 
 
 class Logger:
-    """Averages metrics between two writes. Adding never waits for the device, writing does."""
+    """Averages metrics between two writes. Adding never waits for the device, writing does.
+
+    Of several processes each has one; all call `write` and `check_finite` at the same updates. The
+    averages are those over all processes, and one of them writes and shows everything.
+    """
 
     def __init__(
         self,
@@ -44,18 +49,19 @@ class Logger:
         none.
         """
         self.logdir = Path(logdir)
-        self.logdir.mkdir(parents=True, exist_ok=True)
-        self._file = self.logdir / "metrics.jsonl"
-        if resume_step is not None:
-            _drop_lines_after(self._file, resume_step, resume_env_steps)
-        purge = None if resume_step is None else resume_step + 1
-        self._tensorboard = SummaryWriter(str(self.logdir), purge_step=purge)
+        self._file, self._tensorboard = self.logdir / "metrics.jsonl", None
+        if distributed.is_writer():
+            self.logdir.mkdir(parents=True, exist_ok=True)
+            if resume_step is not None:
+                _drop_lines_after(self._file, resume_step, resume_env_steps)
+            purge = None if resume_step is None else resume_step + 1
+            self._tensorboard = SummaryWriter(str(self.logdir), purge_step=purge)
         self._averages = _Averages()
         self._headline, self._total = headline, total_steps
         self._clock = _Clock(resume_step or 0)
-        self._quiet = quiet
+        self._quiet = quiet or not distributed.is_writer()
         self._bar = None
-        if not quiet and sys.stderr.isatty():
+        if not self._quiet and sys.stderr.isatty():
             self._bar = tqdm(
                 total=total_steps, initial=resume_step or 0, unit="update", dynamic_ncols=True
             )
@@ -86,7 +92,9 @@ class Logger:
         metrics |= self._clock.rates(step, env_steps)
         if env_steps is not None:
             metrics["step/env"] = float(env_steps)
-        self._show(step, self._put(metrics, step))
+        metrics = distributed.average(metrics)
+        if distributed.is_writer():
+            self._show(step, self._put(metrics, step))
         _refuse_broken(metrics, step)
 
     def row(self, metrics: Mapping[str, float], step: int, env_steps: int) -> None:
@@ -101,9 +109,8 @@ class Logger:
 
     def check_finite(self) -> None:
         """Raise `NonFiniteError` if a metric since the last write is not finite; writes nothing."""
-        broken = sorted(
-            tag for tag, value in self._averages.peek().items() if not math.isfinite(value)
-        )
+        metrics = distributed.average(self._averages.peek())
+        broken = sorted(tag for tag, value in metrics.items() if not math.isfinite(value))
         if broken:
             raise NonFiniteError(f"not finite: {', '.join(broken)}")
 
@@ -132,7 +139,8 @@ class Logger:
 
     def close(self) -> None:
         """Finish the files and the bar."""
-        self._tensorboard.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
         if self._bar is not None:
             self._bar.close()
 

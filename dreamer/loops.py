@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from types import FrameType
 
+from dreamer import distributed
 from dreamer.agent import Agent
 from dreamer.driver import Driver, Played
 from dreamer.logger import Logger
@@ -64,6 +65,16 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def agreed(self) -> int:
+        """The exit code by now, and the same in all processes, whichever was asked to stop.
+
+        A request that comes during the call is kept for the next one.
+        """
+        code = distributed.largest(self.exit_code)
+        if code:
+            self.exit_code = code
+        return code
+
     def _note(self, number: int, _: FrameType | None) -> None:
         self.exit_code = 128 + number
 
@@ -80,7 +91,8 @@ def offline_loop(
     """Learn from `batches` until `updates` are done, `done` of them before this call.
 
     Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked to stop; both save a
-    checkpoint. A signal during a hook is answered after one more update.
+    checkpoint. A signal during a hook is answered after one more update. Of several processes, all
+    stop after the same update, whichever got the signal.
     """
     with StopRequest() as stop:
         for step in range(done + 1, updates + 1):
@@ -89,8 +101,9 @@ def offline_loop(
             with logger.timer("update"):
                 logger.add(agent.update(batch), prefix="train")
             logger.tick(step)
-            last = step == updates or stop.exit_code != 0
-            finished = last and not stop.exit_code
+            stopped = stop.agreed()
+            last = step == updates or stopped != 0
+            finished = last and not stopped
             _after_update(step, finished, last, every, logger, hooks)
             if last:
                 break

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dreamer import distributed
+
 
 class Moments(nn.Module):
     """Moving 5th and 95th percentile of a signal (docs/algorithm.md 2.5; DreamerV3, eq. 12).
@@ -21,8 +23,9 @@ class Moments(nn.Module):
 
     @torch.no_grad()
     def update(self, signal: Tensor) -> None:
-        """Take in a batch of any shape."""
-        now = torch.quantile(signal.float().flatten(), self.quantiles)
+        """Take in a batch of any shape, or one of each process, all of the same shape."""
+        signal = distributed.gathered(signal.float().flatten())
+        now = torch.quantile(signal, self.quantiles)
         self.range.lerp_(now, 1 - self.decay)
 
     def scale(self) -> Tensor:

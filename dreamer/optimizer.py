@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamer import distributed
 from dreamer.settings import OptimizerSettings
 from dreamer.types import Metrics
 
@@ -16,7 +17,8 @@ class Optimizer(nn.Module):
     """Adam on a fixed list of parameters, with the global gradient norm clipped first.
 
     `step` asks autograd for the gradients of exactly these parameters, so a loss moves nothing
-    else, whatever networks it runs through. The state of Adam is part of the module's `state_dict`.
+    else, whatever networks it runs through. Several processes move alike, by the mean of their
+    gradients. The state of Adam is part of the module's `state_dict`.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: OptimizerSettings):
@@ -32,7 +34,8 @@ class Optimizer(nn.Module):
         """
         with torch.autocast(loss.device.type, enabled=False):  # backward keeps the forward's types
             grads = torch.autograd.grad(loss, self._parameters_to_move, allow_unused=True)
-        for parameter, grad in zip(self._parameters_to_move, grads, strict=True):
+        shared = distributed.mean(grads)
+        for parameter, grad in zip(self._parameters_to_move, shared, strict=True):
             parameter.grad = grad
         norm = nn.utils.clip_grad_norm_(self._parameters_to_move, self._clip)
         self._adam.step()

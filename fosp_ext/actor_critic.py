@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dreamer import distributed
 from dreamer.actor_critic import policy_action
 from dreamer.functional import lambda_return, masked_mean
 from dreamer.imagination import Starts, choose_starts, imagine
@@ -113,6 +114,7 @@ class SafeActorCritic(nn.Module):
         gain = u * scores.adv_r - (1 - u) * scores.adv_c + settings.entropy * entropy
         imagined_loss = -(traj.weight * gain).mean()
         constraint = (u * scores.cost_return).sum(1).mean()  # pessimistic: summed over the horizon
+        constraint = distributed.joint_mean(constraint)
         price = self.lagrangian.price(constraint.detach())
         penalty = self.lagrangian.penalty_loss(constraint)
         loss, metrics = settings.imagined_weight * imagined_loss + penalty, {}

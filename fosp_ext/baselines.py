@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from dreamer import distributed
 from dreamer.actor_critic import StateCritic, policy_action
 from dreamer.functional import masked_mean
 from dreamer.imagination import choose_starts, imagine
@@ -84,6 +85,7 @@ class SafeDreamer(nn.Module):
         entropy = self.actor(traj.feat[:, :-1].detach()).entropy()
         imagined_loss = -(traj.weight * (advantage + self.settings.entropy * entropy)).mean()
         constraint = cost_returns.sum(1).mean()  # pessimistic: summed over the horizon
+        constraint = distributed.joint_mean(constraint)
         price = self.lagrangian.price(constraint.detach())
         penalty = self.lagrangian.penalty_loss(constraint)
         step = self.optimizer.step(imagined_loss + penalty)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from dreamer.checkpoint import set_rng_state
+import gymnasium
+
+from dreamer import distributed
 from dreamer.data.augment import augmentation
 from dreamer.data.hdf5 import fingerprint
 from dreamer.data.stream import WindowStream
@@ -14,36 +15,59 @@ from dreamer.logger import Logger
 from dreamer.loops import Every, Hooks, offline_loop
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent
-from fosp_ext.dataset.training import dataset_path, open_stores, require_dataset
+from fosp_ext.dataset.training import (
+    dataset_path,
+    open_stores,
+    record_if_missing,
+    require_dataset,
+)
 from fosp_ext.observer import Observer, evaluation_env
 from fosp_ext.run_folder import RunFolder
 from fosp_ext.settings import Config
 
 
 class OfflineRun:
-    """One run folder, one agent, one dataset."""
+    """One run folder, one agent, one dataset; several processes may train it together."""
 
     def __init__(self, config: Config) -> None:
         """Check everything a user can get wrong before anything is written."""
-        self.config, self.device = config, choose_device(config.device)
-        self.folder = RunFolder(config)
-        state = self.folder.newest()
-        self.info = require_dataset(config)
-        env = evaluation_env(config, self.info)
-        stores = open_stores(config)
-        run = config.run
-        self.stream = WindowStream(
-            stores[0], run.batch_size, run.batch_length, config.seed, augmentation(config.augment)
+        self.config = config
+        with distributed.together():
+            self.device = distributed.own_device(choose_device(config.device))
+            self.folder = RunFolder(config)
+            state = self.folder.newest()
+            if distributed.is_writer():
+                record_if_missing(config)
+        with distributed.together():
+            env = self.prepare()
+            self.done = 0 if state is None else self.resume(state)
+        distributed.require_same(
+            (self.done, self.fingerprint),
+            f"the processes see different files; {self.folder.path} and {dataset_path(config)} "
+            "must be on a disk that all machines share",
         )
-        self.fingerprint = fingerprint(dataset_path(config))
-        seed_everything(config.seed)
-        self.agent = build_agent(config, self.info, self.device)
-        self.done = 0 if state is None else self.resume(state)
+        distributed.broadcast_(self.agent)
         self.folder.open()
         self.logger = Logger(
             self.folder.path, resume_step=self.done, total_steps=config.run.updates
         )
-        self.observer = Observer(config, self.device, self.logger, env, stores)
+        self.observer = Observer(config, self.device, self.logger, env, self.stores)
+
+    def prepare(self) -> gymnasium.Env | None:
+        """Open the data and build the agent; returns the environment for evaluations."""
+        config, run, seed = self.config, self.config.run, distributed.own_seed(self.config.seed)
+        self.info = require_dataset(config)
+        env = evaluation_env(config, self.info) if distributed.is_writer() else None
+        self.stores = open_stores(config)
+        self.stream = WindowStream(
+            self.stores[0], run.batch_size, run.batch_length, seed, augmentation(config.augment)
+        )
+        self.fingerprint = fingerprint(dataset_path(config))
+        seed_everything(config.seed)
+        self.agent = build_agent(config, self.info, self.device)
+        if not distributed.is_writer():  # equal weights, then random numbers of its own
+            seed_everything(seed)
+        return env
 
     def resume(self, state: dict[str, Any]) -> int:
         """Go on from a checkpoint's state; returns the updates it has behind it."""
@@ -53,10 +77,10 @@ class OfflineRun:
                 "name another --logdir or the dataset it began with"
             )
         self.agent.load_state_dict(state["agent"])
-        set_rng_state(state["rng"])
+        self.folder.restore_rng(state)
         left = max(self.config.run.updates - state["step"], 0)
         what = f"{left} are left" if left else "the run is finished, raise run.updates to go on"
-        sys.stderr.write(f"{self.folder.path} has {state['step']} updates behind it; {what}\n")
+        distributed.say(f"{self.folder.path} has {state['step']} updates behind it; {what}")
         return state["step"]
 
     def run(self) -> int:
@@ -73,7 +97,7 @@ class OfflineRun:
             batches.close()
             self.logger.close()
             self.observer.close()
-            sys.stderr.write(f"run: {self.folder.path}\n")
+            distributed.say(f"run: {self.folder.path}")
 
     def save(self, step: int) -> None:
         """Write a checkpoint."""
@@ -81,8 +105,10 @@ class OfflineRun:
 
     def evaluate(self, step: int) -> None:
         """Play the mean action in the real environment."""
-        self.observer.evaluate(self.agent)
+        if distributed.is_writer():
+            self.observer.evaluate(self.agent)
 
     def report(self, step: int) -> None:
         """Look at the world model and the critics on held-out episodes."""
-        self.observer.report(self.agent, step)
+        if distributed.is_writer():
+            self.observer.report(self.agent, step)

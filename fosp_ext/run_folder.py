@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dreamer import distributed
 from dreamer.agent import Agent
-from dreamer.checkpoint import Checkpoint, rng_state
+from dreamer.checkpoint import Checkpoint, rng_state, set_rng_state
 from dreamer.config import from_dict, load_yaml, save_yaml, to_dict
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
@@ -41,7 +42,10 @@ class LoadedRun(NamedTuple):
 
 
 class RunFolder:
-    """A run's place on disk, new or to be continued. Nothing is written before `open`."""
+    """A run's place on disk, new or to be continued. Nothing is written before `open`.
+
+    Of several processes that train together one writes; all call the same methods.
+    """
 
     def __init__(self, config: Config) -> None:
         """Refuse a folder whose run had other settings in anything that decides its result."""
@@ -59,6 +63,8 @@ class RunFolder:
 
     def open(self) -> None:
         """Make the folder where it is missing; write the settings and note this start."""
+        if not distributed.is_writer():
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             save_yaml(self.config, self._settings)
@@ -78,15 +84,28 @@ class RunFolder:
 
         `dataset` is the fingerprint of the data; `online` is what an online run adds.
         """
+        generators = distributed.collect(rng_state())
+        if not distributed.is_writer():
+            return
         state = {
             "agent": agent.state_dict(),
-            "rng": rng_state(),
+            "rng": generators if len(generators) > 1 else generators[0],
             "config": to_dict(self.config),
             "info": _plain_info(info),
             "dataset": dataset,
             **({} if online is None else {"online": online}),
         }
         self.checkpoints.save(updates, state)
+
+    def restore_rng(self, state: dict[str, Any]) -> None:
+        """Put the random generators back; for another number of processes it is a `UserError`."""
+        saved = state["rng"] if isinstance(state["rng"], list) else [state["rng"]]
+        if len(saved) != distributed.world_size():
+            raise UserError(
+                f"{self.path} holds a run with processes {len(saved)}, this command starts "
+                f"{distributed.world_size()}; name another --logdir, or start as many as before"
+            )
+        set_rng_state(saved[distributed.rank()])
 
     def _note_start(self) -> None:
         """Append versions, commit, command and host to meta.json."""
@@ -106,6 +125,7 @@ def provenance() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
+        "processes": distributed.world_size(),
     }
 
 

@@ -81,7 +81,7 @@ class RunSettings:
     """How long a run is and what it does on the way; counted in gradient updates."""
 
     updates: int = setting("gradient updates of the offline phase", minimum=1)
-    batch_size: int = setting("windows per batch", minimum=1)
+    batch_size: int = setting("windows per batch, in each process", minimum=1)
     batch_length: int = setting("rows per window", minimum=2)
     log_every: int = setting("updates between lines of metrics.jsonl", minimum=1)
     report_every: int = setting(
@@ -231,7 +231,7 @@ class Config:
         "type of matrix products; auto is bfloat16 where the processor has it",
         choices=("auto", "float32", "bfloat16"),
     )
-    threads: int = setting("CPU threads of torch; 0 takes every core", minimum=0)
+    threads: int = setting("CPU threads of torch in each process; 0 takes every core", minimum=0)
     augment: str = setting(
         "random change of training pictures: of place (shift), or of light and hues (colour)",
         choices=("none", "shift", "colour"),

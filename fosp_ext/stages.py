@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from dreamer import distributed
+from dreamer.errors import UserError
 from fosp_ext.dataset.training import record_dataset
 from fosp_ext.offline import OfflineRun
 from fosp_ext.online import OnlineRun
@@ -14,7 +16,13 @@ def run_mode(config: Config) -> int:
     """Do what `config.mode` says; returns the exit code."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    return {"collect": collect, "offline": offline, "online": online}[config.mode](config)
+    if distributed.launched() > 1 and config.mode != "offline":
+        raise UserError(
+            f"mode {config.mode} runs in one process, which starts workers of its own; several "
+            "processes (torchrun) can train offline"
+        )
+    with distributed.joined():
+        return {"collect": collect, "offline": offline, "online": online}[config.mode](config)
 
 
 def collect(config: Config) -> int:

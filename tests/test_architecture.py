@@ -21,7 +21,7 @@ COMMANDS = {  # modules that people run: they may print
 }
 SIMULATORS = {"mujoco", "safety_gymnasium", "OpenGL", "glfw"}
 LAYERS = (  # a module imports from its own layer or from layers before it
-    {"types", "errors", "files", "values", "functional", "config", "settings"},
+    {"types", "errors", "files", "values", "functional", "config", "settings", "distributed"},
     {"distributions", "networks", "optimizer", "moments"},
     {"rssm"},
     {"world_model", "imagination"},

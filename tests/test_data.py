@@ -198,6 +198,14 @@ def test_auto_takes_memory_where_the_pictures_fit(toy_dataset, monkeypatch):
         assert str(plan).endswith(", 23 MiB for batches")
 
 
+def test_every_process_of_the_machine_needs_the_pictures(toy_dataset, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda: 3 * 2 * 6 * 41 * 64 * 64 * 3)
+    for copies, storage in ((2, "ram"), (3, "disk")):
+        assert plan_memory(toy_dataset, "auto", 1, 0, copies).storage == storage
+    with pytest.raises(UserError, match="decoded in each of 3 processes"):
+        plan_memory(toy_dataset, "ram", 1, 0, copies=3)
+
+
 def test_what_was_asked_for_is_taken_or_refused(toy_dataset, monkeypatch):
     assert plan_memory(toy_dataset, "disk", ram_limit_gb=1, batch_rows=0).storage == "disk"
     assert plan_memory(toy_dataset, "ram", ram_limit_gb=0, batch_rows=0).storage == "ram"

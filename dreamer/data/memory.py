@@ -46,23 +46,27 @@ class MemoryPlan:
         return self.rows * self.cameras
 
 
-def plan_memory(path: str | Path, storage: str, ram_limit_gb: float, batch_rows: int) -> MemoryPlan:
+def plan_memory(
+    path: str | Path, storage: str, ram_limit_gb: float, batch_rows: int, copies: int = 1
+) -> MemoryPlan:
     """Choose between memory and disk for a dataset; reads no picture.
 
     `storage`: "auto" takes memory for pictures that stay below `ram_limit_gb` (GiB) and below a
     share of what is free; "disk" never does; "ram" always, a `UserError` where it cannot.
-    `batch_rows` counts the rows of all batches that exist at one time.
+    `batch_rows` counts the rows of all batches that exist at one time, `copies` the processes of
+    this machine that each keep the pictures; the limit is one for each, what is free is for all.
     """
     path, info = Path(path), validate_dataset(path)
     with open_dataset(path) as file:
         rows = len(file["rewards"]) + len(file["episode_starts"])
     row = len(info.cameras) * info.size**2 * 3  # bytes
     needed, free = rows * row, free_memory()
-    too_much = free is not None and needed > RAM_SHARE * free
+    too_much = free is not None and copies * needed > RAM_SHARE * free
     if storage == "ram" and too_much:
+        each = "" if copies == 1 else f" in each of {copies} processes"
         raise UserError(
-            f"the pictures of {path} take {needed / 2**30:.1f} GiB decoded and {free / 2**30:.1f} "
-            "GiB are free; use storage 'disk'"
+            f"the pictures of {path} take {needed / 2**30:.1f} GiB decoded{each} and "
+            f"{free / 2**30:.1f} GiB are free; use storage 'disk'"
         )
     reason = ""
     if storage == "auto":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from dreamer import distributed
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import check_compatible, validate_dataset
 from dreamer.data.memory import plan_memory
@@ -52,17 +53,8 @@ def record_dataset(config: Config) -> None:
 
 
 def require_dataset(config: Config) -> DatasetInfo:
-    """Refuse a file that does not fit the settings; record a default one where none is named."""
+    """What the episodes of the dataset share; a file that does not fit the settings is refused."""
     path, env, task = dataset_path(config), config.env, check_task(config.task)
-    if not path.exists():
-        if config.dataset.path:
-            siblings = [file.name for file in path.parent.glob("*")]
-            raise UserError(
-                f"no dataset {path}; --configs collect with the same --dataset.path records it"
-                f"{did_you_mean(path.name, siblings)}"
-            )
-        sys.stderr.write(f"no dataset yet: recording {config.dataset.episodes} episodes\n")
-        record_dataset(config)
     found = validate_dataset(path)
     expected = DatasetInfo(
         task,
@@ -77,13 +69,30 @@ def require_dataset(config: Config) -> DatasetInfo:
     return expected
 
 
+def record_if_missing(config: Config) -> None:
+    """Record a default dataset where none is named and there is none; refuse a missing file."""
+    path = dataset_path(config)
+    if path.exists():
+        return
+    if config.dataset.path:
+        siblings = [file.name for file in path.parent.glob("*")]
+        raise UserError(
+            f"no dataset {path}; --configs collect with the same --dataset.path records it"
+            f"{did_you_mean(path.name, siblings)}"
+        )
+    sys.stderr.write(f"no dataset yet: recording {config.dataset.episodes} episodes\n")
+    record_dataset(config)
+
+
 def open_stores(config: Config) -> tuple[RowStore, RowStore | None]:
     """(training rows, held-out rows), in memory if they fit the limit, else read from disk."""
     data, run = config.dataset, config.run
     batch_rows = AT_ONCE * run.batch_size * run.batch_length
-    plan = plan_memory(dataset_path(config), data.storage, data.ram_limit_gb, batch_rows)
-    sys.stderr.write(f"{plan}\n")
+    plan = plan_memory(
+        dataset_path(config), data.storage, data.ram_limit_gb, batch_rows, distributed.neighbours()
+    )
+    distributed.say(str(plan))
     if plan.storage == "disk":
         return RowStore.open(plan.path, "disk", data.holdout)
-    with Progress("decoding", plan.pictures, "pictures", sys.stderr) as progress:
+    with Progress("decoding", plan.pictures, "pictures", distributed.screen()) as progress:
         return RowStore.open(plan.path, "ram", data.holdout, progress.advance)

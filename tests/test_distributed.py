@@ -1,0 +1,291 @@
+"""Several processes that train one agent, in earnest: two of them on the CPU, joined by gloo."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+
+import train
+from dreamer import distributed
+from dreamer.agent import Agent
+from dreamer.distributions import straight_through
+from dreamer.errors import NonFiniteError, UserError
+from dreamer.logger import Logger
+from dreamer.loops import StopRequest
+from dreamer.moments import Moments
+from dreamer.types import Batch
+from fosp_ext.lagrange import AugmentedLagrangian
+from tests.commands import ROOT, assert_same, metrics, offline, online, saved
+from tests.helpers import make_agent, make_batch
+
+# Two processes of this test
+
+
+def in_two_processes(work: Callable[[Path], dict], folder: Path) -> list[dict]:
+    """What `work(folder)` returns in each of two processes that are joined."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=enter, args=(work, k, port, folder)) for k in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"{k}.pt") for k in range(2)]
+
+
+def enter(work: Callable[[Path], dict], rank: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with distributed.joined():
+        torch.save(work(folder), folder / f"{rank}.pt")
+
+
+def part(batch: Batch, windows: slice) -> Batch:
+    obs = {camera: pictures[windows] for camera, pictures in batch.obs.items()}
+    return Batch(obs, *(value[windows] for value in batch[1:]))
+
+
+def likeliest(probs: Tensor) -> Tensor:
+    """In place of a sample: without noise, halves of a batch add up to the whole."""
+    return straight_through(probs.argmax(-1), probs)
+
+
+def world_model_gradient(batch: Batch) -> Tensor:
+    """What the optimiser is about to follow after one look at the batch, all in one vector."""
+    agent = make_agent(world_model__optimizer__clip="1e9", precision="float32")
+    optimizer, seen = agent.world_model.optimizer, []
+
+    def note() -> None:
+        seen.extend(p.grad.flatten() for p in agent.world_model.parameters() if p.grad is not None)
+
+    with (
+        patch.object(optimizer._adam, "step", note),
+        patch("dreamer.rssm.sample_one_hot", likeliest),
+    ):
+        agent.world_model.update(batch)
+    return torch.cat(seen)
+
+
+def learned(rank: int) -> Agent:
+    """An agent after two updates with own batches and own random numbers."""
+    agent = make_agent()
+    torch.manual_seed(distributed.own_seed(3))
+    for step in range(2):
+        agent.update(make_batch(seed=10 * rank + step))
+    return agent
+
+
+def multiplier_after(constraint: Tensor) -> Tensor:
+    lagrangian = AugmentedLagrangian(multiplier=0.5, penalty=0.25)
+    lagrangian.penalty_loss(constraint)
+    return lagrangian.multiplier
+
+
+def range_after(signal: Tensor) -> Tensor:
+    moments = Moments()
+    moments.update(signal)
+    return moments.range
+
+
+def signals() -> Tensor:
+    """Two batches of what a running scale measures, (2, N, H)."""
+    scale = torch.tensor([1.0, 30.0]).reshape(2, 1, 1)
+    return torch.randn(2, 50, 5, generator=torch.Generator().manual_seed(0)) * scale
+
+
+def everything(folder: Path) -> dict:
+    """One visit to each exchange between processes; what comes of it."""
+    rank = distributed.rank()
+    constraint = torch.tensor(3.0 + rank, requires_grad=True)
+    joint = distributed.joint_mean(constraint)
+    joint.backward()
+    return {
+        "gradient": world_model_gradient(part(make_batch(), slice(2 * rank, 2 * rank + 2))),
+        "agent": learned(rank).state_dict(),
+        "range": range_after(signals()[rank]),
+        "joint": (joint.item(), constraint.grad.item()),
+        "multiplier": multiplier_after(distributed.joint_mean(torch.tensor(3.0 + rank))),
+        "seed": distributed.own_seed(7),
+        "average": distributed.average({"both": float(rank), **({} if rank else {"one": 5.0})}),
+        "broken": broken_metric(folder / f"log{rank}", rank),
+        "stopped": stopped_by_signal(rank),
+        "ended": ended_by_one(rank),
+        "differs": differing_files(rank),
+    }
+
+
+def broken_metric(folder: Path, rank: int) -> str:
+    """A number that only the second process finds broken."""
+    logger = Logger(folder, quiet=True)
+    logger.add({"loss": torch.tensor([1.0, torch.nan][rank])})
+    try:
+        logger.check_finite()
+    except NonFiniteError as error:
+        return str(error)
+    finally:
+        logger.close()
+    return ""
+
+
+def stopped_by_signal(rank: int) -> int:
+    with StopRequest() as stop:
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return stop.agreed()
+
+
+def ended_by_one(rank: int) -> str:
+    """An error of the second process alone."""
+    try:
+        with distributed.together():
+            if rank == 1:
+                raise UserError("no such file")
+    except (UserError, SystemExit) as end:
+        return repr(end)
+    return ""
+
+
+def differing_files(rank: int) -> str:
+    try:
+        distributed.require_same(rank, "not the same")
+    except (UserError, SystemExit) as end:
+        return repr(end)
+    return ""
+
+
+def test_two_processes_learn_as_one(tmp_path):
+    first, second = in_two_processes(everything, tmp_path)
+    whole = world_model_gradient(make_batch())
+    close = {"rtol": 1e-4, "atol": 1e-6 * whole.abs().max().item()}
+    torch.testing.assert_close(first["gradient"], whole, **close)
+    assert torch.equal(first["gradient"], second["gradient"])
+    half = world_model_gradient(part(make_batch(), slice(2)))
+    assert not torch.allclose(half, whole, **close)
+
+    assert_same(first["agent"], second["agent"])
+    assert torch.equal(first["range"], second["range"])
+    assert torch.equal(first["range"], range_after(signals().flatten(0, 1)))
+    assert first["joint"] == second["joint"] == (3.5, 1.0)
+    assert first["multiplier"] == second["multiplier"] == multiplier_after(torch.tensor(3.5))
+
+    assert first["seed"] == 7
+    assert second["seed"] not in (7, 8)
+    assert first["average"] == second["average"] == {"both": 0.5, "one": 5.0}
+    assert first["broken"] == second["broken"] == "not finite: loss"
+    assert (tmp_path / "log0").exists()
+    assert not (tmp_path / "log1").exists()
+    assert first["stopped"] == second["stopped"] == 128 + signal.SIGTERM
+    ends = [(one["ended"], one["differs"]) for one in (first, second)]
+    assert ends[0] == ("UserError('no such file')", "UserError('not the same')")
+    assert ends[1] == ("SystemExit(2)", "SystemExit(2)")
+
+
+# The command
+
+
+def torchrun(argv: list[str]) -> subprocess.Popen:
+    """train.py in two processes."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    return subprocess.Popen(
+        [sys.executable, *launcher, "train.py", *argv, "--device", "cpu"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill_a_process_of(launcher: subprocess.Popen) -> None:
+    """The last one that it started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+
+
+def as_it_was(run: Path, step: int, copy: Path) -> Path:
+    """A copy of the run folder with nothing newer than its checkpoint at `step`."""
+    shutil.copytree(run, copy)
+    for file in (copy / "checkpoints").glob("step_*.pt"):
+        if file.name > f"step_{step:09d}.pt":
+            file.unlink()
+    (copy / "checkpoints" / "latest").unlink()
+    return copy
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes as Linux does")
+def test_a_killed_training_of_two_processes_goes_on(toy_dataset, tmp_path, capsys):
+    """From its first checkpoint it comes again to where it was killed."""
+    logdir, latest = tmp_path / "run", tmp_path / "run" / "checkpoints" / "latest"
+    words = ("--run.report_every", "0", "--run.save_every", "1", "--run.keep_checkpoints", "9999")
+    running = torchrun(offline(toy_dataset, logdir, *words, "--run.updates", "100000"))
+    try:
+        while not latest.exists() or latest.read_text() < "step_000000003.pt":
+            assert running.poll() is None, running.stdout.read()
+            time.sleep(0.02)
+        kill_a_process_of(running)
+        running.communicate(timeout=300)
+    finally:
+        running.terminate()
+    assert running.returncode == 1
+    killed = saved(logdir)
+    assert killed["step"] >= 3
+
+    again = as_it_was(logdir, 1, tmp_path / "again")
+    words = (*words, "--run.updates", str(killed["step"]))
+    process = torchrun(offline(toy_dataset, again, *words))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert output.count(f"{again} has 1 updates behind it") == 1
+    assert output.count(f"run: {again}") == 1
+    assert_same(saved(again)["agent"], killed["agent"])
+    assert_same(saved(again)["rng"], killed["rng"])
+    assert not torch.equal(killed["rng"][0]["torch"], killed["rng"][1]["torch"])
+    assert metrics(again) == [line for line in metrics(logdir) if line["step"] <= killed["step"]]
+    assert json.loads((again / "meta.json").read_text())[-1]["processes"] == 2
+
+    assert train.main(offline(toy_dataset, again, *words)) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {again} holds a run with processes 2, this command starts 1;")
+
+
+def test_only_offline_training_takes_several_processes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for argv in (online(tmp_path / "source", tmp_path / "run"), ["--configs", "collect", "debug"]):
+        assert train.main(argv) == 2
+        assert "runs in one process" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")
+    assert train.main(argv) == 2
+    assert capsys.readouterr().err == ""  # the first process has said it
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("cuda:0", "cannot share cuda:0"), ("cuda", "a machine with 1 GPUs; start 1")],
+)
+def test_each_process_has_its_own_gpu(monkeypatch, name, message):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(UserError, match=message):
+        distributed.own_device(torch.device(name))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert distributed.own_device(torch.device("cuda")) == torch.device("cuda", 1)
+    assert distributed.own_device(torch.device("cpu")) == torch.device("cpu")
