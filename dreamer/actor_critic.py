@@ -123,7 +123,6 @@ class ActorCritic(nn.Module):
         """Raise normalised advantages and entropy; returns (N, H), value (N, H+1) detached."""
         self.moments.update(returns.detach())
         advantage = (returns - value[:, :-1]) / self.moments.scale()
-        entropy = self.actor(traj.feat[:, :-1].detach()).entropy()
-        loss = -(traj.weight * (advantage + self.settings.entropy * entropy)).mean()
+        loss = -(traj.weight * (advantage + self.settings.entropy * traj.entropy)).mean()
         step = self.optimizer.step(loss)
-        return {**step, "entropy": entropy.detach().mean(), "scale": self.moments.scale()}
+        return {**step, "entropy": traj.entropy.detach().mean(), "scale": self.moments.scale()}

@@ -40,13 +40,16 @@ def imagine(
     reparameterised and clipped to [-1, 1], so the rollout is differentiable in the policy through
     the dynamics.
     """
-    state, feats, actions = starts.latent, [starts.latent.feat()], []
+    state, feats, actions, entropies = starts.latent, [starts.latent.feat()], [], []
     for _ in range(horizon):
-        action = actor(feats[-1].detach()).sample().clamp(-1, 1)
+        policy = actor(feats[-1].detach())
+        action = policy.sample().clamp(-1, 1)
         state = world_model.rssm.img_step(state, action)
         feats.append(state.feat())
         actions.append(action)
+        entropies.append(policy.entropy())  # here: the policy is not asked a second time
     feat = torch.stack(feats, 1)  # (N, H+1, F)
     reward, cost, cont = world_model.predict(feat[:, 1:])  # on arriving: (N, H) each
     weight = discount_weights(starts.cont, cont, gamma)
-    return Trajectory(feat, torch.stack(actions, 1), reward, cost, cont, weight)
+    action, entropy = torch.stack(actions, 1), torch.stack(entropies, 1)
+    return Trajectory(feat, action, reward, cost, cont, weight, entropy)

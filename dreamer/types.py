@@ -75,6 +75,7 @@ class Trajectory(NamedTuple):
     cost: Tensor  # (N, H); zeros for a world model without a cost decoder
     cont: Tensor  # (N, H) in {0, 1}: mode of the continue head after the transition
     weight: Tensor  # (N, H): discounted probability that the rollout is still alive at feat[:, h]
+    entropy: Tensor  # (N, H), nats: of the policy at feat[:, h], differentiable in the policy
 
     def detach(self) -> Trajectory:
         """The same numbers without their graph."""

@@ -110,8 +110,7 @@ class SafeActorCritic(nn.Module):
     def update_actor(self, traj: Trajectory, scores: Scores, real: RealTransitions) -> Metrics:
         """docs/algorithm.md (5) to (7): pathwise, in-sample and Lagrangian terms, one step."""
         u, settings = scores.feasibility, self.settings
-        entropy = self.actor(traj.feat[:, :-1].detach()).entropy()
-        gain = u * scores.adv_r - (1 - u) * scores.adv_c + settings.entropy * entropy
+        gain = u * scores.adv_r - (1 - u) * scores.adv_c + settings.entropy * traj.entropy
         imagined_loss = -(traj.weight * gain).mean()
         constraint = (u * scores.cost_return).sum(1).mean()  # pessimistic: summed over the horizon
         constraint = distributed.joint_mean(constraint)
@@ -127,7 +126,7 @@ class SafeActorCritic(nn.Module):
             **step,
             **metrics,
             "imagined_loss": imagined_loss.detach(),
-            "entropy": entropy.detach().mean(),
+            "entropy": traj.entropy.detach().mean(),
             "adv_r": scores.adv_r.detach().mean(),
             "adv_c": scores.adv_c.detach().mean(),
             "feasibility": u.mean(),

@@ -82,8 +82,7 @@ class SafeDreamer(nn.Module):
         self.moments.update(returns.detach())
         scale = self.moments.scale()
         advantage = (returns - value[:, :-1]) / scale
-        entropy = self.actor(traj.feat[:, :-1].detach()).entropy()
-        imagined_loss = -(traj.weight * (advantage + self.settings.entropy * entropy)).mean()
+        imagined_loss = -(traj.weight * (advantage + self.settings.entropy * traj.entropy)).mean()
         constraint = cost_returns.sum(1).mean()  # pessimistic: summed over the horizon
         constraint = distributed.joint_mean(constraint)
         price = self.lagrangian.price(constraint.detach())
@@ -92,7 +91,7 @@ class SafeDreamer(nn.Module):
         return {
             **step,
             "imagined_loss": imagined_loss.detach(),
-            "entropy": entropy.detach().mean(),
+            "entropy": traj.entropy.detach().mean(),
             "scale": scale,
             "saturated": (traj.action.detach().abs() >= 1).float().mean(),
             "constraint": constraint.detach(),

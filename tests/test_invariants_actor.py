@@ -220,7 +220,8 @@ def aimed(value: float) -> tuple[SafeActorCritic, Trajectory, RealTransitions]:
     behavior.data_weights = lambda real: (torch.zeros_like(real.mask),) * 2
     cost = torch.ones(N, H)
     weight = randoms(N, H, seed=2).sigmoid()
-    return behavior, Trajectory(feat, action, cost, cost, cost, weight), real
+    entropy = aim(feat[:, :-1]).entropy()
+    return behavior, Trajectory(feat, action, cost, cost, cost, weight, entropy), real
 
 
 def gradient(behavior: SafeActorCritic, traj: Trajectory, real: RealTransitions) -> Tensor:

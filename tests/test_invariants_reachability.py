@@ -29,7 +29,8 @@ def trajectory(cont: torch.Tensor) -> Trajectory:
     g = torch.Generator().manual_seed(9)
     feat = torch.randn(len(cont), cont.shape[1] + 1, F, generator=g)
     nothing = torch.zeros_like(cont)
-    return Trajectory(feat, nothing.unsqueeze(-1), nothing, nothing, cont, torch.ones_like(cont))
+    ones = torch.ones_like(cont)
+    return Trajectory(feat, nothing.unsqueeze(-1), nothing, nothing, cont, ones, nothing)
 
 
 def transitions(violation: torch.Tensor, cont: torch.Tensor) -> RealTransitions:
@@ -218,7 +219,7 @@ def test_violation_labels_do_not_ask_the_estimate():
     feat = torch.randn(6, 4, model.feat_size)
     cost = torch.tensor([0.0, 0.49, 0.5, 1.0, 4.0, 0.0])
     zero = torch.zeros(6, 3)
-    traj = Trajectory(feat, zero.unsqueeze(-1), zero, zero, zero, zero)
+    traj = Trajectory(feat, zero.unsqueeze(-1), zero, zero, zero, zero, zero)
     starts = Starts(Latent(feat[:, 0], feat[:, :1, :1]), torch.ones(6), cost)
     labels = violation_labels(model, traj, starts)
     torch.nn.init.constant_(reach.net.mlp[-1].bias, 9.0)
