@@ -33,8 +33,13 @@ USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...
   python train.py --help-variants                        unseen variants for --env.variant
   torchrun --nproc_per_node 4 train.py --configs fosp_offline
                                                          on four GPUs (docs/scaling.md)
+  python train.py --configs fosp_offline --profile       trace ten updates into RUN/profile
 The same command continues an interrupted run. Presets are merged from left to right.
 """
+SHORT = {  # options that stand for a setting
+    "allow-task-mismatch": ("online.allow_task_mismatch", "true"),
+    "profile": ("run.profile", "10"),
+}
 
 
 def main(argv: list[str]) -> int:
@@ -52,8 +57,7 @@ def main(argv: list[str]) -> int:
             return 0
         if "from" in overrides:
             overrides["online.source"] = overrides.pop("from")
-        if "allow-task-mismatch" in flags:
-            overrides["online.allow_task_mismatch"] = "true"
+        overrides |= dict(SHORT[flag] for flag in flags & SHORT.keys())
         names, overrides = complete(presets, names, overrides)
         config = resolve(Config, presets, names, overrides)
         if "print-config" in flags:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from dreamer.actor_critic import Behavior
 from dreamer.types import Batch, Latent, Metrics
@@ -31,9 +32,9 @@ class Agent(nn.Module):
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient step for the model, then one for the behavior."""
-        with self.autocast(batch.reward.device):
+        with record_function("world model"), self.autocast(batch.reward.device):
             latent, model_metrics = self.world_model.update(batch)
-        with self.autocast(batch.reward.device):
+        with record_function("behaviour"), self.autocast(batch.reward.device):
             behavior_metrics = self.behavior.update(self.world_model, latent, batch)
         return {**{f"wm/{name}": x for name, x in model_metrics.items()}, **behavior_metrics}
 

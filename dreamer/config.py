@@ -31,6 +31,7 @@ FLAGS = {
     "--print-config": "print-config",
     "--print_config": "print-config",
     "--allow-task-mismatch": "allow-task-mismatch",
+    "--profile": "profile",
 }
 
 

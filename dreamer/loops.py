@@ -35,6 +35,7 @@ class Hooks:
     report: Hook
     evaluate: Hook
     save: Hook
+    updated: Hook  # after each update
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _after_update(
     env_steps: int | None = None,
 ) -> None:
     """What is due at this update; where a run is finished, or stops, that is due in any case."""
+    hooks.updated(step)
     if _due(step, every.report, finished):
         hooks.report(step)
     if _due(step, every.evaluate, finished):

@@ -13,6 +13,7 @@ from dreamer.data.stream import WindowStream
 from dreamer.errors import UserError
 from dreamer.logger import Logger
 from dreamer.loops import Every, Hooks, offline_loop
+from dreamer.tracing import Tracer
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent
 from fosp_ext.dataset.training import (
@@ -88,12 +89,14 @@ class OfflineRun:
         run = self.config.run
         batches = self.stream.iterate(self.done, self.device)
         every = Every(run.log_every, run.report_every, run.eval_every, run.save_every)
-        hooks = Hooks(self.report, self.evaluate, self.save)
+        tracer = Tracer(self.folder.path / "profile", run.profile, self.logger.message)
+        hooks = Hooks(self.report, self.evaluate, self.save, tracer)
         try:
             return offline_loop(
                 self.agent, batches, self.done, run.updates, every, self.logger, hooks
             )
         finally:
+            tracer.close()
             batches.close()
             self.logger.close()
             self.observer.close()

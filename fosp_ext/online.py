@@ -17,6 +17,7 @@ from dreamer.envs.parallel import ParallelEnvs
 from dreamer.errors import UserError
 from dreamer.logger import Logger
 from dreamer.loops import Budget, Every, Hooks, online_loop
+from dreamer.tracing import Tracer
 from dreamer.types import Batch
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.dataset.training import open_stores
@@ -107,13 +108,15 @@ class OnlineRun:
         """Act and learn to the end; returns the exit code."""
         run = self.config.run
         every = Every(run.log_every, run.report_every, run.eval_every, run.save_every)
-        hooks = Hooks(self.report, self.evaluate, self.save)
+        tracer = Tracer(self.folder.path / "profile", run.profile, self.logger.message)
+        hooks = Hooks(self.report, self.evaluate, self.save, tracer)
         try:
             return online_loop(
                 self.agent, self.driver, self.batch, self.keep, self.done, self.budget, every,
                 self.logger, hooks,
             )  # fmt: skip
         finally:
+            tracer.close()
             self.envs.close()
             self.logger.close()
             self.observer.close()

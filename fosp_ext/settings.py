@@ -22,6 +22,7 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "augment": "none",
     "reachability.enabled": True,
     "lagrange.enabled": True,
+    "run.profile": 0,
     "online.source": "",
     "online.allow_task_mismatch": False,
     "online.steps": 187_500,
@@ -91,6 +92,7 @@ class RunSettings:
     eval_episodes: int = setting("episodes per evaluation", minimum=1)
     save_every: int = setting("updates between checkpoints", minimum=1)
     keep_checkpoints: int = setting("checkpoints kept on disk", minimum=1)
+    profile: int = setting("updates of this start to trace (--profile takes 10); 0 none", minimum=0)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_what_is_due_is_learned_before_the_next_action(ratio):
     rounds = [2, 2, 1, 2, 2, 0, 2, 1, 2]  # 0: all died in this round
     driver = FakeDriver(updates, rounds)
     agent = SimpleNamespace(update=lambda index: updates.append(index) or {})
-    hooks = Hooks(report=None, evaluate=None, save=lambda step: checkpoints.append(step))
+    hooks = Hooks(None, None, save=checkpoints.append, updated=lambda step: None)
     every = Every(log=1, report=0, evaluate=0, save=0)
     for steps in (7, 14):
         budget = Budget(steps, ratio)
