@@ -118,10 +118,12 @@ class Result(NamedTuple):
         return self.flop / 1e9 / self.median / self.own_gflops
 
 
-def make_agent(method: str, shape: Shape, precision: str, device: torch.device) -> Agent:
+def make_agent(
+    method: str, shape: Shape, precision: str, device: torch.device, mode: str = "offline"
+) -> Agent:
     """A fresh agent of the full size, or what `shape` makes of it."""
     presets = load_presets(Path(__file__).parents[1] / "configs.yaml")
-    words = {"method": method, "precision": precision, **shape.settings}
+    words = {"mode": mode, "method": method, "precision": precision, **shape.settings}
     config = resolve(Config, presets, ["fosp"], words)
     cameras = tuple(f"camera{index}" for index in range(shape.cameras))
     info = DatasetInfo("synthetic", cameras, 1, "fast", PICTURE, ACTION_SIZE)
