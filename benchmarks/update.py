@@ -28,7 +28,7 @@ from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from dreamer.types import Batch
 from dreamer.utils import choose_device, seed_everything
-from fosp_ext.build import build_agent
+from fosp_ext.build import build_agent, compile_agent
 from fosp_ext.progress import Progress
 from fosp_ext.run_folder import provenance
 from fosp_ext.settings import METHODS, Config
@@ -94,6 +94,7 @@ class Result(NamedTuple):
     precision: str
     device: str
     threads: int
+    compiled: bool
     seconds: list[float]  # of each update
     gflops: float  # of the machine, float32 products
     own_gflops: float  # the same in the precision of the update
@@ -181,6 +182,8 @@ def measure(method: str, name: str, precision: str, options: argparse.Namespace)
     with Progress(title, total, "updates", sys.stderr) as progress:
         with FlopCounterMode(display=False) as counter:
             agent.update(batch)
+        if options.compile:
+            compile_agent(agent, "on", device)  # not before: what is compiled cannot be counted
         progress.advance()
         for number in range(WARM_UP + options.updates):
             for dtype, measured in speeds.items():
@@ -199,6 +202,7 @@ def measure(method: str, name: str, precision: str, options: argparse.Namespace)
         precision=precision,
         device=str(device),
         threads=torch.get_num_threads(),
+        compiled=options.compile,
         seconds=seconds,
         gflops=statistics.median(speeds[torch.float32]),
         own_gflops=statistics.median(speeds[agent.precision]),
@@ -222,7 +226,7 @@ def describe(result: Result) -> str:
     low, high = min(result.seconds), max(result.seconds)
     lines = [
         f"{result.method}, shape {result.shape}, {result.precision}, {result.device}, "
-        f"{result.threads} threads",
+        f"{result.threads} threads{', compiled' if result.compiled else ''}",
         f"  {result.median:.3f} s per update ({low:.3f} to {high:.3f}, {len(result.seconds)} "
         f"updates), {result.rows / result.median:.0f} rows per second",
         f"  {result.gflops:.0f} GFLOP/s in float32 products, so {result.cost:.0f} GFLOP an update",
@@ -261,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="float32,bfloat16", help="comma-separated")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="the repeated steps of the RSSM")
     parser.add_argument("--updates", type=int, default=7, help="that are timed")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(argv)

@@ -11,6 +11,7 @@ from dreamer.distributions import categorical_kl, mode_one_hot, sample_one_hot, 
 from dreamer.networks import NORM_EPS, NormSiLU, hidden_linear, output_linear
 from dreamer.settings import RSSMSettings
 from dreamer.types import Latent
+from dreamer.utils import compiled
 
 
 class Posterior(NamedTuple):
@@ -54,6 +55,10 @@ class RSSM(nn.Module):
         self.post_deter = hidden_linear(D, hidden, fan_in=D + embed_size)
         self.post_embed = hidden_linear(embed_size, hidden, fan_in=D + embed_size)
         self.post_net = nn.Sequential(NormSiLU(hidden), output_linear(hidden, flat))
+
+    def compile_steps(self) -> None:
+        """Have the two steps that an update repeats compiled, when it first takes them."""
+        self._follow, self.img_step = compiled(self._follow), compiled(self.img_step)
 
     def initial(self, count: int) -> Latent:
         """The learned first state, (count, ...): z is the mode of its own prior."""

@@ -1,8 +1,10 @@
-"""Seeds and devices."""
+"""Seeds, devices, compilation."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,3 +32,17 @@ def choose_device(name: str) -> torch.device:
             f"device '{name}' cannot be used here; auto or cpu can ({reason})"
         ) from error
     return device
+
+
+def compiled(function: Callable) -> Callable:
+    """The function by torch.compile where gradients are asked for, elsewhere as it is.
+
+    So only updates compile, whose shapes never change, and not every number of environments that
+    act. Random numbers are drawn from torch's own generators, the same ones as without it.
+    """
+    fast = torch.compile(function, dynamic=False, options={"fallback_random": True})
+
+    def call(*args: Any) -> Any:
+        return fast(*args) if torch.is_grad_enabled() else function(*args)
+
+    return call

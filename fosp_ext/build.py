@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import os
+import shutil
 from dataclasses import replace
 
 import torch
@@ -10,6 +13,7 @@ import torch
 from dreamer.actor_critic import ActorCritic, StateCritic
 from dreamer.agent import Agent
 from dreamer.data.episode import DatasetInfo
+from dreamer.errors import UserError
 from dreamer.networks import Actor
 from dreamer.world_model import WorldModel
 from fosp_ext.actor_critic import SafeActorCritic
@@ -142,6 +146,25 @@ BEHAVIORS = {
     "bc": build_cloning,
     "dreamerv3": build_dreamer,
 }
+
+
+def compile_agent(agent: Agent, when: str, device: torch.device) -> None:
+    """Let torch.compile have the repeated steps of an update; `when` is auto, on or off.
+
+    `auto` does so on a GPU: on a processor, compiling takes longer than a short run gains.
+    """
+    possible = can_compile(device)
+    if when == "on" and not possible:
+        raise UserError("compile on needs a C++ compiler such as g++, and Triton on a GPU")
+    if when == "on" or (when == "auto" and device.type == "cuda" and possible):
+        agent.world_model.rssm.compile_steps()
+
+
+def can_compile(device: torch.device) -> bool:
+    """Is there what torch.compile builds kernels with?"""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return False
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

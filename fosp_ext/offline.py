@@ -15,7 +15,7 @@ from dreamer.logger import Logger
 from dreamer.loops import Every, Hooks, offline_loop
 from dreamer.tracing import Tracer
 from dreamer.utils import choose_device, seed_everything
-from fosp_ext.build import build_agent
+from fosp_ext.build import build_agent, compile_agent
 from fosp_ext.dataset.training import (
     dataset_path,
     open_stores,
@@ -66,6 +66,7 @@ class OfflineRun:
         self.fingerprint = fingerprint(dataset_path(config))
         seed_everything(config.seed)
         self.agent = build_agent(config, self.info, self.device)
+        compile_agent(self.agent, config.compile, self.device)
         if not distributed.is_writer():  # equal weights, then random numbers of its own
             seed_everything(seed)
         return env

@@ -20,6 +20,7 @@ from dreamer.loops import Budget, Every, Hooks, online_loop
 from dreamer.tracing import Tracer
 from dreamer.types import Batch
 from dreamer.utils import choose_device, seed_everything
+from fosp_ext.build import compile_agent
 from fosp_ext.dataset.training import open_stores
 from fosp_ext.envs import is_custom, make_run_env
 from fosp_ext.envs.gl import choose_backend
@@ -46,6 +47,7 @@ class OnlineRun:
             config, self.info, self.agent = begin(config, self.device)
         else:
             config, self.info, self.agent = go_on(config, state, self.device)
+        compile_agent(self.agent, config.compile, self.device)
         self.config, self.folder = config, RunFolder(config)
         self.budget = Budget(config.online.steps, config.online.ratio)
         self.fingerprint = fingerprint(config.dataset.path)

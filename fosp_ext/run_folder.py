@@ -25,7 +25,7 @@ from fosp_ext.build import build_agent
 from fosp_ext.settings import ADDED, Config
 
 FREE = (  # settings and sections that may change on the way
-    "run", "dataset", "device", "threads", "logdir", "online.steps", "online.source",
+    "run", "dataset", "device", "compile", "threads", "logdir", "online.steps", "online.source",
 )  # fmt: skip
 FIXED = ("run.batch_size", "run.batch_length", "dataset.holdout")  # of those, what may not
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "safety-gymnasium", "h5py", "tensorboard")

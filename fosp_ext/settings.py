@@ -23,6 +23,7 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "reachability.enabled": True,
     "lagrange.enabled": True,
     "run.profile": 0,
+    "compile": "off",
     "online.source": "",
     "online.allow_task_mismatch": False,
     "online.steps": 187_500,
@@ -232,6 +233,10 @@ class Config:
     precision: str = setting(
         "type of matrix products; auto is bfloat16 where the processor has it",
         choices=("auto", "float32", "bfloat16"),
+    )
+    compile: str = setting(
+        "torch.compile for the steps of the RSSM that an update repeats; auto is on for CUDA only",
+        choices=("auto", "on", "off"),
     )
     threads: int = setting("CPU threads of torch in each process; 0 takes every core", minimum=0)
     augment: str = setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,3 +62,14 @@ def test_a_start_that_fails_says_why(tmp_path, capsys, monkeypatch):
     assert startup.main(["--dataset", str(tmp_path / "no.h5"), "--helps", "1"]) == 2
     expected = "train.py ended before its first update: error: it does not work"
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_compiled_update_says_so(compiled, monkeypatch):
+    asked = []
+    monkeypatch.setattr(update, "compile_agent", lambda agent, when, device: asked.append(when))
+    monkeypatch.setattr(update, "PRODUCT", 8)
+    options = SimpleNamespace(device="cpu", updates=1, compile=compiled)
+    result = update.measure("dreamerv3", "fosp", "float32", options)
+    assert asked == ["on"] * compiled
+    assert (", compiled" in update.describe(result)) == compiled
