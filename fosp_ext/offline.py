@@ -90,7 +90,8 @@ class OfflineRun:
         run = self.config.run
         batches = self.stream.iterate(self.done, self.device)
         every = Every(run.log_every, run.report_every, run.eval_every, run.save_every)
-        tracer = Tracer(self.folder.path / "profile", run.profile, self.logger.message)
+        traced = run.profile if distributed.is_writer() else 0
+        tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
         hooks = Hooks(self.report, self.evaluate, self.save, tracer)
         try:
             return offline_loop(
