@@ -1,0 +1,87 @@
+"""Compare methods from nothing, on the same data and budget: `python -m benchmarks.learning`.
+
+A dataset is recorded, or one is taken. Every method is trained offline on it with the same number
+of updates, evaluated, and fine-tuned online in a variant that no data show, for the same number of
+agent steps; then it is evaluated again, on the same seeds. The end is the page of
+`fosp_ext.report`, two tables and one JSON file with every number.
+
+How many updates and agent steps that are follows from `--budget-minutes`: a few updates of every
+method and an episode are timed first, and the plan is said before anything begins. It is kept in
+`OUT/plan.json`, so the same command goes on where it was stopped, with the same numbers; methods
+and seeds can be added to it. Each step is a command of `train.py`, `eval.py` or `fosp_ext.report`,
+said before it runs; its output is shown and kept in `OUT/logs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dreamer.errors import UserError
+
+SIZES = ("auto", "cpu", "small", "fosp", "debug")
+EPILOG = """methods: fosp, safedreamer, dreamerv3, bc, fosp_release, fosp_theory, and fosp without
+parts: fosp-no_policy_set, fosp-no_reachability, fosp-no_in_sample, fosp-no_lagrangian. What the
+offline phase does not read shares the offline run of fosp.
+
+examples:
+  python -m benchmarks.learning --budget-minutes 10 --seeds 1 --methods fosp,bc
+  python -m benchmarks.learning --budget-minutes 600 --seeds 2 --json docs/results/goal1.json
+
+Exit codes: 0 done, 2 wrong words, 130 and 143 stopped by Ctrl-C and SIGTERM; else that of the step
+that failed. With too little time there are fewer recorded and evaluated episodes than usual; the
+plan says how many."""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.learning",
+        description=__doc__.partition("\n\n")[2].rstrip(),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--task", default="SafetyPointGoal1-v0", help="default %(default)s")
+    add("--variant", default="clustered", help="of the online phase; default %(default)s")
+    add("--methods", default="fosp,safedreamer,dreamerv3,bc", help="default %(default)s")
+    add("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1; default %(default)s")
+    add(
+        "--budget-minutes", type=float, required=True, metavar="M",
+        help="for all of it on this machine, recording and evaluations included",
+    )  # fmt: skip
+    add("--size", default="auto", choices=SIZES, help="size preset; auto goes by the hardware")
+    add("--dataset", type=Path, metavar="FILE", help="take this one, do not record")
+    add("--episodes", type=int, metavar="N", help="to record; by default up to 200")
+    add("--eval-episodes", type=int, metavar="N", help="per evaluation; by default up to 20")
+    add("--updates", type=int, metavar="N", help="of each offline run, whatever time they take")
+    add("--online-steps", type=int, metavar="N", help="agent steps of each online run, likewise")
+    add("--out", type=Path, metavar="DIR", help="default logdir/learning/TASK-SIZE-VARIANT")
+    add("--json", type=Path, metavar="FILE", help="for the numbers; default OUT/results.json")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    words = sys.argv[1:] if argv is None else argv
+    options = parse(words)
+    try:
+        from benchmarks.learning_compare import compare  # torch, not needed for --help
+
+        return compare(options, words)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return UserError.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())
