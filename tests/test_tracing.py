@@ -39,6 +39,7 @@ def test_so_many_updates_are_traced(toy_dataset, toy_run, tmp_path, capsys, coun
 
 def test_online_runs_are_traced_too(brief_run, tmp_path, quick_world):
     words = ("--run.profile", "1", "--online.steps", "20", "--online.ratio", "0.2")
+    words += ("--env.action_repeat", "20")
     assert train.main(online(brief_run, tmp_path / "run", *words)) == 0
     (path,) = (tmp_path / "run" / "profile").iterdir()
     assert ranges(path).count("behaviour") == 1
