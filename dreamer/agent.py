@@ -51,8 +51,10 @@ class Agent(nn.Module):
 
         Shapes: obs camera -> (N, height, width, 3) uint8, is_first (N,) -> actions (N, A) in
         [-1, 1], the state to pass next time, and what the behaviour thinks, name -> (N,).
+        A CPU answers in float32: for a few rows, lowering the weights costs more than it saves.
         """
-        with self.autocast(is_first.device):
+        acting = torch.float32 if is_first.device.type == "cpu" else self.precision
+        with self.autocast(is_first.device, acting):
             embed = self.world_model.encoder({name: x.unsqueeze(1) for name, x in obs.items()})
             latent = self.world_model.rssm.obs_step(
                 state.latent, state.action, embed[:, 0], is_first
@@ -60,6 +62,9 @@ class Agent(nn.Module):
             action, estimates = self.behavior.act(latent.feat(), explore)
         return action, AgentState(latent, action), estimates
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """Matrix products in `precision`; a new context per update, so no old weight is reused."""
-        return torch.autocast(device.type, self.precision, self.precision != torch.float32)
+    def autocast(
+        self, device: torch.device, precision: torch.dtype | None = None
+    ) -> torch.autocast:
+        """Matrix products in `precision`, or that of updates; a new one holds no old weights."""
+        precision = precision or self.precision
+        return torch.autocast(device.type, precision, precision != torch.float32)
