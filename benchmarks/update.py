@@ -27,7 +27,7 @@ from dreamer.config import load_presets, resolve
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from dreamer.types import Batch
-from dreamer.utils import choose_device, seed_everything
+from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 from fosp_ext.build import build_agent, compile_agent
 from fosp_ext.progress import Progress
 from fosp_ext.run_folder import provenance
@@ -275,6 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in methods:
             if name not in METHODS:
                 raise UserError(f"no method '{name}'; there are {', '.join(METHODS)}")
+        keep_freed_memory()  # as train.py does
         torch.set_num_threads(options.threads)
         for method in methods:
             for precision in precisions:

@@ -19,7 +19,8 @@ from dreamer.types import Batch
 REST, OPTIMISERS, WORLD_MODEL = "everything else", "optimisers", "world model as a whole"
 PARTS = {  # place below the agent -> part; what an agent lacks is passed over
     "world_model.update": WORLD_MODEL,
-    "world_model.encoder.forward": "encoder",
+    "world_model.encoder.pixels": "encoder",
+    "world_model.encoder.embed": "encoder",
     "world_model.rssm.observe": "RSSM",
     "world_model.image_losses": "decoder",
     "world_model.head_losses": "heads",

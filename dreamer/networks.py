@@ -126,10 +126,17 @@ class ImageEncoder(nn.Module):
         self.size = channels * SMALLEST**2  # E
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
-        pixels = torch.cat([obs[name] for name in self.cameras], -1)  # (B, T, 64, 64, C) uint8
-        lead = pixels.shape[:-3]
-        x = pixels.flatten(0, -4).permute(0, 3, 1, 2).float() / 255 - 0.5  # (B*T, C, 64, 64)
-        return self.net(x).flatten(1).unflatten(0, lead)  # (B, T, E)
+        return self.embed(self.pixels(obs))
+
+    def pixels(self, obs: dict[str, Tensor]) -> Tensor:
+        """Pictures of all cameras: camera -> (B, T, 64, 64, 3) uint8 to (B, T, 64, 64, C) +-0.5."""
+        stacked = torch.cat([obs[name] for name in self.cameras], -1)
+        return stacked.float().div_(255).sub_(0.5)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """What `pixels` made, (B, T, 64, 64, C) -> (B, T, E)."""
+        x = pixels.flatten(0, -4).permute(0, 3, 1, 2)  # (B*T, C, 64, 64)
+        return self.net(x).flatten(1).unflatten(0, pixels.shape[:-3])
 
 
 class ImageDecoder(nn.Module):
@@ -157,11 +164,17 @@ class ImageDecoder(nn.Module):
         self.net = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
 
     def forward(self, feat: Tensor) -> dict[str, Tensor]:
-        lead = feat.shape[:-1]
+        return self.by_camera(self.pixels(feat) + 0.5)
+
+    def pixels(self, feat: Tensor) -> Tensor:
+        """Pictures of all cameras, as the encoder's `pixels`: (..., F) -> (..., 64, 64, C)."""
         x = self.start(feat).flatten(0, -2).unflatten(-1, (-1, SMALLEST, SMALLEST))
-        x = self.net(x.contiguous(memory_format=torch.channels_last)).float() + 0.5
-        pixels = x.permute(0, 2, 3, 1).unflatten(0, lead)  # (..., 64, 64, C)
-        return dict(zip(self.cameras, pixels.split(list(self.cameras.values()), -1), strict=True))
+        x = self.net(x.contiguous(memory_format=torch.channels_last)).float()
+        return x.permute(0, 2, 3, 1).unflatten(0, feat.shape[:-1])
+
+    def by_camera(self, channels: Tensor) -> dict[str, Tensor]:
+        """Split something (..., C) into the channels of each camera."""
+        return dict(zip(self.cameras, channels.split(list(self.cameras.values()), -1), strict=True))
 
 
 def picture_size(cameras: Mapping[str, tuple[int, int, int]]) -> tuple[int, int]:

@@ -1,7 +1,8 @@
-"""Seeds, devices, compilation."""
+"""Seeds, devices, memory, compilation."""
 
 from __future__ import annotations
 
+import ctypes
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 
 from dreamer.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def seed_everything(seed: int) -> None:
@@ -32,6 +35,17 @@ def choose_device(name: str) -> torch.device:
             f"device '{name}' cannot be used here; auto or cpu can ({reason})"
         ) from error
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep up to a gibibyte that it frees; where there is no glibc, do nothing.
+
+    Else each large tensor of an update is fetched anew, as zeroed pages, and given back after it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(option, 2**30)
 
 
 def compiled(function: Callable) -> Callable:

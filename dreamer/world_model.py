@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamer.networks import BernoulliHead, ImageDecoder, ImageEncoder, TwoHotHead
@@ -56,10 +57,12 @@ class WorldModel(nn.Module):
 
     def evaluate(self, batch: Batch) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Posterior states, every scaled loss (B, T) and metrics, without moving anything."""
-        posterior = self.rssm.observe(self.encoder(batch.obs), batch.action, batch.is_first)
+        pixels = self.encoder.pixels(batch.obs)  # what the encoder reads and the decoder draws
+        embed = self.encoder.embed(pixels)
+        posterior = self.rssm.observe(embed, batch.action, batch.is_first)
         feat = posterior.latent.feat()
         dyn, rep, kl = kl_losses(posterior.post, posterior.prior, self.settings.free_nats)
-        images = self.image_losses(feat, batch.obs)
+        images = self.image_losses(feat, pixels)
         losses = {
             **{f"image_loss/{name}": loss for name, loss in images.items()},
             **self.head_losses(feat, batch),
@@ -72,13 +75,11 @@ class WorldModel(nn.Module):
             metrics[name] = -(probs * probs.log()).sum((-2, -1)).detach().mean()
         return posterior, losses, metrics
 
-    def image_losses(self, feat: Tensor, obs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Summed squared error per picture, camera -> (B, T), pictures scaled to [0, 1]."""
-        decoded = self.decoder(feat)
-        return {
-            name: (image - obs[name].float() / 255).square().sum((-3, -2, -1))
-            for name, image in decoded.items()
-        }
+    def image_losses(self, feat: Tensor, pixels: Tensor) -> dict[str, Tensor]:
+        """Summed squared error of the pictures (B, T, 64, 64, C), camera -> (B, T)."""
+        error = F.mse_loss(self.decoder.pixels(feat), pixels, reduction="none")
+        by_camera = self.decoder.by_camera(error.sum((-3, -2)))  # summed over pixels first
+        return {name: channels.sum(-1) for name, channels in by_camera.items()}
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Losses of the scalar heads, name -> (B, T)."""

@@ -6,6 +6,7 @@ import torch
 
 from dreamer import distributed
 from dreamer.errors import UserError
+from dreamer.utils import keep_freed_memory
 from fosp_ext.dataset.training import record_dataset
 from fosp_ext.offline import OfflineRun
 from fosp_ext.online import OnlineRun
@@ -14,6 +15,7 @@ from fosp_ext.settings import Config
 
 def run_mode(config: Config) -> int:
     """Do what `config.mode` says; returns the exit code."""
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     if distributed.launched() > 1 and config.mode != "offline":
