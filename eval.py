@@ -33,7 +33,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--out", help="folder to write; default RUN/eval/<updates>[-<variant>][-<policy>]"
+        "--out",
+        help="folder to write; default RUN/eval/<updates>[-<variant>][-<policy>], "
+        "for a file outside a run logdir/<name of FILE>/eval/...",
     )
     arguments = parser.parse_args(argv)
     for name, least in (("episodes", 1), ("seed", 0), ("videos", 0)):

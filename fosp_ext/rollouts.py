@@ -21,7 +21,7 @@ from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.envs.variants import NONE
 from fosp_ext.policy_set import PolicySet, single_policy
 from fosp_ext.progress import Progress
-from fosp_ext.run_folder import LoadedRun, load_run, provenance
+from fosp_ext.run_folder import LoadedRun, load_run, provenance, run_of
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ def default_folder(
 ) -> Path:
     """RUN/eval/<updates>[-<variant>][-<policy>], also for a file in RUN/checkpoints.
 
-    The name tells only what is special: an unseen variant, a policy of a set alone.
+    For a file elsewhere, which may lie among the sources, RUN is logdir/<name of the file>. The
+    last part tells only what is special: an unseen variant, a policy of a set alone.
     """
-    run = source if source.is_dir() else source.resolve().parent
-    run = run.parent if run.name == "checkpoints" else run
+    run = run_of(source) or Path("logdir") / source.stem
     special = [word for word in (variant, policy) if word not in (NONE.name, "set", None)]
     return run / "eval" / "-".join([f"{updates:09d}", *special])
 

@@ -150,6 +150,14 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
     return LoadedRun(agent, config, info, state["step"], state["dataset"])
 
 
+def run_of(source: Path) -> Path | None:
+    """The run folder: `source` itself, or that of a file in RUN/checkpoints, else nothing."""
+    if source.is_dir():
+        return source
+    folder = source.resolve().parent
+    return folder.parent if folder.name == "checkpoints" else None
+
+
 def saved_info(state: dict[str, Any]) -> DatasetInfo:
     """What a checkpoint says about the episodes of its run."""
     return DatasetInfo(**{**state["info"], "cameras": tuple(state["info"]["cameras"])})

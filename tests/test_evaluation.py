@@ -171,12 +171,13 @@ def test_no_folder_is_used_twice(tmp_path):
 
 
 def test_where_evaluations_go(tmp_path):
+    """Beside a run's checkpoints, but never beside a file that lies alone."""
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     wanted = run / "eval" / "000000007"
     assert default_folder(run, 7) == wanted
     assert default_folder(run / "checkpoints" / "step_000000007.pt", 7) == wanted
-    assert default_folder(tmp_path / "alone.pt", 7) == tmp_path / "eval" / "000000007"
+    assert default_folder(tmp_path / "alone.pt", 7) == Path("logdir/alone/eval/000000007")
 
 
 def test_the_report_names_only_what_was_written():
