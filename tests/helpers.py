@@ -6,10 +6,13 @@ from pathlib import Path
 
 import torch
 
+from dreamer.agent import Agent
 from dreamer.config import load_presets, resolve
 from dreamer.data.episode import DatasetInfo
+from dreamer.envs.counting import CountingEnv
 from dreamer.types import Batch
 from fosp_ext.build import build_agent
+from fosp_ext.run_folder import RunFolder
 from fosp_ext.settings import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,11 +25,24 @@ def make_config(*names: str, **overrides: str) -> Config:
     return resolve(Config, load_presets(ROOT / "configs.yaml"), list(names), dotted)
 
 
-def make_agent(*names: str, **overrides: str):
+def make_agent(*names: str, **overrides: str) -> Agent:
     """A seeded agent on the CPU, by default FOSP in the debug size."""
     torch.manual_seed(0)
     config = make_config(*(names or ("fosp_offline", "debug")), **overrides)
     return build_agent(config, INFO, torch.device("cpu"))
+
+
+def written_run(folder: Path, agent: Agent, *names: str, **overrides: str) -> Path:
+    """A run folder as presets and settings make it, with this agent saved after 7 updates."""
+    run = RunFolder(make_config(*names, logdir=str(folder), **overrides))
+    run.open()
+    run.save(agent, INFO, 7, "fingerprint")
+    return folder
+
+
+def counting_env(*_: object) -> CountingEnv:
+    """An environment with episodes of 6 steps for the agents of `make_agent`."""
+    return CountingEnv(6, None, INFO.cameras, INFO.size, INFO.action_size)
 
 
 def make_batch(B: int = 4, T: int = 8, seed: int = 0) -> Batch:

@@ -10,15 +10,13 @@ import torch
 
 import eval as evaluation_command
 import fosp_ext.rollouts
-from dreamer.envs.counting import CountingEnv
 from dreamer.errors import UserError
 from dreamer.evaluation import Moment, run_episode
 from dreamer.report import heldout_estimates
 from fosp_ext.policy_set import PolicySet, single_policy
 from fosp_ext.rollouts import default_folder
-from fosp_ext.run_folder import RunFolder
 from tests.expansion import act, disagreeing, features
-from tests.helpers import INFO, make_agent, make_batch, make_config
+from tests.helpers import INFO, counting_env, make_agent, make_batch, make_config, written_run
 
 N = 64
 CPU = torch.device("cpu")
@@ -31,10 +29,6 @@ def judged_by_hand(**settings: str):
     learner.reward_critic.q = lambda feat, action: action[:, 0]
     learner.cost_critic.q = lambda feat, action: 10 * action[:, 1]
     return agent
-
-
-def counting_env(*_: object) -> CountingEnv:
-    return CountingEnv(6, None, INFO.cameras, INFO.size, INFO.action_size)
 
 
 # The choice
@@ -170,14 +164,7 @@ def test_spectators_and_reports_see_the_choice():
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """An online run with a checkpoint after 7 updates."""
-    return written(tmp_path / "run", "fosp_online")
-
-
-def written(folder: Path, preset: str) -> Path:
-    run = RunFolder(make_config(preset, "debug", logdir=str(folder)))
-    run.open()
-    run.save(disagreeing() if preset == "fosp_online" else make_agent(), INFO, 7, "fingerprint")
-    return folder
+    return written_run(tmp_path / "run", disagreeing(), "fosp_online", "debug")
 
 
 def summary(folder: Path) -> dict:
@@ -201,7 +188,7 @@ def test_evaluating_the_set_or_one_policy(run, monkeypatch, capsys):
 
 def test_a_run_with_one_policy_has_none_to_choose(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fosp_ext.rollouts, "make_run_env", counting_env)
-    run = written(tmp_path / "run", "fosp_offline")
+    run = written_run(tmp_path / "run", make_agent(), "fosp_offline", "debug")
     play = ["--logdir", str(run), "--episodes", "1", "--videos", "0"]
     for policy in ("set", "online", "offline"):
         assert evaluation_command.main([*play, "--policy", policy]) == 2
