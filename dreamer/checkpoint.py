@@ -30,10 +30,8 @@ class Checkpoint:
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write `state` (nested dicts and lists of tensors and plain values) at update `step`."""
-        _check_plain(state, "state")
         path = self.folder / f"step_{step:09d}.pt"
-        with atomic_path(path) as part:
-            torch.save({**state, "format_version": FORMAT_VERSION, "step": step}, part)
+        self.write(path, step, state)
         with atomic_path(self.folder / "latest") as part:
             part.write_text(f"{path.name}\n")
         older = [file for file in self._files() if _step(file) <= step]
@@ -42,6 +40,13 @@ class Checkpoint:
         for leftover in self.folder.glob("step_*.part"):
             leftover.unlink()
         return path
+
+    @staticmethod
+    def write(path: Path, step: int, state: dict[str, Any]) -> None:
+        """Write one file that `load` reads, whole or not at all."""
+        _check_plain(state, "state")
+        with atomic_path(path) as part:
+            torch.save({**state, "format_version": FORMAT_VERSION, "step": step}, part)
 
     def latest(self) -> Path | None:
         """The file to continue from, or nothing; `latest` counts while its file exists."""

@@ -28,6 +28,7 @@ FREE = (  # settings and sections that may change on the way
     "run", "dataset", "device", "compile", "threads", "logdir", "online.steps", "online.source",
 )  # fmt: skip
 FIXED = ("run.batch_size", "run.batch_length", "dataset.holdout")  # of those, what may not
+CANNOT_LEARN = "is an exported agent, which acts but cannot be trained; name its run instead"
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "safety-gymnasium", "h5py", "tensorboard")
 
 
@@ -39,6 +40,7 @@ class LoadedRun(NamedTuple):
     info: DatasetInfo
     updates: int
     dataset: str  # fingerprint of the dataset it was trained on
+    exported: bool  # a file of fosp_ext/export.py: it lacks what learning needs
 
 
 class RunFolder:
@@ -57,9 +59,17 @@ class RunFolder:
             _check_same(config, load_yaml(Config, self._settings, ADDED), self.path)
 
     def newest(self) -> dict[str, Any] | None:
-        """The state to continue from, or nothing; a damaged checkpoint is a `UserError`."""
+        """The state to continue from, or nothing.
+
+        A checkpoint that is damaged, or an exported agent, is a `UserError`.
+        """
         path = self.checkpoints.latest()
-        return None if path is None else Checkpoint.load(path)
+        if path is None:
+            return None
+        state = Checkpoint.load(path)
+        if "left_out" in state:
+            raise UserError(f"{path} {CANNOT_LEARN}")
+        return state
 
     def open(self) -> None:
         """Make the folder where it is missing; write the settings and note this start."""
@@ -130,7 +140,10 @@ def provenance() -> dict[str, Any]:
 
 
 def load_run(path: str | Path, device: torch.device) -> LoadedRun:
-    """The agent of a checkpoint file, or of the newest checkpoint of a run folder."""
+    """The agent of a checkpoint file, or of the newest checkpoint of a run folder.
+
+    The file may be an exported agent: then the parts that it leaves out are missing.
+    """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -146,8 +159,17 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
     config = from_dict(Config, state["config"], str(path), ADDED)
     info = saved_info(state)
     agent = build_agent(config, info, device)
+    leave_out(agent, state.get("left_out", []))
     agent.load_state_dict(state["agent"])
-    return LoadedRun(agent, config, info, state["step"], state["dataset"])
+    exported = "left_out" in state
+    return LoadedRun(agent, config, info, state["step"], state["dataset"], exported)
+
+
+def leave_out(agent: Agent, parts: list[str]) -> None:
+    """Remove modules by their dotted names: to ask one is an error then, not a wrong answer."""
+    for part in parts:
+        parent, _, name = part.rpartition(".")
+        delattr(agent.get_submodule(parent), name)
 
 
 def run_of(source: Path) -> Path | None:

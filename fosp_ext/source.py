@@ -16,7 +16,7 @@ from dreamer.errors import UserError
 from fosp_ext.build import begin_online, build_agent
 from fosp_ext.dataset.training import dataset_path
 from fosp_ext.envs import check_cameras, check_task, check_variant, task_cameras
-from fosp_ext.run_folder import LoadedRun, flat, load_run, saved_info
+from fosp_ext.run_folder import CANNOT_LEARN, LoadedRun, flat, load_run, saved_info
 from fosp_ext.settings import ADDED, Config
 
 SAME = (  # what decides which weights there are, and which episodes are held out
@@ -62,6 +62,8 @@ def load_source(config: Config, device: torch.device) -> LoadedRun:
     if not source:
         raise UserError("an online run goes on from an offline one: name its folder, --from RUN")
     loaded = load_run(source, device)
+    if loaded.exported:
+        raise UserError(f"{source} {CANNOT_LEARN}")
     if loaded.config.mode != "offline":
         raise UserError(f"{source} is an {loaded.config.mode} run, --from takes an offline one")
     task = check_task(config.task)

@@ -17,6 +17,7 @@ COMMANDS = {  # modules that people run: they may print
     "fosp_ext/dataset/__main__.py",
     "fosp_ext/doctor.py",
     "fosp_ext/envs/check.py",
+    "fosp_ext/export.py",
     "fosp_ext/report/__main__.py",
 }
 SIMULATORS = {"mujoco", "safety_gymnasium", "OpenGL", "glfw"}

@@ -12,6 +12,7 @@ import pytest
 import eval as evaluation_command
 import train
 from dreamer.data.hdf5 import read_episodes, validate_dataset
+from fosp_ext import export
 from tests.commands import metrics, saved
 
 pytestmark = pytest.mark.sim
@@ -111,3 +112,15 @@ def test_the_same_seed_is_the_same_episode(job, evaluation):
     wanted = (evaluation / "episodes.jsonl").read_text().splitlines()[1]
     assert (again / "episodes.jsonl").read_text().splitlines() == [wanted]
     assert not (again / "videos").exists()
+
+
+def test_an_exported_agent_plays_too(job, monkeypatch, capsys):
+    monkeypatch.chdir(job)
+    assert export.main(["run", "--out", "agents/mine.pt"]) == 0
+    argv = ["--checkpoint", "agents/mine.pt", "--episodes", "1", "--videos", "0"]
+    assert evaluation_command.main(argv) == 0
+    folder = Path("logdir/mine/eval/000000006")
+    assert f"summary.json: {folder / 'summary.json'}\n" in capsys.readouterr().out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["task"], summary["length"]["mean"]) == (TASK, STEPS)
+    assert [path.name for path in Path("agents").iterdir()] == ["mine.pt"]

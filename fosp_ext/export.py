@@ -1,0 +1,115 @@
+"""A small file with what acting needs of a run: python -m fosp_ext.export RUN --out FILE.pt"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamer.checkpoint import Checkpoint
+from dreamer.config import to_dict
+from dreamer.errors import UserError
+from fosp_ext.run_folder import leave_out, load_run, provenance, run_of
+
+EPILOG = """example:
+  python -m fosp_ext.export logdir/SafetyPointGoal1-v0/fosp_offline-cpu/seed0 --out mine.pt
+  python eval.py --checkpoint mine.pt
+
+The agent in the file acts and judges states as the run's does, but for the rounding of its weights
+to float16, and it predicts pictures. It cannot be trained. Exit codes: 0 done, 2 wrong words, a RUN
+without a checkpoint, or a FILE that exists."""
+
+# Parts by the last word of their name: acting, estimates and open-loop pictures do without them.
+LEARNING = {
+    "optimizer", "slow_net", "slow_q_nets", "best_net", "reward_head", "cont_head", "cost_head",
+}  # fmt: skip
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fosp_ext.export",
+        description="Write the agent of a run as one small file that eval.py plays.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "run", type=Path, metavar="RUN",
+        help="run folder of train.py, whose newest checkpoint is taken, or one checkpoint file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="file to write; it must not exist"
+    )
+    return parser.parse_args(argv)
+
+
+def export(source: Path, out: Path) -> Path:
+    """Write the agent of a run folder or checkpoint, online or offline, to a new file `out`.
+
+    Matrices become float16, which halves them; vectors are few and stay float32. The file is a
+    checkpoint without what learning needs, with `left_out`, the names of the missing parts, and
+    `provenance`: run, updates, dataset, `training` (the starts of the run) and `export` (this
+    command). A source that cannot be exported, and a file that exists, are a `UserError`.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists; nothing is overwritten")
+    run = load_run(source, torch.device("cpu"))
+    if run.exported:
+        raise UserError(f"{source} is an exported agent already")
+    judged_by_slow = run.config.policy_set.q_source == "slow"  # then they choose who acts
+    leaving = LEARNING - {"slow_q_nets"} if judged_by_slow else LEARNING
+    modules = run.agent.named_modules(remove_duplicate=False)
+    parts = [name for name, _ in modules if name.rpartition(".")[2] in leaving]
+    leave_out(run.agent, parts)
+    weights = run.agent.state_dict()
+    state = {
+        "agent": {name: x.half() if x.ndim > 1 else x for name, x in weights.items()},
+        "config": to_dict(run.config),
+        "info": to_dict(run.info),
+        "dataset": run.dataset,
+        "left_out": parts,
+        "provenance": {
+            "run": run.config.logdir,
+            "updates": run.updates,
+            "dataset": run.dataset,
+            "training": starts_of(source),
+            "export": provenance(),
+        },
+    }
+    Checkpoint.write(out, run.updates, state)
+    return out
+
+
+def starts_of(source: Path) -> list[dict[str, Any]]:
+    """What meta.json of the run says of each of its starts; nothing for a file outside a run."""
+    folder = run_of(source)
+    starts = None if folder is None else folder / "meta.json"
+    return json.loads(starts.read_text()) if starts and starts.exists() else []
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export; returns the exit code."""
+    options = parse(argv)
+    try:
+        file = export(options.run, options.out)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return UserError.exit_code
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    print(f"play it: python eval.py --checkpoint {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
