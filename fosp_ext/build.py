@@ -151,12 +151,14 @@ BEHAVIORS = {
 def compile_agent(agent: Agent, when: str, device: torch.device) -> None:
     """Let torch.compile have the repeated steps of an update; `when` is auto, on or off.
 
-    `auto` does so on a GPU: on a processor, compiling takes longer than a short run gains.
+    `auto` does so on a GPU: on a processor, compiling takes longer than a short run gains. With
+    `auto`, a step that cannot be compiled after all runs as it is.
     """
     possible = can_compile(device)
     if when == "on" and not possible:
         raise UserError("compile on needs a C++ compiler such as g++, and Triton on a GPU")
     if when == "on" or (when == "auto" and device.type == "cuda" and possible):
+        torch._dynamo.config.suppress_errors = when == "auto"
         agent.world_model.rssm.compile_steps()
 
 

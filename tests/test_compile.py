@@ -7,7 +7,7 @@ import torch
 
 from dreamer.errors import UserError
 from fosp_ext.build import can_compile, compile_agent
-from tests.helpers import make_agent, make_batch
+from tests.helpers import make_agent, make_batch, make_config
 
 CPU = torch.device("cpu")
 
@@ -34,6 +34,22 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
         compile_agent(make_agent(), "on", CPU)
     for when in ("off", "auto"):
         compile_agent(make_agent(), when, CPU)
+
+
+def test_a_gpu_compiles_by_default_and_goes_on_without(monkeypatch):
+    """The preset says auto; a processor stays plain, and `on` hides no failure."""
+    asked = []
+    monkeypatch.setattr("fosp_ext.build.can_compile", lambda device: True)
+    monkeypatch.setattr("dreamer.rssm.RSSM.compile_steps", lambda rssm: asked.append(rssm))
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    agent, when = make_agent(), make_config().compile
+    compile_agent(agent, when, CPU)
+    assert asked == []
+    compile_agent(agent, when, torch.device("cuda"))
+    assert asked == [agent.world_model.rssm]
+    assert torch._dynamo.config.suppress_errors
+    compile_agent(agent, "on", CPU)
+    assert not torch._dynamo.config.suppress_errors
 
 
 @pytest.mark.skipif(not can_compile(CPU), reason="no C++ compiler")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -54,6 +57,45 @@ def test_the_entropy_of_a_rollout_is_that_of_its_policy(rollout):
     ways = (gradients((traj.weight * x).mean(), actor) for x in (traj.entropy, again))
     for fast, plain in zip(*ways, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_image_losses_of_joined_cameras_are_those_of_each():
+    """Both cameras in one tensor around zero, against each picture from 0 to 1 by itself."""
+    model, batch = make_agent(precision="float32").world_model, make_batch()
+    feat = randoms(4, 8, model.feat_size)
+    joined = model.image_losses(feat, model.encoder.pixels(batch.obs))
+    decoded = model.decoder(feat)
+    for name, pictures in batch.obs.items():
+        apart = (decoded[name] - pictures.float() / 255).square().sum((-3, -2, -1))
+        torch.testing.assert_close(joined[name], apart, rtol=1e-5, atol=1e-5)
+        ways = (gradients(x.mean(), model.decoder) for x in (joined[name], apart))
+        for fast, plain in zip(*ways, strict=True):
+            torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+        decoded = model.decoder(feat)  # its graph is spent
+        joined = model.image_losses(feat, model.encoder.pixels(batch.obs))
+
+
+FAULTS = """
+import resource, torch
+from dreamer.utils import keep_freed_memory
+if {keep}:
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(min(faults() for _ in range(60)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_freed_memory_is_kept():
+    """64 MiB again and again: thousands of fresh pages each time, or none in the end."""
+    counts = [
+        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(keep=keep)]))
+        for keep in (False, True)
+    ]
+    assert counts[1] < 100 < counts[0]
 
 
 def plain_imagined_losses(critic, traj: Trajectory, signal: Tensor) -> tuple[Tensor, Tensor]:
