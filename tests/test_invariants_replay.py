@@ -92,19 +92,28 @@ def test_the_oldest_episodes_of_all_leave_first():
 
 
 @pytest.mark.invariant(36)
-@pytest.mark.parametrize(("offline_frac", "groups"), [(None, 1), (0.5, 2)])
-def test_every_start_of_a_pool_or_half_is_as_likely_as_every_other(offline, offline_frac, groups):
-    """Chi-square against the uniform distribution, over 200 draws per place."""
+@pytest.mark.parametrize(
+    ("offline_frac", "groups", "processes"), [(None, 1, 1), (0.5, 2, 1), (None, 1, 3), (0.5, 2, 3)]
+)
+def test_every_start_of_a_pool_or_half_is_as_likely_as_every_other(
+    offline, offline_frac, groups, processes
+):
+    """Chi-square against the uniform distribution, over 200 draws per place.
+
+    One of three processes draws its own windows for the two that do not have them.
+    """
     online = EpisodeStore(60)
     own = places(fill(online, 30)[-online.episodes :])
     data = places([(DATASET, 0, 10), (DATASET, 1, 5), (DATASET, 2, 8)])
-    stream = ReplayStream(offline, online, 250, T, 0, offline_frac)
+    stream = ReplayStream(offline, online, 250, T, 0, offline_frac, processes=processes)
     batches = range(200 * (len(own) + len(data)) // 250)
     drawn = Counter(mark for index in batches for mark in first_marks(stream.batch(index, CPU)))
     assert set(drawn) == own | data
     for group in [own | data] if groups == 1 else [own, data]:
         counts = np.array([drawn[mark] for mark in group])
-        chi_square = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
+        weights = np.array([processes if mark in own else 1 for mark in group])
+        expected = weights * counts.sum() / weights.sum()
+        chi_square = ((counts - expected) ** 2 / expected).sum()
         freedom = len(group) - 1
         assert abs(chi_square - freedom) < 4 * np.sqrt(2 * freedom)
 

@@ -136,17 +136,20 @@ class ReplayStream:
         seed: int,
         offline_frac: float | None,
         augmentation: Augmentation = unchanged,
+        processes: int = 1,
     ) -> None:
         """Cut (batch_size, length) windows; `augmentation` changes their pictures.
 
         `offline_frac` in [0, 1]: the share of each batch from the dataset, rounded to whole
-        windows; None: every window of both is as likely as every other (pool).
+        windows; None: every window of both is as likely as every other (pool). Where several
+        `processes` train together, all draw from the dataset, but each from episodes of its own
+        alone; these then count so many times in the pool.
         """
         require_window(offline, length)
         assert offline_frac is None or 0 <= offline_frac <= 1, offline_frac
         self._offline, self._online, self._augmentation = offline, online, augmentation
         self._batch_size, self._length, self._seed = batch_size, length, seed
-        self._offline_frac = offline_frac
+        self._offline_frac, self._processes = offline_frac, processes
 
     def batch(self, index: int, device: torch.device) -> Batch:
         """Batch number `index`, (B, T, ...) on `device`, cameras in the dataset's order."""
@@ -164,8 +167,8 @@ class ReplayStream:
         B, offline = self._batch_size, self._offline.starts(self._length)
         online = self._online.starts(self._length)
         if self._offline_frac is None or not online:
-            drawn = rng.integers(offline + online, size=B)
-            return drawn[drawn < offline], drawn[drawn >= offline] - offline
+            drawn = rng.integers(offline + self._processes * online, size=B)
+            return drawn[drawn < offline], (drawn[drawn >= offline] - offline) % max(online, 1)
         share = round(self._offline_frac * B)
         return rng.integers(offline, size=share), rng.integers(online, size=B - share)
 
