@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dreamer.errors import UserError
+from dreamer.errors import NonFiniteError, UserError
 
 PATIENCE = timedelta(hours=2)  # that one waits for another, which may be recording or evaluating
 
@@ -53,9 +53,9 @@ def joined() -> Iterator[None]:
         ) from error
     try:
         yield
-    except UserError as error:
+    except (UserError, NonFiniteError) as error:
         if not is_writer():  # whose error is shown anyway
-            sys.stderr.write(f"error in process {rank()}: {error}\n")
+            warn(f"error: {error}")
         raise
     largest(0)
     dist.destroy_process_group()
@@ -85,6 +85,11 @@ def say(text: str) -> None:
     """One line for the user, from one process."""
     if is_writer():
         sys.stderr.write(f"{text}\n")
+
+
+def warn(text: str) -> None:
+    """One line for the user from any process; those behind the first say which they are."""
+    sys.stderr.write(f"{text}\n" if is_writer() else f"process {rank()}: {text}\n")
 
 
 def own_seed(seed: int) -> int:
@@ -180,6 +185,15 @@ def largest(number: int) -> int:
     shared = torch.tensor([number])
     dist.all_reduce(shared, dist.ReduceOp.MAX)
     return int(shared)
+
+
+def totals(*numbers: int) -> tuple[int, ...]:
+    """Each of these summed over the processes, in one exchange; no GPU is waited for."""
+    if world_size() == 1:
+        return numbers
+    shared = torch.tensor(numbers)
+    dist.all_reduce(shared)
+    return tuple(shared.tolist())
 
 
 def collect(item: Any) -> list[Any]:

@@ -30,7 +30,6 @@ class Played:
     worker: int
     episode: Episode
     estimates: dict[str, np.ndarray]  # name -> (T,) float32, at the choice of action t
-    agent_steps: int  # of all environments together when it ended
 
 
 @dataclass
@@ -59,10 +58,10 @@ class _Running:
         for name, value in estimates.items():
             self.estimates.setdefault(name, []).append(value)
 
-    def played(self, worker: int, agent_steps: int) -> Played:
+    def played(self, worker: int) -> Played:
         """The finished episode with its estimates as arrays."""
         columns = {name: np.array(column, np.float32) for name, column in self.estimates.items()}
-        return Played(worker, self.episode(), columns, agent_steps)
+        return Played(worker, self.episode(), columns)
 
     def episode(self) -> Episode:
         """The whole episode, in the form in which datasets keep it."""
@@ -113,7 +112,7 @@ class Driver:
         """`device` holds the agent; `warn` hears of an episode that cannot be continued."""
         self._envs, self._agent, self._seed = envs, agent, seed
         self._device, self._warn = device, warn
-        self.agent_steps = 0  # actions taken in all environments together
+        self.agent_steps = 0  # actions taken in all its environments together
         self._numbers = [0] * len(envs)  # of each worker's next episode
         self._running: list[_Running | None] = [None] * len(envs)
         self._state = agent.initial(len(envs))
@@ -131,7 +130,7 @@ class Driver:
                 continue
             running.add(actions[worker], estimates[worker], outcomes[worker])
             if running.over():
-                ended.append(running.played(worker, self.agent_steps))
+                ended.append(running.played(worker))
                 self._running[worker] = None
         return ended
 

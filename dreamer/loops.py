@@ -42,7 +42,7 @@ class Hooks:
 class Budget:
     """How far an online run goes, and how much it learns on the way."""
 
-    agent_steps: int  # of all environments together
+    agent_steps: int  # of all environments together, those of all processes
     ratio: float  # gradient updates per agent step
 
     def updates(self, agent_steps: int) -> int:
@@ -115,7 +115,7 @@ def online_loop(
     agent: Agent,
     driver: Driver,
     batch: Callable[[int], Batch],
-    keep: Callable[[Played, int], None],
+    keep: Callable[[list[Played], int, int], None],
     done: int,
     budget: Budget,
     every: Every,
@@ -124,32 +124,42 @@ def online_loop(
 ) -> int:
     """Act and learn in turn until the budget of agent steps is spent; `done` updates came before.
 
-    `batch` makes batch number k for update k, `keep` takes each finished episode and the updates
-    done by then. Updates that are due come before the next action, so a checkpoint at any update is
-    a place to go on from exactly. Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM
-    asked to stop; both save a checkpoint.
+    `batch` makes batch number k for update k, `keep` takes the episodes that finished together, the
+    updates done by then and the agent steps. Updates that are due come before the next action, so a
+    checkpoint at any update is a place to go on from exactly. Returns 0, or 128 + the signal's
+    number if Ctrl-C or SIGTERM asked to stop; both save a checkpoint.
+
+    Several processes act and learn in step, each with a driver of its own; their agent steps count
+    together. Where an episode finished in any of them, all call `keep`, some with none.
     """
-    if driver.agent_steps >= budget.agent_steps and done >= budget.updates(driver.agent_steps):
+    (agent_steps,) = distributed.totals(driver.agent_steps)
+    if agent_steps >= budget.agent_steps and done >= budget.updates(agent_steps):
         return 0
     with StopRequest() as stop:
-        while not stop.exit_code:
-            for step in range(done + 1, budget.updates(driver.agent_steps) + 1):
+        stopped = 0
+        while not stopped:
+            for step in range(done + 1, budget.updates(agent_steps) + 1):
                 with logger.timer("data"):
                     rows = batch(step)
                 with logger.timer("update"):
                     logger.add(agent.update(rows), prefix="train")
                 logger.tick(step)
-                _after_update(step, False, False, every, logger, hooks, driver.agent_steps)
-                done = step
-                if stop.exit_code:
+                _after_update(step, False, False, every, logger, hooks, agent_steps)
+                done, stopped = step, stop.agreed()
+                if stopped:
                     break
-            if stop.exit_code or driver.agent_steps >= budget.agent_steps:
+            if stopped or agent_steps >= budget.agent_steps:
                 break
             with logger.timer("play"):
                 finished = driver.step()
-            for played in finished:
-                keep(played, done)
-    _wrap_up(done, stop.exit_code, every, logger, hooks, driver.agent_steps)
+            agent_steps, ended, asked = distributed.totals(
+                driver.agent_steps, len(finished), stop.exit_code
+            )
+            if ended:
+                keep(finished, done, agent_steps)
+            if asked:
+                stopped = stop.agreed()
+        _wrap_up(done, stopped, every, logger, hooks, agent_steps)
     return stop.exit_code
 
 

@@ -19,18 +19,36 @@ DECIMALS = 3  # of p; alarms are judged after rounding, so the file says what wa
 Line = dict[str, Any]
 
 
+def describe(played: Played, env: int, updates: int, agent_steps: int, alarm: float) -> Line:
+    """The line of an episode of environment `env` that ended after so many updates and steps.
+
+    `alarm` is the danger p above which a step is an alarm. An estimate that is not finite is a
+    `NonFiniteError`.
+    """
+    for name, values in played.estimates.items():
+        if not np.all(np.isfinite(values)):
+            raise NonFiniteError(
+                f"an episode of environment {env}: the estimate '{name}' is not finite"
+            )
+    return {
+        "env": env,
+        "seed": played.episode.seed,
+        "updates": updates,
+        "agent_steps": agent_steps,
+        **_story(played, alarm),
+    }
+
+
 class EpisodeLog:
     """episodes.jsonl of a run: one line per finished training episode (docs/metrics.md)."""
 
-    def __init__(self, path: Path, alarm: float, resume_steps: int) -> None:
+    def __init__(self, path: Path, resume_steps: int) -> None:
         """Go on with the file at `path`, or begin it, at `resume_steps` agent steps.
 
         Episodes that ended later are dropped, they will come again, and so is a last line that a
-        crash cut off. `alarm` is the danger p above which a step is an alarm. A `UserError` names
-        any other line that cannot be read.
+        crash cut off. A `UserError` names any other line that cannot be read.
         """
-        self._path, self._alarm = path, alarm
-        self._price = _Price()
+        self._path, self._price = path, _Price()
         for line in _keep_lines(path, resume_steps):
             self._price.add(line)
 
@@ -38,28 +56,14 @@ class EpisodeLog:
         """Episodes in the file; the number of the next one."""
         return self._price.episodes
 
-    def add(self, played: Played, updates: int) -> dict[str, float]:
-        """Write the line of an episode that ended after `updates` gradient updates.
+    def add(self, line: Line) -> dict[str, float]:
+        """Write what `describe` says of an episode, with the number that it has in the file.
 
-        Returns its metrics, tags `episode/...`, and the sums over all so far, `price/...`. An
-        estimate that is not finite is a `NonFiniteError`; then nothing is written.
+        Returns its metrics, tags `episode/...`, and the sums over all so far, `price/...`.
         """
-        for name, values in played.estimates.items():
-            if not np.all(np.isfinite(values)):
-                raise NonFiniteError(
-                    f"episode {len(self)} of environment {played.worker}: "
-                    f"the estimate '{name}' is not finite"
-                )
-        line = {
-            "episode": len(self),
-            "env": played.worker,
-            "seed": played.episode.seed,
-            "updates": updates,
-            "agent_steps": played.agent_steps,
-            **_describe(played, self._alarm),
-        }
+        numbered = {"episode": len(self), **line}
         with self._path.open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(json.dumps(numbered, allow_nan=False) + "\n")
         self._price.add(line)
         return _metrics(line) | self._price.metrics()
 
@@ -87,7 +91,7 @@ class _Price:
         }
 
 
-def _describe(played: Played, alarm: float) -> Line:
+def _story(played: Played, alarm: float) -> Line:
     """What the episode came to, and step by step what the behaviour thought and did."""
     episode, estimates = played.episode, played.estimates
     violations = episode.cost >= VIOLATION  # (T,)

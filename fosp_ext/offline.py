@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 
 from dreamer import distributed
+from dreamer.checkpoint import set_rng_state
 from dreamer.data.augment import augmentation
 from dreamer.data.hdf5 import fingerprint
 from dreamer.data.stream import WindowStream
@@ -42,11 +43,7 @@ class OfflineRun:
         with distributed.together():
             env = self.prepare()
             self.done = 0 if state is None else self.resume(state)
-        distributed.require_same(
-            (self.done, self.fingerprint),
-            f"the processes see different files; {self.folder.path} and {dataset_path(config)} "
-            "must be on a disk that all machines share",
-        )
+        self.folder.require_shared(self.done, dataset_path(config), self.fingerprint)
         distributed.broadcast_(self.agent)
         self.folder.open()
         self.logger = Logger(
@@ -79,7 +76,7 @@ class OfflineRun:
                 "name another --logdir or the dataset it began with"
             )
         self.agent.load_state_dict(state["agent"])
-        self.folder.restore_rng(state)
+        set_rng_state(state["rng"][distributed.rank()])
         left = max(self.config.run.updates - state["step"], 0)
         what = f"{left} are left" if left else "the run is finished, raise run.updates to go on"
         distributed.say(f"{self.folder.path} has {state['step']} updates behind it; {what}")

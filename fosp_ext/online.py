@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from dreamer import distributed
 from dreamer.checkpoint import set_rng_state
 from dreamer.data.augment import augmentation
 from dreamer.data.episode import DatasetInfo
@@ -23,8 +27,8 @@ from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import compile_agent
 from fosp_ext.dataset.training import open_stores
 from fosp_ext.envs import is_custom, make_run_env
-from fosp_ext.envs.gl import choose_backend
-from fosp_ext.episode_log import EpisodeLog
+from fosp_ext.envs.gl import choose_backend, choose_gpu
+from fosp_ext.episode_log import EpisodeLog, describe
 from fosp_ext.observer import Observer, evaluation_env
 from fosp_ext.policy_set import PolicySet, single_policy
 from fosp_ext.run_folder import RunFolder
@@ -35,11 +39,31 @@ HEADLINE = ("episode/score", "episode/cost", "price/cost", "eval/score", "eval/c
 
 
 class OnlineRun:
-    """One run folder, an agent from an offline run, its dataset, environments to act in."""
+    """One run folder, an agent from an offline run, its dataset, environments to act in.
+
+    Several processes may train it together, each with environments and episodes of its own.
+    """
 
     def __init__(self, config: Config) -> None:
         """Check everything a user can get wrong before anything is written."""
-        self.device, run = choose_device(config.device), config.run
+        self.seed = distributed.own_seed(config.seed)
+        with distributed.together():
+            state = self.prepare(config)
+        self.folder.require_shared(
+            0 if state is None else state["step"], Path(self.config.dataset.path), self.fingerprint
+        )
+        distributed.broadcast_(self.agent)
+        try:
+            with distributed.together():
+                self.open(state)
+        except BaseException:
+            self.envs.close()
+            raise
+        self.observer = Observer(self.config, self.device, self.logger, self.env, self.stores)
+
+    def prepare(self, config: Config) -> dict[str, Any] | None:
+        """Load the agent, open the data, make the environments; returns a checkpoint's state."""
+        self.device, run = distributed.own_device(choose_device(config.device)), config.run
         share = offline_share(config.online.offline_frac)
         state = RunFolder(config).newest()
         seed_everything(config.seed)
@@ -48,37 +72,34 @@ class OnlineRun:
         else:
             config, self.info, self.agent = go_on(config, state, self.device)
         compile_agent(self.agent, config.compile, self.device)
+        if not distributed.is_writer():  # equal weights, then random numbers of its own
+            seed_everything(self.seed)
         self.config, self.folder = config, RunFolder(config)
         self.budget = Budget(config.online.steps, config.online.ratio)
         self.fingerprint = fingerprint(config.dataset.path)
-        env = evaluation_env(config, self.info)
-        stores = open_stores(config)
-        warn(replay_size(config, self.info))
+        if not is_custom(self.info.task):
+            choose_drawing(self.device)  # once, here: the environments' processes inherit it
+        self.env = evaluation_env(config, self.info) if distributed.is_writer() else None
+        self.stores = open_stores(config)
+        distributed.say(replay_size(config, self.info))
         self.store = EpisodeStore(config.online.capacity)
         self.stream = ReplayStream(
-            stores[0], self.store, run.batch_size, run.batch_length, config.seed, share,
-            augmentation(config.augment),
+            self.stores[0], self.store, run.batch_size, run.batch_length, self.seed, share,
+            augmentation(config.augment), distributed.world_size(),
         )  # fmt: skip
-        if not is_custom(self.info.task):
-            choose_backend()  # once, here: the processes inherit the choice
         make = partial(make_run_env, self.info, config.env.variant)
-        self.envs = ParallelEnvs(make, config.online.envs, warn)
-        try:
-            self.open(state)
-        except BaseException:
-            self.envs.close()
-            raise
-        self.observer = Observer(config, self.device, self.logger, env, stores)
+        self.envs = ParallelEnvs(make, config.online.envs, distributed.warn)
+        return state
 
     def open(self, state: dict[str, Any] | None) -> None:
         """Begin to write, where a checkpoint's `state` left off if there is one."""
         self.folder.open()
-        self.kept = EpisodeFolder(self.folder.path / "replay", self.info)
-        self.driver = Driver(self.envs, self.agent, self.config.seed, self.device, warn)
-        self.done, self.episodes = (0, 0) if state is None else self.resume(state)
+        self.kept = EpisodeFolder(own_folder(self.folder.path / "replay"), self.info)
+        self.driver = Driver(self.envs, self.agent, self.seed, self.device, distributed.warn)
+        self.done, self.episodes, played = (0, 0, 0) if state is None else self.resume(state)
         self.kept.keep(self.episodes)
-        played, alarm = self.driver.agent_steps, self.config.online.alarm
-        self.log = EpisodeLog(self.folder.path / "episodes.jsonl", alarm, played)
+        if distributed.is_writer():
+            self.log = EpisodeLog(self.folder.path / "episodes.jsonl", played)
         self.logger = Logger(
             self.folder.path,
             resume_step=self.done,
@@ -87,30 +108,32 @@ class OnlineRun:
             headline=HEADLINE,
         )
 
-    def resume(self, state: dict[str, Any]) -> tuple[int, int]:
-        """Go on from a checkpoint's state; returns the updates and episodes it has behind it.
+    def resume(self, state: dict[str, Any]) -> tuple[int, int, int]:
+        """Go on from a checkpoint's state; what it has behind it: updates, own episodes, all steps.
 
         The running episodes of a custom environment are dropped: nobody knows whether it may be
         played again blindly, it may be a robot.
         """
-        online = state["online"]
-        self.driver.load_state_dict(online["driver"], replay=not is_custom(self.info.task))
-        for stream, episode in self.kept.read(online["episodes"]):
+        own = state["online"][distributed.rank()]
+        self.driver.load_state_dict(own["driver"], replay=not is_custom(self.info.task))
+        for stream, episode in self.kept.read(own["episodes"]):
             self.store.add(stream, episode)
-        set_rng_state(state["rng"])
-        left = max(self.budget.agent_steps - self.driver.agent_steps, 0)
+        set_rng_state(state["rng"][distributed.rank()])
+        played = sum(each["driver"]["agent_steps"] for each in state["online"])
+        left = max(self.budget.agent_steps - played, 0)
         what = f"{left} steps are left" if left else "the run is finished, raise online.steps"
-        warn(
-            f"{self.folder.path} has {self.driver.agent_steps} agent steps and {state['step']} "
-            f"updates behind it; {what}"
+        distributed.say(
+            f"{self.folder.path} has {played} agent steps and {state['step']} updates behind it; "
+            f"{what}"
         )
-        return state["step"], online["episodes"]
+        return state["step"], own["episodes"], played
 
     def run(self) -> int:
         """Act and learn to the end; returns the exit code."""
         run = self.config.run
         every = Every(run.log_every, run.report_every, run.eval_every, run.save_every)
-        tracer = Tracer(self.folder.path / "profile", run.profile, self.logger.message)
+        traced = run.profile if distributed.is_writer() else 0
+        tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
         hooks = Hooks(self.report, self.evaluate, self.save, tracer)
         try:
             return online_loop(
@@ -122,18 +145,25 @@ class OnlineRun:
             self.envs.close()
             self.logger.close()
             self.observer.close()
-            sys.stderr.write(f"run: {self.folder.path}\n")
+            distributed.say(f"run: {self.folder.path}")
 
     def batch(self, index: int) -> Batch:
         """The batch of update number `index`, on the device."""
         return self.stream.batch(index, self.device)
 
-    def keep(self, played: Played, updates: int) -> None:
-        """A finished episode goes to the disk, to the replay and into the logs."""
-        self.kept.write(self.episodes, played.worker, played.episode)
-        self.episodes += 1
-        self.store.add(played.worker, played.episode)
-        self.logger.row(self.log.add(played, updates), updates, played.agent_steps)
+    def keep(self, finished: list[Played], updates: int, agent_steps: int) -> None:
+        """Own episodes go to the disk and to the replay, those of all processes into the logs."""
+        lines = []
+        for played in finished:
+            env = distributed.rank() * len(self.envs) + played.worker
+            self.kept.write(self.episodes, env, played.episode)
+            self.episodes += 1
+            self.store.add(env, played.episode)
+            lines.append(describe(played, env, updates, agent_steps, self.config.online.alarm))
+        everywhere = chain.from_iterable(distributed.collect(lines))
+        if distributed.is_writer():
+            for line in everywhere:
+                self.logger.row(self.log.add(line), updates, agent_steps)
 
     def save(self, step: int) -> None:
         """Write a checkpoint."""
@@ -142,6 +172,8 @@ class OnlineRun:
 
     def evaluate(self, step: int) -> None:
         """Play what acts; where that is a set of policies, also each of them alone."""
+        if not distributed.is_writer():
+            return
         self.observer.evaluate(self.agent)
         if isinstance(self.agent.behavior, PolicySet):
             for policy in ("online", "offline"):
@@ -149,7 +181,8 @@ class OnlineRun:
 
     def report(self, step: int) -> None:
         """Look at the world model and the critics on held-out episodes of the dataset."""
-        self.observer.report(self.agent, step)
+        if distributed.is_writer():
+            self.observer.report(self.agent, step)
 
 
 def offline_share(text: str) -> float | None:
@@ -167,11 +200,22 @@ def offline_share(text: str) -> float | None:
 
 def replay_size(config: Config, info: DatasetInfo) -> str:
     """How much memory the pictures of the run's own episodes will take, as a line."""
-    rows = min(config.online.capacity, config.online.steps)
+    processes = distributed.world_size()
+    rows = min(config.online.capacity, -(-config.online.steps // processes))
     size = rows * len(info.cameras) * info.size**2 * 3 / 2**30
-    return f"own episodes: up to {rows} rows, {size:.2f} GiB"
+    where = " in each process" if processes > 1 else ""
+    return f"own episodes{where}: up to {rows} rows, {size:.2f} GiB"
 
 
-def warn(text: str) -> None:
-    """One line for the person at the terminal."""
-    sys.stderr.write(f"{text}\n")
+def own_folder(replay: Path) -> Path:
+    """Where this process keeps its episodes: the first one, or the only one, in `replay` itself."""
+    return replay if distributed.is_writer() else replay / f"process_{distributed.rank()}"
+
+
+def choose_drawing(device: torch.device) -> None:
+    """Decide what draws the cameras; with several processes, each one's GPU draws for it."""
+    choose_backend()
+    if distributed.world_size() > 1 and device.type == "cuda":
+        reason = choose_gpu(device.index)
+        if reason:
+            distributed.warn(f"EGL does not draw on GPU {device.index} ({reason})")

@@ -16,7 +16,7 @@ import torch
 
 from dreamer import distributed
 from dreamer.agent import Agent
-from dreamer.checkpoint import Checkpoint, rng_state, set_rng_state
+from dreamer.checkpoint import Checkpoint, rng_state
 from dreamer.config import from_dict, load_yaml, save_yaml, to_dict
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
@@ -29,6 +29,7 @@ FREE = (  # settings and sections that may change on the way
 )  # fmt: skip
 FIXED = ("run.batch_size", "run.batch_length", "dataset.holdout")  # of those, what may not
 CANNOT_LEARN = "is an exported agent, which acts but cannot be trained; name its run instead"
+OWN = ("rng", "online")  # what each process adds to a checkpoint; of several it is a list
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "safety-gymnasium", "h5py", "tensorboard")
 
 
@@ -59,9 +60,10 @@ class RunFolder:
             _check_same(config, load_yaml(Config, self._settings, ADDED), self.path)
 
     def newest(self) -> dict[str, Any] | None:
-        """The state to continue from, or nothing.
+        """The state to continue from, or nothing; "rng" and "online" with a part per process.
 
-        A checkpoint that is damaged, or an exported agent, is a `UserError`.
+        A damaged checkpoint, an exported agent, or one of another number of processes is a
+        `UserError`.
         """
         path = self.checkpoints.latest()
         if path is None:
@@ -69,7 +71,21 @@ class RunFolder:
         state = Checkpoint.load(path)
         if "left_out" in state:
             raise UserError(f"{path} {CANNOT_LEARN}")
+        state |= {key: _parts(state[key]) for key in OWN if key in state}
+        if len(state["rng"]) != distributed.world_size():
+            raise UserError(
+                f"{self.path} holds a run with processes {len(state['rng'])}, this command starts "
+                f"{distributed.world_size()}; name another --logdir, or start as many as before"
+            )
         return state
+
+    def require_shared(self, updates: int, dataset: Path, content: str) -> None:
+        """Refuse processes that see other checkpoints, or a file of other content, than others."""
+        distributed.require_same(
+            (updates, content),
+            f"the processes see different files; {self.path} and {dataset} must be on a disk that "
+            "all machines share",
+        )
 
     def open(self) -> None:
         """Make the folder where it is missing; write the settings and note this start."""
@@ -92,30 +108,22 @@ class RunFolder:
     ) -> None:
         """Write everything that the next start needs to go on exactly.
 
-        `dataset` is the fingerprint of the data; `online` is what an online run adds.
+        `dataset` is the fingerprint of the data; `online` is what an online run adds, in each
+        process its own. All that a process wrote before its call is on the disk before this is.
         """
-        generators = distributed.collect(rng_state())
+        own = {"rng": rng_state(), **({} if online is None else {"online": online})}
+        everyone = distributed.collect(own)
         if not distributed.is_writer():
             return
+        parts = {key: [each[key] for each in everyone] for key in own}
         state = {
             "agent": agent.state_dict(),
-            "rng": generators if len(generators) > 1 else generators[0],
             "config": to_dict(self.config),
             "info": _plain_info(info),
             "dataset": dataset,
-            **({} if online is None else {"online": online}),
+            **(parts if len(everyone) > 1 else own),
         }
         self.checkpoints.save(updates, state)
-
-    def restore_rng(self, state: dict[str, Any]) -> None:
-        """Put the random generators back; for another number of processes it is a `UserError`."""
-        saved = state["rng"] if isinstance(state["rng"], list) else [state["rng"]]
-        if len(saved) != distributed.world_size():
-            raise UserError(
-                f"{self.path} holds a run with processes {len(saved)}, this command starts "
-                f"{distributed.world_size()}; name another --logdir, or start as many as before"
-            )
-        set_rng_state(saved[distributed.rank()])
 
     def _note_start(self) -> None:
         """Append versions, commit, command and host to meta.json."""
@@ -183,6 +191,10 @@ def run_of(source: Path) -> Path | None:
 def saved_info(state: dict[str, Any]) -> DatasetInfo:
     """What a checkpoint says about the episodes of its run."""
     return DatasetInfo(**{**state["info"], "cameras": tuple(state["info"]["cameras"])})
+
+
+def _parts(saved: Any) -> list[Any]:
+    return saved if isinstance(saved, list) else [saved]
 
 
 def _check_same(config: Config, before: Config, path: Path) -> None:

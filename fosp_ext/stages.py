@@ -18,10 +18,10 @@ def run_mode(config: Config) -> int:
     keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
-    if distributed.launched() > 1 and config.mode != "offline":
+    if distributed.launched() > 1 and config.mode == "collect":
         raise UserError(
-            f"mode {config.mode} runs in one process, which starts workers of its own; several "
-            "processes (torchrun) can train offline"
+            "mode collect runs in one process, which starts workers of its own; several processes "
+            "(torchrun) can train, offline and online"
         )
     with distributed.joined():
         return {"collect": collect, "offline": offline, "online": online}[config.mode](config)

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 
 import train
 from dreamer.agent import Agent
 from dreamer.checkpoint import Checkpoint
+from dreamer.envs.parallel import ParallelEnvs
 
 ROOT = Path(train.__file__).parent
 TIMED = ("time/", "fps/")  # metrics that no two runs share
@@ -85,6 +87,14 @@ def after_update(
         return result
 
     monkeypatch.setattr(Agent, "update", update)
+
+
+def act_in(monkeypatch: pytest.MonkeyPatch, make: Callable[[], gymnasium.Env]) -> None:
+    """Let online runs act, and be evaluated, in environments that `make` makes."""
+    monkeypatch.setattr(
+        "fosp_ext.online.ParallelEnvs", lambda _, count, warn: ParallelEnvs(make, count, warn)
+    )
+    monkeypatch.setattr("fosp_ext.online.evaluation_env", lambda *_: make())
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:

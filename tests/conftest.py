@@ -17,8 +17,7 @@ import train
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import write_dataset
 from dreamer.envs.counting import CountingEnv
-from dreamer.envs.parallel import ParallelEnvs
-from tests.commands import offline, snapshot
+from tests.commands import act_in, offline, snapshot
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
@@ -104,12 +103,7 @@ def brief_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Online runs act in a counter with episodes of 8 steps, which is made in no time."""
-
-    make = partial(CountingEnv, 8)  # with the cameras and actions of TOY_INFO
-    monkeypatch.setattr(
-        "fosp_ext.online.ParallelEnvs", lambda _, count, warn: ParallelEnvs(make, count, warn)
-    )
-    monkeypatch.setattr("fosp_ext.online.evaluation_env", lambda *_: make())
+    act_in(monkeypatch, partial(CountingEnv, 8))  # with the cameras and actions of TOY_INFO
 
 
 @pytest.fixture

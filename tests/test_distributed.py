@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,8 +14,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,15 +25,21 @@ from torch import Tensor
 import train
 from dreamer import distributed
 from dreamer.agent import Agent
+from dreamer.checkpoint import Checkpoint
+from dreamer.data.episode import Episode
+from dreamer.data.hdf5 import read_episodes
 from dreamer.distributions import straight_through
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.logger import Logger
-from dreamer.loops import StopRequest
+from dreamer.loops import Budget, Every, Hooks, StopRequest, online_loop
 from dreamer.moments import Moments
 from dreamer.types import Batch
+from fosp_ext.envs import gl
 from fosp_ext.lagrange import AugmentedLagrangian
+from fosp_ext.online import choose_drawing
 from tests.commands import ROOT, assert_same, metrics, offline, online, saved
 from tests.helpers import make_agent, make_batch
+from tests.test_invariants_online import NOTHING
 
 # Two processes of this test
 
@@ -129,6 +138,7 @@ def everything(folder: Path) -> dict:
         "stopped": stopped_by_signal(rank),
         "ended": ended_by_one(rank),
         "differs": differing_files(rank),
+        "acted": acted(rank),
     }
 
 
@@ -171,6 +181,33 @@ def differing_files(rank: int) -> str:
     return ""
 
 
+class Rounds:
+    """Stands for a driver of two environments; notes of what happens to the second process's."""
+
+    def __init__(self, rank: int) -> None:
+        self.agent_steps, self._rank, self._round = 0, rank, 0
+
+    def step(self) -> list[str]:
+        self._round += 1
+        now = (self._rank, self._round)
+        self.agent_steps += 1 if now == (1, 2) else 2  # one environment died
+        if now == (1, 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ["episode"] if now == (1, 3) else []
+
+
+def acted(rank: int) -> dict:
+    """An online phase in which only the second process ends an episode, and is asked to stop."""
+    told, checkpoints = [], []
+    agent = SimpleNamespace(update=lambda _: {})
+    hooks = Hooks(None, None, save=checkpoints.append, updated=lambda _: None)
+    every, budget = Every(log=1, report=0, evaluate=0, save=0), Budget(100, 0.25)
+    code = online_loop(
+        agent, Rounds(rank), int, lambda *now: told.append(now), 0, budget, every, NOTHING, hooks
+    )
+    return {"code": code, "told": told, "checkpoints": checkpoints}
+
+
 def test_two_processes_learn_as_one(tmp_path):
     first, second = in_two_processes(everything, tmp_path)
     whole = world_model_gradient(make_batch())
@@ -197,16 +234,21 @@ def test_two_processes_learn_as_one(tmp_path):
     assert ends[0] == ("UserError('no such file')", "UserError('not the same')")
     assert ends[1] == ("SystemExit(2)", "SystemExit(2)")
 
+    # after 4, 7 and 11 agent steps; stopped at 15, where update 4 is due
+    for one, finished in ((first, []), (second, ["episode"])):
+        assert one["acted"] == {"code": 143, "told": [(finished, 2, 11)], "checkpoints": [3]}
+
 
 # The command
 
 
-def torchrun(argv: list[str]) -> subprocess.Popen:
-    """train.py in two processes."""
+def torchrun(argv: list[str], program: tuple[str, ...] = ("train.py",), **env) -> subprocess.Popen:
+    """train.py, or another program, in two processes."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     return subprocess.Popen(
-        [sys.executable, *launcher, "train.py", *argv, "--device", "cpu"],
+        [sys.executable, *launcher, *program, *argv, "--device", "cpu"],
         cwd=ROOT,
+        env={**os.environ, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -265,11 +307,96 @@ def test_a_killed_training_of_two_processes_goes_on(toy_dataset, tmp_path, capsy
     assert line.startswith(f"error: {again} holds a run with processes 2, this command starts 1;")
 
 
-def test_only_offline_training_takes_several_processes(tmp_path, monkeypatch, capsys):
+def play(argv: list[str], signalled: str) -> str:
+    """An online run of two processes until the signal ends it; returns what it said."""
+    process = torchrun(argv, ("-m", "tests.toy_online"), SIGNAL=signalled, MUJOCO_GL="osmesa")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    return output
+
+
+def replay(run: Path) -> dict[str, Episode]:
+    """Each kept episode by the name of its file, with the folder of its process."""
+    episodes = {}
+    for file in sorted((run / "replay").rglob("*.h5")):
+        (episodes[str(file.relative_to(run / "replay"))],) = read_episodes(file)
+    return episodes
+
+
+def lines(run: Path) -> list[dict]:
+    """Of episodes.jsonl."""
+    return [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
+
+
+def test_a_killed_online_run_of_two_processes_goes_on(toy_run, tmp_path, capsys):
+    """From the checkpoint before the last it comes again to where it was killed, and beyond.
+
+    It was killed after update 15; the second process is then asked to stop after update 18.
+    """
+    logdir, words = tmp_path / "run", ("--online.steps", "200", "--online.ratio", "0.2")
+    words += ("--run.save_every", "4", "--run.eval_every", "6", "--run.keep_checkpoints", "9999")
+    play(online(toy_run, logdir, *words), "1:15:SIGKILL")
+    killed = saved(logdir)
+    assert killed["step"] == 12
+
+    again = as_it_was(logdir, 8, tmp_path / "again")
+    (again / "replay" / "process_1" / "episode_000099_env2.h5").write_bytes(b"of later")
+    output = play(online(toy_run, again, *words), "1:10:SIGTERM")
+    assert output.count(f"{again} has 36 agent steps and 8 updates behind it; 164 steps are") == 1
+    assert output.count("stopped; the same command continues") == 1
+    assert saved(again)["step"] == 18
+    repeated = Checkpoint.load(again / "checkpoints" / "step_000000012.pt")
+    for key in ("agent", "rng", "online", "info", "dataset"):
+        assert_same(repeated[key], killed[key], key)
+    assert_continues(again, logdir)
+    assert_own_episodes(again)
+    weights = [torch.load(again / f"weights_18_{rank}.pt") for rank in range(2)]
+    assert_same(weights[0], weights[1])
+    assert_same(weights[0], saved(again)["agent"])
+
+    assert train.main(online(toy_run, again, *words)) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {again} holds a run with processes 2, this command starts 1;")
+
+
+def assert_continues(run: Path, killed: Path) -> None:
+    """What the killed run wrote, the other one has written too, and more."""
+    assert (run / "episodes.jsonl").read_text().startswith((killed / "episodes.jsonl").read_text())
+    assert metrics(run)[: len(metrics(killed))] == metrics(killed)
+    assert len(metrics(run)) > len(metrics(killed))
+    kept, before = replay(run), replay(killed)
+    assert kept.keys() > before.keys()
+    for name, episode in before.items():
+        for field, value in vars(episode).items():
+            np.testing.assert_equal(vars(kept[name])[field], value, f"{name}: {field}")
+
+
+def assert_own_episodes(run: Path) -> None:
+    """Two environments in each of two processes; one log, and updates that keep pace with all."""
+    kept, told = replay(run), lines(run)
+    envs = {name: int(re.search(r"_env(\d)\.h5$", name)[1]) for name in kept}
+    assert {envs[name] for name in kept if name.startswith("episode_000")} == {0, 1}
+    assert {envs[name] for name in kept if name.startswith("process_1/episode_000")} == {2, 3}
+    both = sorted((envs[name], episode.seed) for name, episode in kept.items())
+    assert sorted((line["env"], line["seed"]) for line in told) == both
+    assert len({episode.seed for episode in kept.values()}) == len(kept) > 8
+    assert len({episode.action[:5].tobytes() for episode in kept.values()}) == len(kept)
+    assert [line["episode"] for line in told] == list(range(len(told)))
+    rows = [row for row in metrics(run) if "price/cost" in row]
+    assert rows[-1]["price/cost"] == sum(float(episode.cost.sum()) for episode in kept.values())
+    budget = Budget(200, 0.2)
+    learned = {row["step"]: int(row["step/env"]) for row in metrics(run) if "train/wm/loss" in row}
+    assert list(learned) == list(range(1, 19))
+    rounds = [next(s for s in range(0, 200, 4) if budget.updates(s) >= k) for k in learned]
+    assert list(learned.values()) == rounds
+    assert [row["step"] for row in metrics(run) if "eval/score" in row] == [6, 12, 18]
+
+
+def test_recording_takes_one_process(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for argv in (online(tmp_path / "source", tmp_path / "run"), ["--configs", "collect", "debug"]):
-        assert train.main(argv) == 2
-        assert "runs in one process" in capsys.readouterr().err
+    argv = ["--configs", "collect", "debug"]
+    assert train.main(argv) == 2
+    assert "mode collect runs in one process" in capsys.readouterr().err
     monkeypatch.setenv("RANK", "1")
     assert train.main(argv) == 2
     assert capsys.readouterr().err == ""  # the first process has said it
@@ -289,3 +416,28 @@ def test_each_process_has_its_own_gpu(monkeypatch, name, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert distributed.own_device(torch.device("cuda")) == torch.device("cuda", 1)
     assert distributed.own_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("backend", "broken", "chosen"),
+    [("egl", None, "1"), ("egl", 1, None), ("osmesa", None, None)],
+)
+def test_each_process_draws_on_its_own_gpu(monkeypatch, capsys, backend, broken, chosen):
+    """Where EGL can draw there, and the user has not chosen another; never in a run alone."""
+    monkeypatch.setattr(gl, "probe", lambda _, gpu: "no such device" if gpu == broken else "")
+    monkeypatch.setenv(gl.VARIABLE, backend)
+    monkeypatch.delenv(gl.DEVICE, raising=False)
+    gpu = torch.device("cuda", 1)
+    choose_drawing(gpu)
+    assert gl.DEVICE not in os.environ
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    choose_drawing(torch.device("cpu"))
+    assert gl.DEVICE not in os.environ
+    choose_drawing(gpu)
+    said = "process 1: EGL does not draw on GPU 1 (no such device)\n" if broken else ""
+    assert capsys.readouterr().err == said
+    assert os.environ.pop(gl.DEVICE, None) == chosen
+    monkeypatch.setenv(gl.DEVICE, "5")
+    choose_drawing(gpu)
+    assert os.environ[gl.DEVICE] == "5"

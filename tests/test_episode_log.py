@@ -12,7 +12,7 @@ import pytest
 from dreamer.data.episode import Episode
 from dreamer.driver import Played
 from dreamer.errors import NonFiniteError, UserError
-from fosp_ext.episode_log import EpisodeLog
+from fosp_ext.episode_log import EpisodeLog, describe
 from fosp_ext.foresight import AHEAD, Alarms, judge_alarms, onsets
 from fosp_ext.report.statistics import cost_regret
 from tests.test_docs import ROOT, documented
@@ -25,8 +25,10 @@ def at(T: int, *steps: int) -> np.ndarray:
     return np.isin(np.arange(T), steps)
 
 
-def played(cost: list[float], worker: int = 0, agent_steps: int = 100, **estimates) -> Played:
-    """An episode with these costs and a reward of 0.5 per step."""
+def played(
+    cost: list[float], env: int = 0, steps: int = 100, updates: int = 1, **estimates
+) -> dict:
+    """The line of an episode with these costs and a reward of 0.5 per step."""
     T = len(cost)
     episode = Episode(
         images={"vision": np.zeros((T + 1, 2, 2, 3), np.uint8)},
@@ -34,10 +36,10 @@ def played(cost: list[float], worker: int = 0, agent_steps: int = 100, **estimat
         reward=np.full(T, 0.5, np.float32),
         cost=np.array(cost, np.float32),
         terminated=False,
-        seed=7 + worker,
+        seed=7 + env,
     )
     columns = {name: np.array(column, np.float32) for name, column in estimates.items()}
-    return Played(worker, episode, columns, agent_steps)
+    return describe(Played(0, episode, columns), env, updates, steps, ALARM)
 
 
 def lines(path: Path) -> list[dict]:
@@ -116,13 +118,13 @@ def test_foresight_equals_a_plain_search():
 
 
 def test_one_episode_by_hand(tmp_path):
-    log = EpisodeLog(tmp_path / "episodes.jsonl", ALARM, resume_steps=0)
+    log = EpisodeLog(tmp_path / "episodes.jsonl", resume_steps=0)
     cost = [0, 0.25, 0, 2, 1, 0]
     episode = played(
-        cost, 1, 48, danger=[0.1, 0.1, 0.6004, 0.9, 0.1, 0.2], online=[0, 1, 1, 0, 1, 0],
+        cost, 1, 48, 12, danger=[0.1, 0.1, 0.6004, 0.9, 0.1, 0.2], online=[0, 1, 1, 0, 1, 0],
         value=[3.0] * 6,
     )  # fmt: skip
-    metrics = log.add(episode, updates=12)
+    metrics = log.add(episode)
     assert lines(tmp_path / "episodes.jsonl") == [
         {
             "episode": 0, "env": 1, "seed": 8, "updates": 12, "agent_steps": 48, "score": 3.0,
@@ -147,8 +149,8 @@ def test_one_episode_by_hand(tmp_path):
 
 
 def test_a_behaviour_without_estimates(tmp_path):
-    log = EpisodeLog(tmp_path / "episodes.jsonl", ALARM, 0)
-    metrics = log.add(played([0, 1, 0]), updates=1)
+    log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
+    metrics = log.add(played([0, 1, 0]))
     assert {tag for tag in metrics if tag.startswith("episode/")} == {
         f"episode/{name}" for name in ("score", "cost", "length", "violation_rate", "onsets")
     }
@@ -157,41 +159,41 @@ def test_a_behaviour_without_estimates(tmp_path):
 
 
 def test_a_share_of_nothing_is_left_out(tmp_path):
-    log = EpisodeLog(tmp_path / "episodes.jsonl", ALARM, 0)
-    metrics = log.add(played([0] * 3, danger=[0.9] * 3), updates=1)  # too short to judge
+    log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
+    metrics = log.add(played([0] * 3, danger=[0.9] * 3))  # too short to judge
     assert metrics["episode/alarm_share"] == 1
     assert not {"episode/foreseen_share", "episode/false_alarm_share"} & metrics.keys()
 
 
 def test_alarms_are_judged_as_they_are_written(tmp_path):
     """0.5004 is written as 0.5, which is not above 0.5."""
-    log = EpisodeLog(tmp_path / "episodes.jsonl", ALARM, 0)
-    log.add(played([0, 0], danger=[0.5004, 0.5006]), updates=1)
+    log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
+    log.add(played([0, 0], danger=[0.5004, 0.5006]))
     (line,) = lines(tmp_path / "episodes.jsonl")
     assert (line["alarms"], line["danger"]) == (1, [0.5, 0.501])
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_an_estimate_that_is_not_finite_stops_the_run(tmp_path, broken):
-    log = EpisodeLog(tmp_path / "episodes.jsonl", ALARM, 0)
-    first = log.add(played([1.0, 0.0]), updates=1)
-    with pytest.raises(NonFiniteError, match="episode 1 of environment 2: the estimate 'value'"):
-        log.add(played([1.0, 0.0], 2, danger=[0.1, 0.2], value=[1, broken]), updates=1)
+    log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
+    first = log.add(played([1.0, 0.0]))
+    with pytest.raises(NonFiniteError, match="an episode of environment 2: the estimate 'value'"):
+        log.add(played([1.0, 0.0], 2, danger=[0.1, 0.2], value=[1, broken]))
     assert len(lines(tmp_path / "episodes.jsonl")) == len(log) == 1
-    second = log.add(played([1.0, 0.0]), updates=1)
+    second = log.add(played([1.0, 0.0]))
     assert second["price/cost"] == 2 * first["price/cost"]  # the broken one was not counted
 
 
 def test_every_tag_is_documented_and_exists(tmp_path):
-    log = EpisodeLog(tmp_path / "episodes.jsonl", ALARM, 0)
-    metrics = log.add(played([0] * 30 + [1], danger=[0.9] * 31, online=[1] * 31), updates=1)
+    log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
+    metrics = log.add(played([0] * 30 + [1], danger=[0.9] * 31, online=[1] * 31))
     said = {tag for tag in documented() if tag.startswith(("episode/", "price/"))}
     assert said == metrics.keys()
 
 
 def test_every_field_is_documented(tmp_path):
-    log = EpisodeLog(tmp_path / "episodes.jsonl", ALARM, 0)
-    log.add(played([0] * 30 + [1], danger=[0.9] * 31, online=[1] * 31), updates=1)
+    log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
+    log.add(played([0] * 30 + [1], danger=[0.9] * 31, online=[1] * 31))
     (line,) = lines(tmp_path / "episodes.jsonl")
     text = (ROOT / "docs" / "metrics.md").read_text()
     _, _, section = text.partition("## episodes.jsonl")
@@ -206,13 +208,13 @@ def play(log: EpisodeLog, episodes: range) -> list[dict[str, float]]:
     """Episode k ends after 10 (k + 1) agent steps; every third one is without a violation."""
     rng = [np.random.default_rng(k) for k in episodes]
     return [
-        log.add(played((k % 3 > 0) * g.random(10) * 3, k % 2, 10 * (k + 1), danger=g.random(10)), k)
+        log.add(played((k % 3 > 0) * g.random(10) * 3, k % 2, 10 * (k + 1), k, danger=g.random(10)))
         for k, g in zip(episodes, rng, strict=True)
     ]
 
 
 def test_the_price_is_summed_over_episodes(tmp_path):
-    log = EpisodeLog(tmp_path / "episodes.jsonl", ALARM, 0)
+    log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
     last = play(log, range(7))[-1]
     costs = np.array([line["cost"] for line in lines(tmp_path / "episodes.jsonl")])
     assert (costs > 0).tolist() == [False, True, True] * 2 + [False]
@@ -224,13 +226,13 @@ def test_the_price_is_summed_over_episodes(tmp_path):
 
 @pytest.mark.parametrize("tail", ["", '{"episode": 7, "le', '{"episode": 7}\n', "17"])
 def test_going_on_equals_never_having_stopped(tmp_path, tail):
-    whole = EpisodeLog(tmp_path / "whole.jsonl", ALARM, 0)
+    whole = EpisodeLog(tmp_path / "whole.jsonl", 0)
     expected = play(whole, range(9))
     path = tmp_path / "episodes.jsonl"
-    play(EpisodeLog(path, ALARM, 0), range(7))
+    play(EpisodeLog(path, 0), range(7))
     with path.open("a") as file:
         file.write(tail)  # killed while writing
-    log = EpisodeLog(path, ALARM, resume_steps=45)  # between the 4th and the 5th
+    log = EpisodeLog(path, resume_steps=45)  # between the 4th and the 5th
     assert len(log) == 4
     assert path.read_bytes() == b"".join(
         (tmp_path / "whole.jsonl").read_bytes().splitlines(True)[:4]
@@ -242,29 +244,29 @@ def test_going_on_equals_never_having_stopped(tmp_path, tail):
 
 def test_an_episode_that_ended_at_the_checkpoint_stays(tmp_path):
     path = tmp_path / "episodes.jsonl"
-    play(EpisodeLog(path, ALARM, 0), range(5))
-    assert len(EpisodeLog(path, ALARM, resume_steps=40)) == 4
-    assert len(EpisodeLog(path, ALARM, resume_steps=39)) == 3
-    assert len(EpisodeLog(path, ALARM, resume_steps=0)) == 0
+    play(EpisodeLog(path, 0), range(5))
+    assert len(EpisodeLog(path, resume_steps=40)) == 4
+    assert len(EpisodeLog(path, resume_steps=39)) == 3
+    assert len(EpisodeLog(path, resume_steps=0)) == 0
     assert path.read_bytes() == b""
 
 
 def test_a_whole_last_line_without_its_end_is_completed(tmp_path):
     path = tmp_path / "episodes.jsonl"
-    play(EpisodeLog(path, ALARM, 0), range(2))
+    play(EpisodeLog(path, 0), range(2))
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
-    play(EpisodeLog(path, ALARM, resume_steps=20), range(2, 3))
+    play(EpisodeLog(path, resume_steps=20), range(2, 3))
     assert [line["episode"] for line in lines(path)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("words", ["{", "[1]", '{"agent_steps": 10}', ""])
 def test_damage_elsewhere_is_told(tmp_path, words):
     path = tmp_path / "episodes.jsonl"
-    play(EpisodeLog(path, ALARM, 0), range(3))
+    play(EpisodeLog(path, 0), range(3))
     kept = path.read_text().splitlines()
     kept[1] = words
     before = "\n".join(kept) + "\n"
     path.write_text(before)
     with pytest.raises(UserError, match=r"episodes\.jsonl: line 2 is damaged"):
-        EpisodeLog(path, ALARM, resume_steps=30)
+        EpisodeLog(path, resume_steps=30)
     assert path.read_text() == before

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dreamer.data.episode import Episode
 from dreamer.driver import Played
-from fosp_ext.episode_log import EpisodeLog
+from fosp_ext.episode_log import EpisodeLog, describe
 from fosp_ext.report.__main__ import main
 from fosp_ext.report.learning import evenly
 from fosp_ext.report.price import before_and_after, price_table, while_learning
@@ -34,7 +34,7 @@ def make_online(folder: Path, *names: str, **overrides: str) -> Path:
 
 def play(run: Path, *violations: str, danger: list | None = None, online: str = "") -> None:
     """Episodes of the given violations, two cost each, as the training writes them."""
-    log = EpisodeLog(run / "episodes.jsonl", alarm=0.5, resume_steps=10**9)
+    log = EpisodeLog(run / "episodes.jsonl", resume_steps=10**9)
     for word in violations:
         T, number = len(word), len(log)
         estimates = {"danger": np.array(danger, np.float32)} if danger else {}
@@ -47,7 +47,8 @@ def play(run: Path, *violations: str, danger: list | None = None, online: str = 
             cost=np.array([2.0 * int(bit) for bit in word], np.float32),
             terminated=False,
         )
-        log.add(Played(0, episode, estimates, agent_steps=T * (number + 1)), updates=number + 1)
+        ended = {"updates": number + 1, "agent_steps": T * (number + 1)}
+        log.add(describe(Played(0, episode, estimates), env=0, **ended, alarm=0.5))
 
 
 def alarmed(*steps: int) -> list[float]:

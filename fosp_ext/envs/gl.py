@@ -15,6 +15,7 @@ from functools import cache
 from dreamer.errors import UserError
 
 VARIABLE = "MUJOCO_GL"
+DEVICE = "MUJOCO_EGL_DEVICE_ID"  # the number of a GPU as EGL counts them
 BACKENDS = ("egl", "osmesa", "glfw")
 CANDIDATES = ("egl", "osmesa")  # glfw needs a display
 APT_LINE = "apt-get install -y libegl1 libgl1-mesa-dri libopengl0 libosmesa6"
@@ -36,9 +37,11 @@ print("drawn", flush=True)
 
 
 @cache
-def probe(backend: str, seconds: float = PROBE_SECONDS) -> str:
+def probe(backend: str, seconds: float = PROBE_SECONDS, gpu: int | None = None) -> str:
     """Draw an empty scene in a child process. Returns "" if that works, else why it does not."""
     environment = {**os.environ, VARIABLE: backend}
+    if gpu is not None:
+        environment[DEVICE] = str(gpu)
     command = [sys.executable, "-c", _PROBE]
     try:
         child = subprocess.run(
@@ -75,3 +78,17 @@ def choose_backend() -> str:
     raise UserError(
         f"no OpenGL library can draw without a display ({'; '.join(reasons)}); run: {APT_LINE}"
     )
+
+
+def choose_gpu(number: int) -> str:
+    """Let EGL, if it is in use, draw on the GPU of this number; a choice of the user's stays.
+
+    Returns "", or why EGL cannot draw there; then it takes the first GPU where it can. Sets
+    `MUJOCO_EGL_DEVICE_ID`, which worker processes inherit. Call it before anything is drawn.
+    """
+    if choose_backend() != "egl" or DEVICE in os.environ:
+        return ""
+    reason = probe("egl", gpu=number)
+    if not reason:
+        os.environ[DEVICE] = str(number)
+    return reason
