@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamer import distributed
@@ -140,8 +139,7 @@ class SafeActorCritic(nn.Module):
     def in_sample_loss(self, real: RealTransitions) -> tuple[Tensor, Metrics]:
         """docs/algorithm.md (6): weighted log-likelihood of recorded actions, and metrics."""
         weight, gate = self.data_weights(real)
-        feat = F.dropout(real.feat, self.settings.dropout)
-        log_prob = self.actor(feat).log_prob(real.action)
+        log_prob = self.actor(real.feat).log_prob(real.action)
         loss = -masked_mean(weight * log_prob, real.mask)
         return loss, {
             "in_sample_loss": loss.detach(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamer import distributed
@@ -16,7 +15,6 @@ from dreamer.settings import ActorSettings, ImaginationSettings
 from dreamer.types import Batch, Latent, Metrics, Trajectory
 from dreamer.world_model import WorldModel
 from fosp_ext.lagrange import AugmentedLagrangian, FreeOfCharge
-from fosp_ext.settings import SafeActorSettings
 from fosp_ext.transitions import RealTransitions, real_transitions
 
 
@@ -108,9 +106,9 @@ class BehaviourCloning(nn.Module):
     It imagines nothing, has no critics and does not know which actions were good or safe.
     """
 
-    def __init__(self, settings: SafeActorSettings, actor: Actor):
+    def __init__(self, settings: ActorSettings, actor: Actor):
         super().__init__()
-        self.settings, self.actor = settings, actor
+        self.actor = actor
         self.optimizer = Optimizer(actor.parameters(), settings.optimizer)
 
     def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
@@ -128,7 +126,7 @@ class BehaviourCloning(nn.Module):
 
     def update_actor(self, real: RealTransitions) -> Metrics:
         """Minus the mean log-likelihood of the recorded actions, (B, T-1): one step."""
-        policy = self.actor(F.dropout(real.feat, self.settings.dropout))
+        policy = self.actor(real.feat)
         log_prob = masked_mean(policy.log_prob(real.action), real.mask)
         step = self.optimizer.step(-log_prob)
         entropy = masked_mean(policy.entropy().detach(), real.mask)

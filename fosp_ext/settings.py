@@ -20,7 +20,6 @@ SIZES = ("auto", "fosp", "small", "cpu", "debug")
 ADDED = {  # settings that older runs do not name, with the value that is as it was
     "env.variant": "none",
     "augment": "none",
-    "actor.dropout": 0.0,
     "reachability.enabled": True,
     "lagrange.enabled": True,
     "run.profile": 0,
@@ -110,11 +109,6 @@ class SafeActorSettings(ActorSettings):
 
     imagined_weight: float = setting("weight of the pathwise term in imagination", minimum=0)
     in_sample_weight: float = setting("weight of the imitation of good recorded actions", minimum=0)
-    dropout: float = setting(
-        "share of a recorded state's features that is hidden while its action is imitated",
-        minimum=0,
-        maximum=0.9,
-    )
     advantage: str = setting(
         "q differentiates Q at each imagined state, lambda the whole rollout",
         choices=("q", "lambda"),
