@@ -21,13 +21,19 @@ class Starts(NamedTuple):
     cost: Tensor  # (N,) recorded on arriving there
 
 
-def choose_starts(latent: Latent, batch: Batch, count: int) -> Starts:
-    """All B*T rows of a batch as starts, or `count` of them drawn at random (0 takes all)."""
+def choose_starts(latent: Latent, batch: Batch, count: int, odds: Tensor | None = None) -> Starts:
+    """All B*T rows of a batch as starts, or `count` of them drawn at random (0 takes all).
+
+    `odds` (B, T) are what the draws favour, without replacement; by default all rows alike.
+    """
     cont, cost = (1 - batch.is_terminal).flatten(), batch.cost.flatten()
     starts = Starts(latent.merge_time(), cont, cost)
     if not 0 < count < len(cont):
         return starts
-    index = torch.randperm(len(cont), device=cont.device)[:count]
+    if odds is None:
+        index = torch.randperm(len(cont), device=cont.device)[:count]
+    else:
+        index = torch.multinomial(odds.flatten(), count)
     return Starts(Latent(*(x[index] for x in starts.latent)), cont[index], cost[index])
 
 

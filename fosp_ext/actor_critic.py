@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from dreamer import distributed
 from dreamer.actor_critic import policy_action
 from dreamer.functional import lambda_return, masked_mean
-from dreamer.imagination import Starts, choose_starts, imagine
+from dreamer.imagination import Starts, imagine
 from dreamer.networks import Actor
 from dreamer.optimizer import Optimizer
-from dreamer.settings import ImaginationSettings
 from dreamer.types import VIOLATION, Batch, Latent, Metrics, Trajectory
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.lagrange import AugmentedLagrangian, FreeOfCharge
 from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
-from fosp_ext.settings import SafeActorSettings
+from fosp_ext.settings import SafeActorSettings, SafeImaginationSettings
+from fosp_ext.starts import choose_safe_starts
 from fosp_ext.targets import policy_weight
 from fosp_ext.transitions import RealTransitions, real_transitions
 from fosp_ext.world_model import SafeWorldModel
@@ -39,7 +39,7 @@ class SafeActorCritic(nn.Module):
     def __init__(
         self,
         settings: SafeActorSettings,
-        imagination: ImaginationSettings,
+        imagination: SafeImaginationSettings,
         actor: Actor,
         reward_critic: InSampleCritic,
         cost_critic: InSampleCritic,
@@ -70,7 +70,7 @@ class SafeActorCritic(nn.Module):
         """One gradient step of every part from posterior states (B, T) and their rows."""
         im = self.imagination
         real = real_transitions(latent, batch)  # (B, T-1)
-        starts = choose_starts(latent, batch, im.starts)
+        starts = choose_safe_starts(latent, batch, im)
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
         actor_metrics = self.update_actor(traj, self.score(traj), real)
         traj = traj.detach()

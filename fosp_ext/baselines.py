@@ -7,14 +7,16 @@ from torch import Tensor, nn
 from dreamer import distributed
 from dreamer.actor_critic import StateCritic, policy_action
 from dreamer.functional import masked_mean
-from dreamer.imagination import choose_starts, imagine
+from dreamer.imagination import imagine
 from dreamer.moments import Moments
 from dreamer.networks import Actor
 from dreamer.optimizer import Optimizer
-from dreamer.settings import ActorSettings, ImaginationSettings
+from dreamer.settings import ActorSettings
 from dreamer.types import Batch, Latent, Metrics, Trajectory
 from dreamer.world_model import WorldModel
 from fosp_ext.lagrange import AugmentedLagrangian, FreeOfCharge
+from fosp_ext.settings import SafeImaginationSettings
+from fosp_ext.starts import choose_safe_starts
 from fosp_ext.transitions import RealTransitions, real_transitions
 
 
@@ -28,7 +30,7 @@ class SafeDreamer(nn.Module):
     def __init__(
         self,
         settings: ActorSettings,
-        imagination: ImaginationSettings,
+        imagination: SafeImaginationSettings,
         actor: Actor,
         reward_critic: StateCritic,
         cost_critic: StateCritic,
@@ -55,7 +57,7 @@ class SafeDreamer(nn.Module):
     def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
         """Imagine, move the actor, then both critics on the same rollout."""
         im = self.imagination
-        starts = choose_starts(latent, batch, im.starts)
+        starts = choose_safe_starts(latent, batch, im)
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
         returns, value = self.reward_critic.returns(traj, traj.reward)
         cost_returns, _ = self.cost_critic.returns(traj, traj.cost)

@@ -20,6 +20,7 @@ SIZES = ("auto", "fosp", "small", "cpu", "debug")
 ADDED = {  # settings that older runs do not name, with the value that is as it was
     "env.variant": "none",
     "augment": "none",
+    "imagination.risky": 0.0,
     "reachability.enabled": True,
     "lagrange.enabled": True,
     "run.profile": 0,
@@ -101,6 +102,17 @@ class CostHeadSettings:
     """The cost decoder of the world model."""
 
     weight: float = setting("weight of the loss where the recorded cost is at least 1", minimum=1)
+
+
+@dataclass(frozen=True)
+class SafeImaginationSettings(ImaginationSettings):
+    """How imagined rollouts of safe agents are made."""
+
+    risky: float = setting(
+        "share of the drawn starts that a recorded violation soon follows; needs starts > 0",
+        minimum=0,
+        maximum=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -248,7 +260,7 @@ class Config:
     run: RunSettings = setting("length and habits of the run")
     world_model: WorldModelSettings = setting("world model")
     cost_head: CostHeadSettings = setting("cost decoder")
-    imagination: ImaginationSettings = setting("imagined rollouts")
+    imagination: SafeImaginationSettings = setting("imagined rollouts")
     actor: SafeActorSettings = setting("policy")
     critic: InSampleCriticSettings = setting("reward critic")
     cost_critic: InSampleCriticSettings = setting("cost critic")

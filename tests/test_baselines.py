@@ -128,20 +128,6 @@ def test_cloning_makes_the_recorded_actions_likelier():
     assert all(p.equal(q) for p, q in zip(agent.world_model.parameters(), weights, strict=True))
 
 
-@pytest.mark.parametrize("preset", ["bc", "fosp_offline"])
-def test_imitation_hides_the_share_of_features_that_dropout_says(preset):
-    """The others grow, so that their sum stays; without dropout they are as they were."""
-    for dropout in (0.0, 0.5):
-        agent, seen = make_agent(preset, "debug", actor__dropout=str(dropout)), []
-        real, _ = look(agent, make_batch())
-        behavior = agent.behavior
-        behavior.actor.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.extend(inputs))
-        behavior.update_actor(real) if preset == "bc" else behavior.in_sample_loss(real)
-        kept = seen[0] != 0
-        assert kept[real.feat != 0].float().mean().item() == pytest.approx(1 - dropout, abs=0.1)
-        torch.testing.assert_close(seen[0][kept], real.feat[kept] / (1 - dropout))
-
-
 def test_cloning_reads_neither_reward_nor_cost_nor_the_row_behind_an_episode():
     agents = [make_agent("bc", "debug") for _ in range(2)]
     real, _ = look(agents[0], make_batch())

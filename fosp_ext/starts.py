@@ -1,0 +1,36 @@
+"""Where safe agents begin to imagine: more often where a violation is near."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dreamer.imagination import Starts, choose_starts
+from dreamer.types import VIOLATION, Batch, Latent
+from fosp_ext.settings import SafeImaginationSettings
+
+AHEAD = 8  # agent steps before a violation in which its risk counts as near
+
+
+def choose_safe_starts(latent: Latent, batch: Batch, settings: SafeImaginationSettings) -> Starts:
+    """As `choose_starts`; about the share `risky` of the draws are rows with a violation near.
+
+    Few recorded rows are: drawn evenly, hardly a rollout would show how to avoid one.
+    """
+    odds = start_odds(batch, settings.risky) if settings.risky else None
+    return choose_starts(latent, batch, settings.starts, odds)
+
+
+def start_odds(batch: Batch, risky: float) -> Tensor:
+    """What each row (B, T) adds to the odds; rows with a violation near share `risky` of them."""
+    near = violation_near(batch, AHEAD).float()
+    calm = 1 - near
+    return risky * near / near.sum().clamp_min(1) + (1 - risky) * calm / calm.sum().clamp_min(1)
+
+
+def violation_near(batch: Batch, ahead: int) -> Tensor:
+    """Is there a violation in this row or the next `ahead` of its episode? (B, T) bool."""
+    violation, episode = batch.cost >= VIOLATION, batch.is_first.cumsum(1)
+    near = violation.clone()
+    for k in range(1, min(ahead, violation.shape[1] - 1) + 1):
+        near[:, :-k] |= violation[:, k:] & (episode[:, k:] == episode[:, :-k])
+    return near
