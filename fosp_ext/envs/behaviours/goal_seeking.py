@@ -10,7 +10,7 @@ from fosp_ext.envs.world_state import WorldState
 
 
 class GoalSeekingPoint:
-    """Turns the Point robot's thrust to where it lacks speed towards the goal.
+    """Turns the Point robot's thrust to where it lacks speed towards the goal, ahead or back.
 
     It sees no hazards, vases or gremlins. It swerves at the last moment around a wrong button, as
     that would not give way: the robot would stand before it for the rest of the episode.
@@ -31,8 +31,8 @@ class GoalSeekingPoint:
         wanted = PointModel.TOP_SPEED * self._direction(state)  # (2,)
         lacking = wanted - self.SLIDE_WEIGHT * state.agent_vel
         error = np.arctan2(lacking[1], lacking[0]) - state.agent_heading
-        error = (error + np.pi) % (2 * np.pi) - np.pi
-        action = np.clip([max(np.cos(error), 0.0), self.TURN_GAIN * error], -1, 1)
+        off_axis = (error + np.pi / 2) % np.pi - np.pi / 2  # front or rear first, what is nearer
+        action = np.clip([np.cos(error), self.TURN_GAIN * off_axis], -1, 1)
         return PointModel.limited(action, state, self.speed_limit).astype(np.float32)
 
     def _direction(self, state: WorldState) -> np.ndarray:
