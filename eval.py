@@ -33,12 +33,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads of torch; 0 takes every core"
+    )
+    parser.add_argument(
         "--out",
         help="folder to write; default RUN/eval/<updates>[-<variant>][-<policy>], "
         "for a file outside a run logdir/<name of FILE>/eval/...",
     )
     arguments = parser.parse_args(argv)
-    for name, least in (("episodes", 1), ("seed", 0), ("videos", 0)):
+    for name, least in (("episodes", 1), ("seed", 0), ("videos", 0), ("threads", 0)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name} must be at least {least}")
     return arguments
@@ -61,6 +64,7 @@ def main(argv: list[str]) -> int:
                 device=arguments.device,
                 out=Path(arguments.out) if arguments.out else None,
                 policy=arguments.policy,
+                threads=arguments.threads,
             )
         )
         return 0

@@ -37,11 +37,14 @@ class RolloutSettings:
     device: str
     out: Path | None
     policy: str | None = None  # set, online or offline; None: what acts in the run itself
+    threads: int = 0  # of torch; 0: every core
 
 
 def play(settings: RolloutSettings) -> Path:
     """Play the episodes; returns the folder with summary.json, episodes.jsonl and videos."""
     device = choose_device(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     run = load_run(settings.source, device)
     check_trained_for(run, settings)
     agent, policy = choose_policy(run.agent, settings.policy)
