@@ -8,8 +8,15 @@ agent steps; then it is evaluated again, on the same seeds. The end is the page 
 How many updates and agent steps that are follows from `--budget-minutes`: a few updates of every
 method and an episode are timed first, and the plan is said before anything begins. It is kept in
 `OUT/plan.json`, so the same command goes on where it was stopped, with the same numbers; methods
-and seeds can be added to it. Each step is a command of `train.py`, `eval.py` or `fosp_ext.report`,
-said before it runs; its output is shown and kept in `OUT/logs`.
+and seeds can be added to it. Each step is a command of `train.py`, `eval.py`, `benchmarks.diagnose`
+(for offline runs of fosp) or `fosp_ext.report`; what it says is kept in `OUT/logs`.
+
+Steps that do not wait for each other can run at the same time (`--jobs`): the dataset comes before
+everything, the report after everything, and each run's evaluations before its online run. One at a
+time, each command and its output are shown; otherwise a line when a step begins and one when it
+ends. How many they are decides how much is planned, and nothing else: where --updates and
+--online-steps are given, --jobs 1 --threads T gives the same numbers as several jobs of T threads.
+A kept plan stays as it is under another --jobs.
 """
 
 from __future__ import annotations
@@ -30,6 +37,12 @@ offline phase does not read shares the offline run of fosp.
 examples:
   python -m benchmarks.learning --budget-minutes 10 --seeds 1 --methods fosp,bc
   python -m benchmarks.learning --budget-minutes 600 --seeds 2 --json docs/results/goal1.json
+  python -m benchmarks.learning --budget-minutes 60 --online-steps 0 --variant none \\
+      --set lagrange.penalty=1e-8 --out logdir/learning/slow-price       offline phases only
+
+Ctrl-C and SIGTERM reach every step that runs; trainings save a checkpoint, and the same command
+continues. Where a step fails, those beside it are stopped in the same way, for what they have is
+not lost.
 
 Exit codes: 0 done, 2 wrong words, 130 and 143 stopped by Ctrl-C and SIGTERM; else that of the step
 that failed. With too little time there are fewer recorded and evaluated episodes than usual; the
@@ -46,7 +59,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--task", default="SafetyPointGoal1-v0", help="default %(default)s")
-    add("--variant", default="clustered", help="of the online phase; default %(default)s")
+    add(
+        "--variant", default="clustered",
+        help="of the online phase; none: the task as it is; default %(default)s",
+    )  # fmt: skip
     add("--methods", default="fosp,safedreamer,dreamerv3,bc", help="default %(default)s")
     add("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1; default %(default)s")
     add(
@@ -58,7 +74,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--episodes", type=int, metavar="N", help="to record; by default up to 200")
     add("--eval-episodes", type=int, metavar="N", help="per evaluation; by default up to 20")
     add("--updates", type=int, metavar="N", help="of each offline run, whatever time they take")
-    add("--online-steps", type=int, metavar="N", help="agent steps of each online run, likewise")
+    add(
+        "--online-steps", type=int, metavar="N",
+        help="agent steps of each online run, likewise; 0: no online runs",
+    )  # fmt: skip
+    add(
+        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
+        help="setting of train.py for every training, and for the recording; repeatable",
+    )  # fmt: skip
+    add(
+        "--jobs", type=int, metavar="N",
+        help="steps at the same time; default 1 on a GPU, else one per core if there is enough "
+        "to do (each training holds the dataset in memory)",
+    )  # fmt: skip
+    add(
+        "--threads", type=int, metavar="N",
+        help="CPU threads of each training and evaluation; default: the cores divided by the jobs",
+    )  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="default logdir/learning/TASK-SIZE-VARIANT")
     add("--json", type=Path, metavar="FILE", help="for the numbers; default OUT/results.json")
     return parser.parse_args(argv)

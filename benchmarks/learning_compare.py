@@ -9,19 +9,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.learning_methods import Method, read_methods, read_settings
 from benchmarks.learning_plan import (
-    Method,
+    Jobs,
     Plan,
     Wishes,
+    at_once,
     describe,
     load_plan,
     make_plan,
-    read_methods,
     save_plan,
 )
-from benchmarks.learning_results import as_json, collect, save_json, tables
-from benchmarks.learning_speed import measure_speed
-from benchmarks.learning_stages import all_stages, run_stages, short
+from benchmarks.learning_results import as_json, save_json
+from benchmarks.learning_run import run_stages
+from benchmarks.learning_speed import cores, measure_speed
+from benchmarks.learning_stages import all_stages, short
+from benchmarks.learning_tables import tables
 from dreamer.data.hdf5 import validate_dataset
 from dreamer.errors import UserError, did_you_mean
 from dreamer.utils import choose_device
@@ -31,19 +34,22 @@ from fosp_ext.envs import check_task, check_variant, is_custom
 def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Everything, or what is left of it; returns the exit code."""
     wishes, out = read_wishes(options)
-    methods = read_methods(options.methods, wishes.size)
+    methods, seeds = read_methods(options.methods, wishes.size, wishes.settings), options.seeds
     with alone_in(out) as lock:
-        plan = _plan(wishes, methods, options.seeds, out)
-        stages = all_stages(plan, methods, options.seeds, out)
-        code = run_stages(stages, out, plan.budget_minutes, keep_open=(lock,))
+        kept = load_plan(out / "plan.json", wishes)
+        steps = wishes.online_steps if kept is None else kept.online_steps
+        jobs = choose_jobs(options, at_once(methods, seeds, online=steps != 0))
+        plan = kept or new_plan(wishes, methods, seeds, jobs, out)
+        print(_begins(plan, methods, seeds, jobs, out, kept is not None), flush=True)
+        stages = all_stages(plan, methods, seeds, out, jobs.threads)
+        code = run_stages(stages, out, plan.budget_minutes, jobs.count, (lock,))
     if code:
         return code
-    found = as_json(plan, methods, options.seeds, out, words)
+    found = as_json(plan, methods, seeds, out, words)
     path = options.json or out / "results.json"
     save_json(found, path)
-    rows = collect(plan, methods, options.seeds, out)
     page = max(out.glob("report*/index.html"), key=lambda file: file.stat().st_mtime)
-    print(f"\n{tables(plan, rows, found['offline'])}\n")
+    print(f"\n{tables(found)}\n")
     print(f"numbers: {path}\nreport: {page}\nruns: {out}")
     return 0
 
@@ -71,15 +77,17 @@ def read_wishes(options: argparse.Namespace) -> tuple[Wishes, Path]:
         eval_episodes=options.eval_episodes,
         updates=options.updates,
         online_steps=options.online_steps,
+        settings=read_settings(options.settings),
     )
     return wishes, out
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    for name in ("seeds", "episodes", "eval_episodes", "updates", "online_steps"):
+    least = dict.fromkeys(("seeds", "episodes", "eval_episodes", "updates", "jobs", "threads"), 1)
+    for name, bound in {**least, "online_steps": 0}.items():
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if value is not None and value < bound:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {bound}, got {value}")
     if not 0 < options.budget_minutes < float("inf"):
         raise UserError(f"--budget-minutes must be above 0, got {options.budget_minutes:g}")
     if options.dataset and options.episodes:
@@ -95,17 +103,39 @@ def _check_dataset(path: Path, task: str) -> None:
         raise UserError(f"{path} holds episodes of {found}, not of {task}")
 
 
-def _plan(wishes: Wishes, methods: Sequence[Method], seeds: int, out: Path) -> Plan:
-    """The plan of an earlier start, or a new one for this machine; it is said."""
-    plan = load_plan(out / "plan.json", wishes)
-    if plan is None:
-        speed = measure_speed(wishes.task, methods, wishes.size)
-        plan = make_plan(wishes, methods, seeds, speed)
-        save_plan(plan, out / "plan.json")
-    else:
-        print(f"going on in {out}, by the plan that was made for {plan.budget_minutes:g} minutes")
-    print(describe(plan, methods, seeds), flush=True)
+def choose_jobs(options: argparse.Namespace, runs: int) -> Jobs:
+    """How many steps run at the same time, and with how many threads each.
+
+    `runs` can be made at once. A GPU has one job: several of them would wait for each other.
+    """
+    alone = choose_device("auto").type != "cpu"
+    count = options.jobs or (1 if alone else min(cores(), runs))
+    shared = max(1, cores() // count) if count > 1 else 0
+    return Jobs(count, options.threads or shared)
+
+
+def new_plan(wishes: Wishes, methods: Sequence[Method], seeds: int, jobs: Jobs, out: Path) -> Plan:
+    """A plan for this machine; it is kept in the folder."""
+    speed = measure_speed(wishes, methods, jobs.threads)
+    plan = make_plan(wishes, methods, seeds, speed, jobs)
+    save_plan(plan, out / "plan.json")
     return plan
+
+
+def _begins(
+    plan: Plan, methods: Sequence[Method], seeds: int, jobs: Jobs, out: Path, again: bool
+) -> str:
+    """What is going to happen, in lines."""
+    lines = [describe(plan, methods, seeds)]
+    if again:
+        made = f"{plan.budget_minutes:g} minutes" + f" and {plan.jobs} jobs" * (plan.jobs > 1)
+        lines.insert(0, f"going on in {out}, by the plan that was made for {made}")
+    if jobs.count > 1:
+        lines.append(
+            f"{jobs.count} steps at a time, {jobs.threads} threads each; "
+            f"what they say: {out / 'logs'}"
+        )
+    return "\n".join(lines)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the methods came to: every number in one JSON file, and tables for the terminal."""
+"""What the methods came to: every number in one JSON file."""
 
 from __future__ import annotations
 
@@ -13,35 +13,133 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.learning_plan import Method, Plan
+from benchmarks.learning_methods import Method, offline_names
+from benchmarks.learning_plan import Plan
+from benchmarks.learning_run import past_stages
 from benchmarks.learning_stages import (
     ROOT,
     Look,
+    RunKey,
+    agent_steps,
+    diagnosis_file,
     find_evaluation,
     looks_after,
-    looks_before,
+    newest_step,
     offline_folder,
     online_folder,
-    past_stages,
+    run_folders,
     short,
 )
 from dreamer.data.hdf5 import fingerprint
 from dreamer.errors import UserError
+from dreamer.evaluation import spread
 from dreamer.files import atomic_path
 from fosp_ext.dataset.summary import summarise
 from fosp_ext.envs.variants import NONE
 from fosp_ext.report.learning import TrainingEpisode
-from fosp_ext.report.runs import Evaluation, read_episodes, read_evaluation
+from fosp_ext.report.runs import Evaluation, read_episodes, read_evaluation, read_metrics
 from fosp_ext.report.statistics import mean_interval
 from fosp_ext.run_folder import provenance
 
-Interval = tuple[float, float, float]  # mean, lower and upper end of its 95 % interval
-WHO = {None: "", "set": "", "online": ", online policy alone", "offline": ", offline policy alone"}
-HEADER = (
-    "| method | return before | cost before | return while learning | cost while learning "
-    "| summed cost | return after | cost after |\n" + "|---" * 8 + "|"
-)
-PLAIN_HEADER = "| method | return | cost | without cost |\n|---|---|---|---|"
+PHASES = {None: "", "set": " set", "online": " alone"}  # who acts after the online phase
+
+
+def as_json(
+    plan: Plan, methods: Sequence[Method], seeds: int, out: Path, command: Sequence[str]
+) -> dict[str, Any]:
+    """Every number with what made it.
+
+    `evaluations` and `runs` are one by one, `offline` and `online` over all seeds.
+    """
+    folders = run_folders(plan, methods, seeds, out)
+    return {
+        "command": shlex.join(["python", "-m", "benchmarks.learning", *command]),
+        "provenance": {**provenance(), "processor": processor()},
+        "plan": dataclasses.asdict(plan),
+        "methods": [method.name for method in methods],
+        "seeds": list(range(seeds)),
+        "dataset": dataset_numbers(ROOT / plan.dataset),
+        "offline": offline_numbers(plan, methods, seeds, out),
+        "online": [numbers(row) for row in collect(plan, methods, seeds, out)],
+        "evaluations": [
+            single(folder, key, look, plan) for folder, key in folders.items() for look in key.looks
+        ],
+        "runs": [run_numbers(folder, key, out) for folder, key in folders.items()],
+        "stages": past_stages(out),
+    }
+
+
+def single(run: Path, key: RunKey, look: Look, plan: Plan) -> dict[str, Any]:
+    """One evaluation of one run, complete in itself."""
+    played = _evaluation(run, look, plan)
+    summary = json.loads((played.folder / "summary.json").read_text())
+    made = [*_starts(run), summary]  # what was run for it, the evaluation last
+    return {
+        "method": key.method,
+        "seed": key.seed,
+        "phase": phase(key, look),
+        "variant": look.variant,
+        "return": summary["return"],
+        "cost": summary["cost"],
+        "safe_episodes": summary["safe_episodes"],
+        "evaluation_seeds": summary["seeds"],
+        "returns": played.scores.tolist(),
+        "costs": played.costs.tolist(),
+        **_progress(run, key),
+        "commits": list(dict.fromkeys(each["commit"] for each in made)),
+        "machines": list(dict.fromkeys(each["machine"] for each in made)),
+        "processor": processor(),
+        "commands": list(dict.fromkeys(shlex.join(["python", *e["command"]]) for e in made)),
+    }
+
+
+def phase(key: RunKey, look: Look) -> str:
+    """What was evaluated: offline, online, online set, online alone or offline alone."""
+    return "offline alone" if look.policy == "offline" else key.phase + PHASES[look.policy]
+
+
+def run_numbers(run: Path, key: RunKey, out: Path) -> dict[str, Any]:
+    """One run: how far it went, its starts, its training episodes and its diagnosis, if any."""
+    diagnosis = diagnosis_file(out, key.method, key.seed)
+    judged = key.phase == "offline" and diagnosis.exists()
+    return {
+        "method": key.method,
+        "phase": key.phase,
+        "seed": key.seed,
+        "folder": short(run),
+        **_progress(run, key),
+        "starts": _starts(run),
+        "training_episodes": [
+            {"return": e.score, "cost": e.cost, "agent_steps": e.agent_steps}
+            for e in read_episodes(run)
+        ],
+        "diagnosis": json.loads(diagnosis.read_text())["points"] if judged else None,
+    }
+
+
+def _progress(run: Path, key: RunKey) -> dict[str, Any]:
+    return {
+        "updates": newest_step(run),
+        "agent_steps": agent_steps(run) if key.phase == "online" else 0,
+        "training_minutes": training_minutes(run),
+    }
+
+
+def _starts(run: Path) -> list[dict[str, Any]]:
+    return json.loads((run / "meta.json").read_text())
+
+
+def training_minutes(run: Path) -> float:
+    """By the rates in metrics.jsonl: acting, reports and evaluations on the way are included.
+
+    Start-up is not, nor is what was lost where a run was killed.
+    """
+    seconds, before = 0.0, 0
+    for row in read_metrics(run):
+        if "fps/updates" in row:
+            seconds += (row["step"] - before) / row["fps/updates"]
+            before = row["step"]
+    return round(seconds / 60, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +154,9 @@ class Row:
 
 
 def collect(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> list[Row]:
-    """Read what the finished stages left."""
+    """Read what the finished stages left; nothing where there is no online phase."""
     rows = []
-    for method in methods:
+    for method in methods if plan.online_steps else ():
         sources = [offline_folder(out, method.offline, seed) for seed in range(seeds)]
         runs = [online_folder(out, method.name, seed) for seed in range(seeds)]
         before = [_evaluation(source, Look(plan.variant, None), plan) for source in sources]
@@ -108,7 +206,7 @@ def offline_numbers(
 ) -> list[dict[str, Any]]:
     """The offline runs in the task as it is."""
     found = []
-    for name in dict.fromkeys(method.offline for method in methods):
+    for name in offline_names(methods):
         runs = [offline_folder(out, name, seed) for seed in range(seeds)]
         played = [_evaluation(run, Look(NONE.name, None), plan) for run in runs]
         found.append(
@@ -123,66 +221,6 @@ def offline_numbers(
     return found
 
 
-def tables(plan: Plan, rows: Sequence[Row], offline: Sequence[dict[str, Any]]) -> str:
-    """Both tables as Markdown."""
-    lines = [
-        f"Offline, {plan.updates} updates, in {plan.task}; {_meaning(plan)}",
-        "",
-        PLAIN_HEADER,
-        *(
-            f"| {each['method']} | {_cell(each['return'])} | {_cell(each['cost'])} "
-            f"| {_cell(each['without_cost'])} |"
-            for each in offline
-        ),
-        "",
-        f"Online, {plan.online_steps} agent steps in variant {plan.variant}; before and after are "
-        "evaluations there,",
-        "while learning is the mean of the training episodes, their costs also summed",
-        "",
-        HEADER,
-    ]
-    columns = (
-        *("return_before", "cost_before", "return_learning", "cost_learning", "summed_cost"),
-        *("return_after", "cost_after"),
-    )
-    for row in rows:
-        found = numbers(row)
-        cells = [_cell(found[key]) if key in found else "" for key in columns]
-        lines.append(f"| {row.method}{WHO[row.acts]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _meaning(plan: Plan) -> str:
-    last = 999 + plan.eval_episodes
-    return f"seeds 1000 to {last}, mean action, mean [95 % interval]"
-
-
-def _cell(interval: Interval) -> str:
-    mean, low, high = interval
-    if math.isnan(low):
-        return f"{mean:.2f}"
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def as_json(
-    plan: Plan, methods: Sequence[Method], seeds: int, out: Path, command: Sequence[str]
-) -> dict[str, Any]:
-    """Every number with what made it."""
-    rows = collect(plan, methods, seeds, out)
-    return {
-        "command": shlex.join(["python", "-m", "benchmarks.learning", *command]),
-        "provenance": {**provenance(), "processor": processor()},
-        "plan": dataclasses.asdict(plan),
-        "methods": [method.name for method in methods],
-        "seeds": list(range(seeds)),
-        "dataset": dataset_numbers(ROOT / plan.dataset),
-        "offline": offline_numbers(plan, methods, seeds, out),
-        "online": [numbers(row) for row in rows],
-        "runs": _runs(plan, methods, seeds, out),
-        "stages": past_stages(out),
-    }
-
-
 def dataset_numbers(path: Path) -> dict[str, Any]:
     """What the behaviours in the dataset earned and cost."""
     summary = summarise(path)
@@ -192,48 +230,12 @@ def dataset_numbers(path: Path) -> dict[str, Any]:
         "behaviours": {
             group.name: {
                 "episodes": len(group.returns),
-                "return": float(group.returns.mean()),
-                "cost": float(group.costs.mean()),
+                "return": spread(group.returns),
+                "cost": spread(group.costs),
+                "safe_episodes": float((group.costs == 0).mean()),
             }
             for group in summary.by_behaviour()
         },
-    }
-
-
-def _runs(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> list[dict[str, Any]]:
-    """Each run folder with its starts, evaluations and training episodes, one number each."""
-    folders = {
-        offline_folder(out, m.offline, seed): (m.offline, "offline", seed, looks_before(plan))
-        for m in methods
-        for seed in range(seeds)
-    } | {
-        online_folder(out, m.name, seed): (m.name, "online", seed, looks_after(m, plan))
-        for m in methods
-        for seed in range(seeds)
-    }
-    return [
-        {
-            "method": name,
-            "phase": phase,
-            "seed": seed,
-            "folder": short(folder),
-            "starts": json.loads((folder / "meta.json").read_text()),
-            "evaluations": [_single(folder, look, plan) for look in looks],
-            "training_episodes": [
-                {"return": e.score, "cost": e.cost, "agent_steps": e.agent_steps}
-                for e in read_episodes(folder)
-            ],
-        }
-        for folder, (name, phase, seed, looks) in folders.items()
-    ]
-
-
-def _single(run: Path, look: Look, plan: Plan) -> dict[str, Any]:
-    evaluation = _evaluation(run, look, plan)
-    return {
-        **json.loads((evaluation.folder / "summary.json").read_text()),
-        "returns": evaluation.scores.tolist(),
-        "costs": evaluation.costs.tolist(),
     }
 
 

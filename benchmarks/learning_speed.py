@@ -7,13 +7,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from benchmarks.learning_plan import PRESETS, Method, Speed, preset_names
+from benchmarks.learning_methods import PRESETS, Method, offline_config, offline_names
+from benchmarks.learning_plan import Speed, Wishes
 from benchmarks.update import Shape, make_batch, synchronize
-from dreamer.config import load_presets, resolve
 from dreamer.data.episode import DatasetInfo
 from dreamer.evaluation import run_episode
 from dreamer.utils import choose_device
@@ -21,30 +21,36 @@ from fosp_ext.build import build_agent
 from fosp_ext.envs import check_task, make_run_env
 from fosp_ext.envs.tasks import action_size
 from fosp_ext.progress import Progress
-from fosp_ext.settings import Config
 
 TIMED, MOST_SECONDS = 4, 20.0  # updates, and after how long there are fewer of them
 IMPORTS = "import fosp_ext.stages, fosp_ext.rollouts"
 
 
-def measure_speed(task: str, methods: Sequence[Method], size: str) -> Speed:
-    """Time a start, updates of every method on synthetic batches, and one episode."""
-    device = choose_device("auto")
-    names = list(dict.fromkeys(method.offline for method in methods))
+def measure_speed(wishes: Wishes, methods: Sequence[Method], threads: int) -> Speed:
+    """Time a start, updates of every method on synthetic batches, and one episode.
+
+    `threads` are those that each step will have; 0: every core.
+    """
+    device, names = choose_device("auto"), offline_names(methods)
     first, update = {}, {}
+    threads = threads or offline_config(names[0], wishes.size, wishes.settings).threads
+    if threads:
+        torch.set_num_threads(threads)
     with Progress("timing", len(names) + 1, "measurements", sys.stderr) as progress:
         for name in names:
-            first[name], update[name] = time_updates(name, size, device)
+            first[name], update[name] = time_updates(name, wishes.size, wishes.settings, device)
             progress.advance()
-        opening, episode, length = time_episode(task, names[0], size, device)
+        opening, episode, length = time_episode(wishes, names[0], device)
         progress.advance()
     start = time_imports() + opening
     return Speed(start, first, update, episode, length, cores())
 
 
-def time_updates(name: str, size: str, device: torch.device) -> tuple[float, float]:
+def time_updates(
+    name: str, size: str, settings: Mapping[str, str], device: torch.device
+) -> tuple[float, float]:
     """(seconds of the first update beyond another one's, seconds of each later one)."""
-    config = offline_config(name, size)
+    config = offline_config(name, size, settings)
     run, cameras = config.run, len(config.env.cameras)
     batch = make_batch(Shape(cameras, run.batch_size, run.batch_length, {}), device)
     action, picture = batch.action.shape[-1], next(iter(batch.obs.values())).shape[-2]
@@ -60,9 +66,9 @@ def time_updates(name: str, size: str, device: torch.device) -> tuple[float, flo
     return max(seconds[0] - usual, 0.0), usual
 
 
-def time_episode(task: str, name: str, size: str, device: torch.device) -> tuple[float, float, int]:
+def time_episode(wishes: Wishes, name: str, device: torch.device) -> tuple[float, float, int]:
     """(seconds to make the environment, seconds of an episode, its agent steps)."""
-    config, task = offline_config(name, size), check_task(task)
+    config, task = offline_config(name, wishes.size, wishes.settings), check_task(wishes.task)
     env = config.env
     info = DatasetInfo(
         task, env.cameras, env.action_repeat, env.render, env.size, action_size(task) or 0
@@ -83,14 +89,6 @@ def time_imports() -> float:
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], cwd=PRESETS.parent, check=True)
     return time.perf_counter() - begin
-
-
-def offline_config(name: str, size: str) -> Config:
-    """The settings of an offline run, with the threads that it will have."""
-    config = resolve(Config, load_presets(PRESETS), [*preset_names(name, "offline"), size], {})
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    return config
 
 
 def cores() -> int:

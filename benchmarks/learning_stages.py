@@ -1,28 +1,21 @@
-"""The steps of a comparison: which commands they are, whether they are done, how they are run."""
+"""The steps of a comparison: which commands they are, and whether they are done."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
-from benchmarks.learning_plan import Method, Plan, preset_names
+from benchmarks.learning_methods import Method, preset_names
+from benchmarks.learning_plan import Plan
 from dreamer.checkpoint import Checkpoint
 from fosp_ext.envs.variants import NONE
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_SEED = 1000  # of the episodes of every evaluation
-CODES = "stages.jsonl"  # what was run, how long it took, how it ended
 
 
 @dataclass(frozen=True)
@@ -32,6 +25,8 @@ class Stage:
     name: str  # also that of its log file
     words: tuple[str, ...]  # for python
     finished: Callable[[], bool]
+    needs: tuple[str, ...] = ()  # names of stages that must be done before
+    judges: bool = False  # exit code 1 only says that a bound is missed
 
     @property
     def command(self) -> str:
@@ -68,21 +63,62 @@ def looks_after(method: Method, plan: Plan) -> list[Look]:
     return [Look(plan.variant, policy) for policy in policies]
 
 
-def all_stages(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> list[Stage]:
-    """Every command in order; a seed is complete before the next one begins."""
-    stages = [_record(plan)] if plan.episodes else []
+def all_stages(
+    plan: Plan, methods: Sequence[Method], seeds: int, out: Path, threads: int = 0
+) -> list[Stage]:
+    """Every command in order; a seed is complete before the next one begins.
+
+    `threads` are those of each training and evaluation, 0 takes every core.
+    """
+    limit = ("--threads", str(threads)) if threads else ()
+    maker = _Maker(plan, out, limit)
+    stages = [maker.record()] if plan.episodes else []
     for seed in range(seeds):
         for method in methods:
-            stages += [*_offline(plan, method, seed, out), *_online(plan, method, seed, out)]
+            stages += maker.offline(method, seed)
+            stages += maker.online(method, seed) if plan.online_steps else []
+    stages += [maker.diagnosis(m, seed) for m in methods for seed in range(seeds) if m.diagnosed]
     distinct = {stage.name: stage for stage in stages}  # methods may share an offline run
-    return [*distinct.values(), _report(methods, seeds, out)]
+    folders = list(run_folders(plan, methods, seeds, out))
+    return [*distinct.values(), _report(folders, tuple(distinct), out)]
 
 
-def run_folders(methods: Sequence[Method], seeds: int, out: Path) -> list[Path]:
+@dataclass(frozen=True)
+class RunKey:
+    """Which run of a comparison it is."""
+
+    method: str  # of an offline run its offline name
+    phase: str  # "offline" or "online"
+    seed: int
+    looks: tuple[Look, ...]  # how it is evaluated
+
+
+def run_title(method: str, phase: str, seed: int) -> str:
+    """The name of a training stage."""
+    return f"{method}-{phase}-seed{seed}"
+
+
+def run_folders(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> dict[Path, RunKey]:
     """All run folders, those of offline runs first."""
-    offline = [offline_folder(out, m.offline, seed) for m in methods for seed in range(seeds)]
-    online = [online_folder(out, m.name, seed) for m in methods for seed in range(seeds)]
-    return list(dict.fromkeys([*offline, *online]))
+    every = [(method, seed) for method in methods for seed in range(seeds)]
+    before = tuple(looks_before(plan))
+    folders = {
+        offline_folder(out, m.offline, seed): RunKey(m.offline, "offline", seed, before)
+        for m, seed in every
+    }
+    if plan.online_steps:
+        folders |= {
+            online_folder(out, m.name, seed): RunKey(
+                m.name, "online", seed, tuple(looks_after(m, plan))
+            )
+            for m, seed in every
+        }
+    return folders
+
+
+def diagnosis_file(out: Path, name: str, seed: int) -> Path:
+    """What `benchmarks.diagnose` says of an offline run."""
+    return out / "diagnosis" / f"{run_title(name, 'offline', seed)}.json"
 
 
 def short(path: Path) -> str:
@@ -91,66 +127,93 @@ def short(path: Path) -> str:
     return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else str(whole)
 
 
-def _record(plan: Plan) -> Stage:
-    words = (
-        *("train.py", "--configs", "collect", plan.size, "--task", plan.task),
-        *("--dataset.path", plan.dataset, "--dataset.episodes", str(plan.episodes)),
-    )
-    return Stage("dataset", words, (ROOT / plan.dataset).exists)
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the stages of one comparison."""
 
+    plan: Plan
+    out: Path
+    limit: tuple[str, ...]  # words for the number of threads, or none
 
-def _offline(plan: Plan, method: Method, seed: int, out: Path) -> Iterator[Stage]:
-    name, folder = method.offline, offline_folder(out, method.offline, seed)
-    words = (
-        *("train.py", "--configs", *preset_names(name, "offline"), plan.size),
-        *("--task", plan.task, "--seed", str(seed), "--dataset.path", plan.dataset),
-        *("--logdir", short(folder), "--run.updates", str(plan.updates)),
-        *("--run.eval_every", str(plan.eval_every), "--run.eval_episodes", "5"),
-        *("--run.report_every", str(max(1, plan.updates // 4))),
-    )
-    title = f"{name}-offline-seed{seed}"
-    yield Stage(title, words, lambda: newest_step(folder) >= plan.updates)
-    yield from _evaluations(plan, title, folder, looks_before(plan))
-
-
-def _online(plan: Plan, method: Method, seed: int, out: Path) -> Iterator[Stage]:
-    folder, source = (
-        online_folder(out, method.name, seed),
-        offline_folder(out, method.offline, seed),
-    )
-    words = (
-        *("train.py", "--configs", *preset_names(method.name, "online"), plan.size),
-        *("--from", short(source), "--task", plan.task, "--env.variant", plan.variant),
-        *("--seed", str(seed), "--logdir", short(folder)),
-        *("--online.steps", str(plan.online_steps), "--run.eval_every", "0"),
-        *("--run.report_every", "0"),
-    )
-    title = f"{method.name}-online-seed{seed}"
-    yield Stage(title, words, lambda: agent_steps(folder) >= plan.online_steps)
-    yield from _evaluations(plan, title, folder, looks_after(method, plan))
-
-
-def _evaluations(plan: Plan, title: str, run: Path, looks: Sequence[Look]) -> Iterator[Stage]:
-    for look in looks:
-        alone = look.policy in ("online", "offline")
+    def record(self) -> Stage:
+        plan = self.plan
         words = (
-            *("eval.py", "--logdir", short(run), "--variant", look.variant),
-            *("--episodes", str(plan.eval_episodes), "--seed", str(FIRST_SEED)),
-            *("--videos", "0" if alone else "1"),
-            *(() if look.policy is None else ("--policy", look.policy)),
+            *("train.py", "--configs", "collect", plan.size, "--task", plan.task),
+            *("--dataset.path", plan.dataset, "--dataset.episodes", str(plan.episodes)),
+            *self._settings(),
         )
-        name = "-".join(["eval", title, *filter(None, look_words(look))])
-        yield Stage(name, words, partial(_is_played, run, look, plan.eval_episodes))
+        return Stage("dataset", words, (ROOT / plan.dataset).exists)
+
+    def offline(self, method: Method, seed: int) -> Iterator[Stage]:
+        plan, name = self.plan, method.offline
+        folder = offline_folder(self.out, name, seed)
+        words = (
+            *("train.py", "--configs", *preset_names(name, "offline"), plan.size),
+            *("--task", plan.task, "--seed", str(seed), "--dataset.path", plan.dataset),
+            *("--logdir", short(folder), "--run.updates", str(plan.updates)),
+            *("--run.eval_every", str(plan.eval_every), "--run.eval_episodes", "5"),
+            *("--run.report_every", str(max(1, plan.updates // 4))),
+            *(*self.limit, *self._settings()),
+        )
+        title = run_title(name, "offline", seed)
+        needs = ("dataset",) if plan.episodes else ()
+        yield Stage(title, words, lambda: newest_step(folder) >= plan.updates, needs)
+        yield from self._evaluations(title, folder, looks_before(plan))
+
+    def online(self, method: Method, seed: int) -> Iterator[Stage]:
+        plan, folder = self.plan, online_folder(self.out, method.name, seed)
+        source = offline_folder(self.out, method.offline, seed)
+        words = (
+            *("train.py", "--configs", *preset_names(method.name, "online"), plan.size),
+            *("--from", short(source), "--task", plan.task, "--env.variant", plan.variant),
+            *("--seed", str(seed), "--logdir", short(folder)),
+            *("--online.steps", str(plan.online_steps), "--run.eval_every", "0"),
+            *("--run.report_every", "0", *self.limit, *self._settings()),
+        )
+        title = run_title(method.name, "online", seed)
+        needs = (self._last_look(method, seed),)
+        yield Stage(title, words, lambda: agent_steps(folder) >= plan.online_steps, needs)
+        yield from self._evaluations(title, folder, looks_after(method, plan))
+
+    def diagnosis(self, method: Method, seed: int) -> Stage:
+        name, run = method.offline, offline_folder(self.out, method.offline, seed)
+        title, path = run_title(name, "offline", seed), diagnosis_file(self.out, name, seed)
+        words = ("-m", "benchmarks.diagnose", short(run), "--json", short(path), *self.limit)
+        needs = (self._last_look(method, seed),)  # it repeats numbers of the evaluations
+        return Stage(f"diagnose-{title}", words, lambda: _is_newer(path, run), needs, judges=True)
+
+    def _last_look(self, method: Method, seed: int) -> str:
+        """The last evaluation of the offline run that a method goes on from."""
+        title = run_title(method.offline, "offline", seed)
+        return evaluation_name(title, looks_before(self.plan)[-1])
+
+    def _evaluations(self, title: str, run: Path, looks: Sequence[Look]) -> Iterator[Stage]:
+        plan, before = self.plan, title
+        for look in looks:
+            alone = look.policy in ("online", "offline")
+            words = (
+                *("eval.py", "--logdir", short(run), "--variant", look.variant),
+                *("--episodes", str(plan.eval_episodes), "--seed", str(FIRST_SEED)),
+                *("--videos", "0" if alone else "1"),
+                *(() if look.policy is None else ("--policy", look.policy)),
+                *self.limit,
+            )
+            name = evaluation_name(title, look)
+            finished = partial(_is_played, run, look, plan.eval_episodes)
+            yield Stage(name, words, finished, (before,))
+            before = name
+
+    def _settings(self) -> list[str]:
+        return [word for key, x in self.plan.settings.items() for word in (f"--{key}", x)]
 
 
-def look_words(look: Look) -> tuple[str, str]:
-    """What is special about an evaluation: its variant, its policy; empty where nothing is."""
-    policy = "" if look.policy in (None, "set") else look.policy
-    return ("" if look.variant == NONE.name else look.variant), policy
+def evaluation_name(title: str, look: Look) -> str:
+    """The name of a run's evaluation; it tells only what is special about it."""
+    special = [word for word in (look.variant, look.policy) if word not in (NONE.name, "set", None)]
+    return "-".join(["eval", title, *special])
 
 
-def _report(methods: Sequence[Method], seeds: int, out: Path) -> Stage:
-    folders = run_folders(methods, seeds, out)
+def _report(folders: Sequence[Path], needs: tuple[str, ...], out: Path) -> Stage:
     runs = [short(folder) for folder in folders]
     words = ("-m", "fosp_ext.report", *runs, "--out", short(out / "report"), "--csv")
 
@@ -161,7 +224,13 @@ def _report(methods: Sequence[Method], seeds: int, out: Path) -> Stage:
         ]
         return bool(pages) and max(pages) > max(numbers, default=0)
 
-    return Stage("report", words, is_newest)
+    return Stage("report", words, is_newest, needs)
+
+
+def _is_newer(path: Path, run: Path) -> bool:
+    """Was the file written after the run's newest checkpoint?"""
+    newest = Checkpoint(run / "checkpoints", 1).latest()
+    return newest is not None and path.exists() and path.stat().st_mtime >= newest.stat().st_mtime
 
 
 def newest_step(run: Path) -> int:
@@ -193,100 +262,3 @@ def find_evaluation(run: Path, look: Look, episodes: int) -> Path | None:
 
 def _is_played(run: Path, look: Look, episodes: int) -> bool:
     return find_evaluation(run, look, episodes) is not None
-
-
-def run_stages(
-    stages: Sequence[Stage], out: Path, budget_minutes: float, keep_open: tuple[int, ...] = ()
-) -> int:
-    """Run what is not finished, one after the other; returns the first exit code that is not 0.
-
-    `keep_open` are file descriptors that the commands inherit.
-    """
-    for number, stage in enumerate(stages, 1):
-        place = f"[{number}/{len(stages)}] {stage.name}"
-        if stage.finished():
-            print(f"{place}: done before", flush=True)
-            continue
-        print(f"\n{place}\n$ {stage.command}", flush=True)
-        log = out / "logs" / f"{stage.name}.log"
-        begin = time.monotonic()
-        code = execute(stage, log, keep_open)
-        seconds = time.monotonic() - begin
-        note(out / CODES, stage, seconds, code)
-        if code > 128:  # by a signal
-            print("stopped; the same command continues", file=sys.stderr)
-            return code
-        if code:
-            line = f"error: {stage.name} ended with exit code {code}; what it said: {log}"
-            print(line, file=sys.stderr)
-            return code
-        spent = sum(row["seconds"] for row in past_stages(out)) / 60
-        print(f"{place}: {seconds:.0f} s; {spent:.1f} of {budget_minutes:g} minutes", flush=True)
-    return 0
-
-
-def execute(stage: Stage, log: Path, keep_open: tuple[int, ...] = ()) -> int:
-    """Run its command in the repository's folder, show its output and append it to the log.
-
-    Ctrl-C and SIGTERM are passed on to it once, so that it can end in its own way. Returns its
-    exit code, or 128 + the number of the signal that ended it or that came meanwhile.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("ab") as file,
-        subprocess.Popen(
-            [sys.executable, *stage.words],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=keep_open,
-            start_new_session=True,  # the terminal's Ctrl-C comes from here only, not twice
-        ) as process,
-        _passed_on(process) as received,
-    ):
-        file.write(f"$ {stage.command}\n".encode())
-        for text in iter(lambda: process.stdout.read1(), b""):
-            file.write(text)
-            sys.stdout.buffer.write(text)
-            sys.stdout.buffer.flush()
-        code = process.wait()
-    if received:
-        return 128 + received[0]
-    return 128 - code if code < 0 else code
-
-
-@contextmanager
-def _passed_on(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Signals that ask to stop go to the process; yields a list in which they are noted."""
-    received: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        process.send_signal(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def note(path: Path, stage: Stage, seconds: float, code: int) -> None:
-    """Append how a stage ended."""
-    row = {
-        "stage": stage.name,
-        "command": stage.command,
-        "seconds": round(seconds, 1),
-        "exit_code": code,
-        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def past_stages(out: Path) -> list[dict]:
-    """What was run so far in this folder, stopped and failed stages included."""
-    path = out / CODES
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
