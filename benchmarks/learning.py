@@ -41,8 +41,8 @@ examples:
       --set lagrange.penalty=1e-8 --out logdir/learning/slow-price       offline phases only
 
 Ctrl-C and SIGTERM reach every step that runs; trainings save a checkpoint, and the same command
-continues. Where a step fails, those beside it are stopped in the same way, for what they have is
-not lost.
+continues. Where a step fails, those beside it are asked to stop in the same way, and nothing more
+begins.
 
 Exit codes: 0 done, 2 wrong words, 130 and 143 stopped by Ctrl-C and SIGTERM; else that of the step
 that failed. With too little time there are fewer recorded and evaluated episodes than usual; the

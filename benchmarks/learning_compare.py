@@ -132,7 +132,7 @@ def _begins(
         lines.insert(0, f"going on in {out}, by the plan that was made for {made}")
     if jobs.count > 1:
         lines.append(
-            f"{jobs.count} steps at a time, {jobs.threads} threads each; "
+            f"{jobs.count} steps at a time, --threads {jobs.threads} each; "
             f"what they say: {out / 'logs'}"
         )
     return "\n".join(lines)
