@@ -6,6 +6,8 @@ lines say whether it holds:
 
   pictures    error of open-loop predictions 15 steps ahead, beside that of the last picture seen
   cost head   which recorded violations it finds, and which of its alarms are true
+  foresight   does the model, rolled forward with the recorded actions from rows without cost, tell
+              which row k steps ahead violates? (AUROC)
   critics     do their values rank held-out rows as the recorded returns and costs do? (Spearman)
   danger      does the reachability estimate rank rows by whether a violation follows? (AUROC)
   policy      the newest evaluation, beside the better half of the dataset's episodes
@@ -34,7 +36,7 @@ from dreamer.data.store import RowStore
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.report import CONTEXT, fixed_randomness
-from dreamer.types import VIOLATION, Batch
+from dreamer.types import VIOLATION, Batch, Latent
 from dreamer.utils import choose_device
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.dataset.summary import summarise
@@ -48,6 +50,8 @@ from fosp_ext.run_folder import LoadedRun, load_run, provenance
 from fosp_ext.world_model import SafeWorldModel
 
 HORIZON = 15  # steps of an open-loop prediction
+STEPS_AHEAD = (1, 5, 10, 15)  # at which predicted violations are looked at
+EVERY = 4  # rows between the starts of such predictions
 WINDOW = 64  # agent steps over which recorded returns are added up
 PICTURES, AT_ONCE = 96, 16  # open-loop windows, and how many together
 LEAST_SPEARMAN, LEAST_AUROC = 0.5, 0.8
@@ -153,6 +157,30 @@ def cost_head(views: Sequence[EpisodeView]) -> dict[str, float]:
         "precision": hits / alarm.sum() if alarm.any() else float("nan"),
         "AUROC": auroc(guess, truth),
     }
+
+
+@torch.no_grad()
+def foresight(agent: Agent, store: RowStore, device: torch.device) -> dict[str, float]:
+    """AUROC of predicted violations some steps ahead; nothing where the model knows no cost."""
+    model = agent.world_model
+    if not isinstance(model, SafeWorldModel):
+        return {}
+    guesses, truths = ({k: [] for k in STEPS_AHEAD} for _ in range(2))
+    for begin, end in episode_bounds(store):
+        batch = store.windows([begin], end - begin).to(device)
+        rows = torch.arange(0, end - begin - max(STEPS_AHEAD), EVERY, device=device)
+        rows = rows[batch.cost[0, rows] < VIOLATION]
+        with fixed_randomness(), agent.autocast(device):
+            embed = model.encoder(batch.obs)
+            latent = model.rssm.observe(embed, batch.action, batch.is_first).latent
+            state = Latent(*(x[0, rows] for x in latent))
+            for k in range(1, max(STEPS_AHEAD) + 1):
+                state = model.rssm.img_step(state, batch.action[0, rows + k - 1])
+                if k in STEPS_AHEAD:
+                    guesses[k].append(model.violation(state.feat()).float().cpu().numpy())
+                    truths[k].append((batch.cost[0, rows + k] >= VIOLATION).cpu().numpy())
+    joined = {k: (np.concatenate(guesses[k]), np.concatenate(truths[k])) for k in STEPS_AHEAD}
+    return {f"AUROC {k} steps ahead": auroc(*pair) for k, pair in joined.items()}
 
 
 def critics(views: Sequence[EpisodeView], gamma: float) -> dict[str, float]:
@@ -266,6 +294,7 @@ def diagnose(path: Path, device: torch.device) -> dict[str, dict[str, float]]:
     return {
         "pictures": pictures(loaded.agent, heldout, device),
         "cost head": cost_head(views),
+        "foresight": foresight(loaded.agent, heldout, device),
         "critics": critics(views, run.config.imagination.gamma),
         "danger": danger(views),
         "policy": policy(run),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from benchmarks import diagnose
 from benchmarks.diagnose import EpisodeView, critics, spearman, to_come
 from benchmarks.diagnose import cost_head as judge_cost_head
 from benchmarks.diagnose import danger as judge_danger
+from dreamer.types import Latent
 
 
 def view(reward: np.ndarray, cost: np.ndarray, /, **estimates: np.ndarray) -> EpisodeView:
@@ -83,7 +85,9 @@ def test_a_run_has_a_number_behind_each_point(run, capsys):
     assert code in (0, 1)  # it has hardly learned anything
     whole = json.loads((run.parent / "numbers.json").read_text())
     found = whole["points"]
-    assert list(found) == ["pictures", "cost head", "critics", "danger", "policy", "multiplier"]
+    assert list(found) == [
+        "pictures", "cost head", "foresight", "critics", "danger", "policy", "multiplier",
+    ]  # fmt: skip
     assert all(found.values())
     assert found["pictures"]["windows"] == 2
     assert 0 < found["pictures"]["error of the last picture"] < 1
@@ -112,6 +116,31 @@ def test_the_error_of_the_model_is_that_of_its_pictures(run, monkeypatch):
     monkeypatch.setattr(loaded.agent.world_model, "open_loop", stay)
     found = diagnose.pictures(loaded.agent, store, torch.device("cpu"))
     assert found["ratio"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("right", "expected"), [(True, 1), (False, 0)])
+def test_foresight_compares_the_row_that_was_predicted(run, monkeypatch, right, expected):
+    """A model whose state counts rows, and that knows, or denies, which of them violate."""
+    loaded = diagnose.load_run(run, torch.device("cpu"))
+    store = diagnose.open_heldout(diagnose.read_run(run), loaded)
+    monkeypatch.setattr(diagnose, "STEPS_AHEAD", (1, 3))
+    cost = torch.zeros(len(store))
+    cost[2::5] = 1  # rows of the one episode that is looked at
+    begin, end = diagnose.episode_bounds(store)[0]
+    monkeypatch.setattr(diagnose, "episode_bounds", lambda _: [(begin, end)])
+    monkeypatch.setitem(store._small, "cost", cost.numpy())
+    model = loaded.agent.world_model
+
+    def observe(embed, action, is_first):
+        rows = torch.arange(action.shape[1]).reshape(1, -1, 1).float()
+        return SimpleNamespace(latent=Latent(rows, rows.unsqueeze(-1)))
+
+    monkeypatch.setattr(model.rssm, "observe", observe)
+    monkeypatch.setattr(model.rssm, "img_step", lambda state, _: Latent(*(x + 1 for x in state)))
+    known = cost if right else 1 - cost
+    monkeypatch.setattr(model, "violation", lambda feat: known[begin + feat[..., 0].long()])
+    found = diagnose.foresight(loaded.agent, store, torch.device("cpu"))
+    assert found == {f"AUROC {k} steps ahead": expected for k in (1, 3)}
 
 
 def test_what_cannot_be_diagnosed(refuse, place, run):
