@@ -118,7 +118,7 @@ def view_episode(
     begin, end = bounds
     batch = store.windows([begin], end - begin).to(device)
     model = agent.world_model
-    with fixed_randomness(), agent.autocast(device):
+    with fixed_randomness(device), agent.autocast(device):
         latent = model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first).latent
         feat = latent.feat()
         estimates = agent.behavior.estimates(feat) | _further(agent, feat, batch.action)
@@ -170,7 +170,7 @@ def foresight(agent: Agent, store: RowStore, device: torch.device) -> dict[str, 
         batch = store.windows([begin], end - begin).to(device)
         rows = torch.arange(0, end - begin - max(STEPS_AHEAD), EVERY, device=device)
         rows = rows[batch.cost[0, rows] < VIOLATION]
-        with fixed_randomness(), agent.autocast(device):
+        with fixed_randomness(device), agent.autocast(device):
             embed = model.encoder(batch.obs)
             latent = model.rssm.observe(embed, batch.action, batch.is_first).latent
             state = Latent(*(x[0, rows] for x in latent))
@@ -229,7 +229,7 @@ def pictures(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
     ours, copied = [], []
     for part in range(0, len(chosen), AT_ONCE):
         batch = store.windows(chosen[part : part + AT_ONCE], length).to(device)
-        with fixed_randomness(), agent.autocast(device):
+        with fixed_randomness(device), agent.autocast(device):
             predicted = agent.world_model.open_loop(batch, CONTEXT)
         ours.append(_errors(batch, lambda name, p=predicted: p[name][:, -1].float()))
         copied.append(

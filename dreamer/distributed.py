@@ -101,7 +101,11 @@ def own_seed(seed: int) -> int:
 
 def own_device(device: torch.device) -> torch.device:
     """The CPU, or the GPU with the number that this process has on its machine."""
-    if device.type != "cuda" or world_size() == 1:
+    if device.type != "cuda":
+        return device
+    if world_size() == 1:
+        if device.index is not None:
+            torch.cuda.set_device(device)  # so that its name is the one in meta.json
         return device
     number, have = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if device.index is not None:

@@ -40,7 +40,7 @@ class TwoHot:
 
     def mass_above(self, threshold: float) -> Tensor:
         """Probability, (...), of the bins at or above `threshold` (given in raw units)."""
-        above = self.bins >= symlog(torch.tensor(threshold, device=self.bins.device))
+        above = self.bins >= symlog(self.bins.new_full((), threshold))
         return (self.logits.softmax(-1) * above).sum(-1)
 
     def loss(self, target: Tensor) -> Tensor:

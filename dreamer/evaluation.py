@@ -51,7 +51,7 @@ def run_episode(
     watch: Spectator | None = None,
 ) -> EpisodeResult:
     """One episode with the mean action; the same seed gives the same episode on a CPU."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         obs, _ = env.reset(seed=seed)
         state, first = agent.initial(1), torch.ones(1, device=device)

@@ -43,7 +43,7 @@ def lambda_return(
     cont is the transition from state h to h+1. `lam` is a number or (N, H), in [0, 1].
     """
     after = value[:, 1:]
-    mix = torch.as_tensor(lam, dtype=value.dtype, device=value.device).expand_as(after)
+    mix = (lam.to(value) if isinstance(lam, Tensor) else value.new_full((), lam)).expand_as(after)
     base = reward + gamma * cont * (1 - mix) * after  # (N, H)
     decay = gamma * cont * mix  # (N, H)
     last, out = value[:, -1], []

@@ -31,7 +31,7 @@ def heldout_metrics(
     `cost_precision` the share of its alarms that are true, both over all rows of all batches.
     """
     sums: dict[str, float] = defaultdict(float)
-    with fixed_randomness(), agent.autocast(device):
+    with fixed_randomness(device), agent.autocast(device):
         for index in range(batches):
             metrics = agent.world_model.evaluate(stream.batch(index).to(device))[2]
             for name, value in metrics.items():
@@ -51,7 +51,7 @@ def heldout_estimates(
     `action` is (B*T, A), all else (B*T,).
     """
     batch = stream.batch(0).to(device)
-    with fixed_randomness(), agent.autocast(device):
+    with fixed_randomness(device), agent.autocast(device):
         latent = agent.world_model.evaluate(batch)[0].latent.merge_time()
         action, estimates = agent.behavior.act(latent.feat(), explore=False)
         return {"action": action, **estimates}
@@ -68,7 +68,7 @@ def open_loop_films(
     less where all episodes are shorter.
     """
     batch = first_windows(store, length).to(device)
-    with fixed_randomness(), agent.autocast(device):
+    with fixed_randomness(device), agent.autocast(device):
         predicted = agent.world_model.open_loop(batch, CONTEXT)
     return {
         name: _film(batch.obs[name].float().cpu().numpy() / 255, image.float().cpu().numpy())
@@ -86,9 +86,9 @@ def first_windows(store: RowStore, length: int) -> Batch:
 
 
 @contextmanager
-def fixed_randomness() -> Iterator[None]:
+def fixed_randomness(device: torch.device) -> Iterator[None]:
     """Draw the same numbers every time, without moving the random numbers of the training."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         yield
 

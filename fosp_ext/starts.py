@@ -24,7 +24,8 @@ def start_odds(batch: Batch, risky: float) -> Tensor:
     """What each row (B, T) adds to the odds; rows with a violation near share `risky` of them."""
     near = violation_near(batch, AHEAD).float()
     calm = 1 - near
-    return risky * near / near.sum().clamp_min(1) + (1 - risky) * calm / calm.sum().clamp_min(1)
+    share = risky * near.amax()  # 0 in a batch without violations
+    return share * near / near.sum().clamp_min(1) + (1 - share) * calm / calm.sum().clamp_min(1)
 
 
 def violation_near(batch: Batch, ahead: int) -> Tensor:

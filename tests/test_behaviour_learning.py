@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dreamer.distributions import Normal
+from dreamer.errors import UserError
 from dreamer.imagination import choose_starts, imagine
 from fosp_ext.actor_critic import violation_labels
 from fosp_ext.transitions import real_transitions
@@ -109,6 +110,15 @@ def test_other_bootstraps_use_the_imagined_return(boot):
 
 
 @pytest.mark.invariant(18)
+def test_recorded_mixtures_need_a_rollout_from_every_row():
+    few = {"imagination__starts": "31"}  # of 4 x 8 rows
+    make_agent(imagination__starts="32", critic__boot="imag")
+    make_agent(**few, critic__boot="imag", critic__real_weight="0")
+    for name in ("critic", "cost_critic"):
+        with pytest.raises(UserError, match=f"{name}.boot imag needs a rollout from every row"):
+            make_agent(**few, **{f"{name}__boot": "imag"})
+
+
 def test_values_lean_to_the_good_side(parts):
     """The best-value fit of equal high and low Q is above the middle for reward, below for cost."""
     agent, _, _, _, _ = parts

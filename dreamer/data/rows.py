@@ -61,11 +61,11 @@ def empty_batch(
 ) -> Batch:
     """Room for B windows of T rows with pictures like `images` (camera -> (frames, ...)).
 
-    `pinned` puts the pictures into page-locked memory, which a GPU reads faster.
+    `pinned` puts them into page-locked memory, which a GPU reads faster.
     """
     obs = {
         camera: torch.empty((B, T, *frames.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
         for camera, frames in images.items()
     }
-    scalars = {key: torch.empty(B, T) for key in SCALARS}
-    return Batch(obs, torch.empty(B, T, action_size), **scalars)
+    scalars = {key: torch.empty(B, T, pin_memory=pinned) for key in SCALARS}
+    return Batch(obs, torch.empty(B, T, action_size, pin_memory=pinned), **scalars)

@@ -104,7 +104,7 @@ class RowStore:
     def windows(self, starts: Sequence[int] | np.ndarray, T: int, pinned: bool = False) -> Batch:
         """The T rows from each of the B `starts` on, (B, T, ...); each begins like an episode.
 
-        `pinned` puts the pictures into page-locked memory, which a GPU reads faster.
+        `pinned` puts them into page-locked memory, which a GPU reads faster.
         """
         batch = self.empty(len(starts), T, pinned)
         self.fill_(batch, starts)

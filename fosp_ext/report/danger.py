@@ -83,7 +83,7 @@ def episode_danger(
     """p at rows begin ... end - 1, one episode, (T,); None where the behaviour has no estimate."""
     batch = store.windows([begin], end - begin).to(device)
     model = agent.world_model
-    with fixed_randomness(), agent.autocast(device):
+    with fixed_randomness(device), agent.autocast(device):
         latent = model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first).latent
         estimates = agent.behavior.estimates(latent.feat())
     danger = estimates.get("danger")
