@@ -153,18 +153,27 @@ class SafeActorCritic(nn.Module):
     def data_weights(self, real: RealTransitions) -> tuple[Tensor, Tensor]:
         """docs/algorithm.md (4) at recorded pairs: weights and open cost gates, each (B, T-1)."""
         s, reward, cost = self.settings, self.reward_critic, self.cost_critic
-        q_r = reward.slow_q(real.feat, real.action)
-        q_c = cost.slow_q(real.feat, real.action).clamp_min(0)
-        excess = q_c - cost.best(real.feat).clamp_min(0)  # over the safest supported action
-        gated = q_c if s.gate == "value" else excess
+        outcome_r = self._outcome(reward, real, real.reward)
+        outcome_c = self._outcome(cost, real, real.cost).clamp_min(0)
+        excess = outcome_c - cost.best(real.feat).clamp_min(0)  # over the safest supported action
+        gated = outcome_c if s.gate == "value" else excess
         weight = policy_weight(
             self.reachability.feasibility(real.feat),
-            (q_r - reward.best(real.feat)) / reward.moments.scale(),
+            (outcome_r - reward.best(real.feat)) / reward.moments.scale(),
             excess / cost.moments.scale(),
             gated,
             s.beta_r, s.beta_c, s.clip_r, s.clip_c, s.cost_tolerance,
         )  # fmt: skip
         return weight, (gated <= s.cost_tolerance).float()
+
+    def _outcome(self, critic: InSampleCritic, real: RealTransitions, signal: Tensor) -> Tensor:
+        """What a recorded action led to, (B, T-1): as Q has it, or as the rows after it tell."""
+        if self.settings.recorded_advantage == "q":
+            return critic.slow_q(real.feat, real.action)
+        value = torch.cat([critic.best(real.feat[:, :1]), critic.best(real.feat_next)], 1)  # (B, T)
+        im = self.imagination
+        lam = im.lam * (1 - real.last_next)  # a time limit ends the rows, not the return
+        return lambda_return(signal, real.cont, value, im.gamma, lam)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ SIZES = ("auto", "fosp", "small", "cpu", "debug")
 ADDED = {  # settings that older runs do not name, with the value that is as it was
     "env.variant": "none",
     "augment": "none",
+    "actor.recorded_advantage": "q",
     "imagination.risky": 0.0,
     "reachability.enabled": True,
     "lagrange.enabled": True,
@@ -123,6 +124,10 @@ class SafeActorSettings(ActorSettings):
     in_sample_weight: float = setting("weight of the imitation of good recorded actions", minimum=0)
     advantage: str = setting(
         "q differentiates Q at each imagined state, lambda the whole rollout",
+        choices=("q", "lambda"),
+    )
+    recorded_advantage: str = setting(
+        "recorded actions are judged by Q, or by what the rows after them brought (lambda)",
         choices=("q", "lambda"),
     )
     beta_r: float = setting("inverse temperature of reward advantages", minimum=0)
