@@ -226,6 +226,43 @@ def test_an_update_is_finite_in_both_precisions(method, precision):
     assert all(not value.requires_grad for value in metrics.values())
 
 
+def test_recorded_outcomes_come_from_the_rows_that_follow(parts):
+    """To the window's end, or the episode's, and then the value of the best supported action."""
+    agent, _, real, _, _ = parts
+    behavior = make_agent(actor__recorded_advantage="lambda", imagination__lam="1").behavior
+    behavior.load_state_dict(agent.behavior.state_dict())
+    gamma, critic = behavior.imagination.gamma, behavior.reward_critic
+    ends = torch.zeros_like(real.mask)
+    ends[:, 2] = 1  # row 3 is an episode's last
+    real = real._replace(last_next=ends, cont=torch.ones_like(ends))
+    with torch.no_grad():
+        found = behavior._outcome(critic, real, real.reward)
+        for t in range(real.reward.shape[1]):
+            end = 2 if t <= 2 else real.reward.shape[1] - 1
+            rewards = [gamma**k * real.reward[:, t + k] for k in range(end - t + 1)]
+            expected = sum(rewards) + gamma ** (end - t + 1) * critic.best(real.feat_next[:, end])
+            torch.testing.assert_close(found[:, t], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_actions_are_weighed_by_what_followed(parts):
+    """More reward afterwards, more weight; a violation afterwards shuts the gate."""
+    _, _, real, _, _ = parts
+    settings = {"actor__gate": "advantage", "actor__cost_tolerance": "0.5"}
+    behavior = make_agent(actor__recorded_advantage="lambda", **settings).behavior
+    none = torch.zeros_like(real.reward)
+    calm = real._replace(reward=none, cost=none, last_next=none, cont=none + 1)
+    plain, is_open = behavior.data_weights(calm)
+    better, _ = behavior.data_weights(calm._replace(reward=none + 0.1))
+    shut = none.clone()
+    shut[:, 3] = 4
+    weight, gate = behavior.data_weights(calm._replace(cost=shut))
+    assert (better > plain).all()
+    assert is_open.all()
+    assert not gate[:, 3].any()
+    assert gate[:, 4:].all()
+    assert (weight[:, 3] < plain[:, 3]).all()
+
+
 @pytest.mark.parametrize(("gate", "open_share"), [("value", 0.0), ("advantage", 1.0)])
 def test_gate_judges_value_or_advantage(gate, open_share):
     """Where every action costs the same, none is safe by value and all are by advantage."""
