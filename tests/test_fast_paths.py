@@ -98,6 +98,24 @@ def test_freed_memory_is_kept():
     assert counts[1] < 100 < counts[0]
 
 
+@pytest.mark.parametrize("preset", ["fosp_offline", "safedreamer", "bc", "dreamerv3"])
+def test_no_update_copies_a_number_to_the_device(preset, monkeypatch):
+    """A GPU would have to be waited for."""
+    agent, batch = make_agent(preset, "debug"), make_batch()
+
+    def guarded(make):
+        def call(*args, **kwargs):
+            device = kwargs.get("device")  # Adam says "cpu", whatever it is used on
+            assert not isinstance(device, torch.device), f"{make.__name__}{args}"
+            return make(*args, **kwargs)
+
+        return call
+
+    for name in ("tensor", "as_tensor"):
+        monkeypatch.setattr(torch, name, guarded(getattr(torch, name)))
+    agent.update(batch)
+
+
 def plain_imagined_losses(critic, traj: Trajectory, signal: Tensor) -> tuple[Tensor, Tensor]:
     """Both losses with a pass of its own for every number that is needed."""
     feat, action, im = traj.feat[:, :-1], traj.action, critic.imagination
