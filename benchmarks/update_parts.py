@@ -1,4 +1,8 @@
-"""Which parts of an update take how long: their methods are wrapped by clocks for a few updates."""
+"""Which parts of an update take how long: their methods are wrapped by clocks for a few updates.
+
+Autograd runs what was made last first. So the backward pass enters a part where a gradient arrives
+at what the part returned, and leaves it where one arrives at what the part was given.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,13 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
+from torch.utils._pytree import tree_map
 
 from dreamer.agent import Agent
 from dreamer.optimizer import Optimizer
 from dreamer.types import Batch
 
-REST, OPTIMISERS, WORLD_MODEL = "everything else", "optimisers", "world model as a whole"
+REST, OPTIMISERS, WORLD_MODEL = "everything else", "optimisers", "rest of the world model"
 PARTS = {  # place below the agent -> part; what an agent lacks is passed over
     "world_model.update": WORLD_MODEL,
     "world_model.encoder.pixels": "encoder",
@@ -26,6 +31,9 @@ PARTS = {  # place below the agent -> part; what an agent lacks is passed over
     "world_model.head_losses": "heads",
     "behavior.update_actor": "actor",
     "behavior.score": "critics on rollouts",
+    "behavior.reward_critic.returns": "critics on rollouts",
+    "behavior.cost_critic.returns": "critics on rollouts",
+    "behavior.critic.returns": "critics on rollouts",
     "behavior.reward_critic.update": "critics",
     "behavior.cost_critic.update": "critics",
     "behavior.critic.update": "critics",
@@ -43,21 +51,23 @@ class PartTimes(NamedTuple):
 
 
 class Clocks:
-    """A stack of running parts; time belongs to the innermost one."""
+    """A stack of running parts; time belongs to the innermost one, or to that of the gradient."""
 
     def __init__(self, wait: Callable[[], None]) -> None:
         self._wait = wait
         self._running = [REST]
+        self._backward: str | None = None  # the part whose gradient is being computed
         self.seconds: dict[tuple[str, bool], float] = defaultdict(float)  # (part, backward)
         self._last = time.perf_counter()
 
     def wrapped(self, function: Callable, part: str) -> Callable:
-        """The function, its time counted as that of `part`."""
+        """The function, its time and that of its gradient counted as that of `part`."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._note()
+            args, kwargs = self._border((args, kwargs), self._running[-1])
             self._running.append(part)
-            result = function(*args, **kwargs)
+            result = self._border(function(*args, **kwargs), part)
             self._note()
             self._running.pop()
             return result
@@ -65,20 +75,38 @@ class Clocks:
         return call
 
     def wrapped_backward(self, function: Callable) -> Callable:
-        """`torch.autograd.grad`, counted as backward time of the part whose optimiser asks."""
+        """`torch.autograd.grad`: backward time, at first of the part whose optimiser asks."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._note()
+            self._backward = self._running[-2]
             result = function(*args, **kwargs)
-            self._note((self._running[-2], True))
+            self._note()
+            self._backward = None
             return result
 
         return call
 
-    def _note(self, part: tuple[str, bool] | None = None) -> None:
+    def _border(self, tree: Any, part: str) -> Any:
+        """The same values; once a gradient comes back to one of them, time is that of `part`."""
+
+        def watched(leaf: Any) -> Any:
+            if isinstance(leaf, torch.Tensor) and leaf.requires_grad and torch.is_grad_enabled():
+                leaf = leaf.view_as(leaf)  # made here, so its turn comes in the order of the parts
+                leaf.register_hook(lambda _: self._enter(part))
+            return leaf
+
+        return tree_map(watched, tree)
+
+    def _enter(self, part: str) -> None:
+        self._note()
+        self._backward = part
+
+    def _note(self) -> None:
         self._wait()
         now = time.perf_counter()
-        self.seconds[part or (self._running[-1], False)] += now - self._last
+        part = self._backward or self._running[-1]
+        self.seconds[part, self._backward is not None] += now - self._last
         self._last = now
 
 

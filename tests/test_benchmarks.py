@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from operator import attrgetter
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.utils._pytree import tree_leaves
 
-from benchmarks import latency, startup, update
+import dreamer.world_model
+from benchmarks import latency, startup, update, update_parts
 from benchmarks.targets import Target
+from tests.helpers import make_agent, make_batch
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +78,56 @@ def test_a_compiled_update_says_so(compiled, monkeypatch):
     result = update.measure("dreamerv3", "fosp", "float32", options)
     assert asked == ["on"] * compiled
     assert (", compiled" in update.describe(result)) == compiled
+
+
+def test_each_part_of_an_update_goes_forward_and_backward():
+    parts = update_parts.measured_parts(make_agent(), make_batch(), 1, lambda: None)
+    named = {update_parts.REST, update_parts.OPTIMISERS, "imagination"}
+    assert {part.name for part in parts} == named | set(update_parts.PARTS.values())
+    assert all(part.forward > 0 for part in parts)
+    assert [part.name for part in parts if not part.backward] == [update_parts.OPTIMISERS]
+
+
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [
+        ("world_model.encoder.embed", "encoder"),
+        ("world_model.rssm._follow", "RSSM"),
+        ("kl_losses", "rest of the world model"),
+        ("world_model.decoder.pixels", "decoder"),
+        ("world_model.head_losses", "heads"),
+        ("world_model.rssm.img_step", "imagination"),
+        ("behavior._advantage", "critics on rollouts"),
+        ("behavior.in_sample_loss", "actor"),
+        ("behavior.reward_critic.real_losses", "critics"),
+    ],
+)
+def test_time_belongs_to_the_part_that_takes_it(place, part, monkeypatch):
+    """By a clock that moves only where something is called, and where its gradient is asked for."""
+    spent, agent = {"forward": 0, "backward": 0}, make_agent()
+
+    def spend(direction):
+        spent[direction] += 1
+
+    def slow(function):
+        def call(*args):
+            spend("forward")
+            result = function(*args)
+            for x in filter(is_learnt, tree_leaves(result)):
+                x.register_hook(lambda _: spend("backward"))
+            return result
+
+        return call
+
+    def is_learnt(x):
+        return isinstance(x, torch.Tensor) and x.requires_grad
+
+    clock = SimpleNamespace(perf_counter=lambda: sum(spent.values()))
+    monkeypatch.setattr(update_parts, "time", clock)
+    path, _, name = place.rpartition(".")
+    owner = attrgetter(path)(agent) if path else dreamer.world_model
+    monkeypatch.setattr(owner, name, slow(getattr(owner, name)))
+    rows = update_parts.measured_parts(agent, make_batch(), 1, lambda: None)
+    spending = [row for row in rows if row.forward or row.backward]
+    assert spending == [(part, spent["forward"], spent["backward"])]
+    assert min(spent.values()) > 0
