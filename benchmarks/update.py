@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -174,6 +174,8 @@ def product_speed(dtype: torch.dtype, device: torch.device) -> float:
 def measure(method: str, name: str, precision: str, options: argparse.Namespace) -> Result:
     """Updates and products in turns, then the parts."""
     device, shape = choose_device(options.device), SHAPES[name]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     agent, batch = make_agent(method, shape, precision, device), make_batch(shape, device)
     speeds: dict[torch.dtype, list[float]] = {torch.float32: [], agent.precision: []}
     seconds = []
@@ -219,6 +221,13 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def as_row(result: Result) -> dict[str, Any]:
+    """One result as plain values, for JSON."""
+    worked_out = {name: getattr(result, name) for name in ("median", "cost", "efficiency")}
+    parts = [part._asdict() for part in result.parts]
+    return {**result._asdict(), **worked_out, "parts": parts}
 
 
 def describe(result: Result) -> str:
@@ -285,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if options.json:
-        rows = [{**each._asdict(), "parts": [p._asdict() for p in each.parts]} for each in results]
+        rows = [as_row(result) for result in results]
         options.json.write_text(json.dumps({"results": rows, "provenance": provenance()}, indent=2))
     return conclude(targets(results))
 

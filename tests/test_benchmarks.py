@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from operator import attrgetter
 from types import SimpleNamespace
 
@@ -78,6 +79,45 @@ def test_a_compiled_update_says_so(compiled, monkeypatch):
     result = update.measure("dreamerv3", "fosp", "float32", options)
     assert asked == ["on"] * compiled
     assert (", compiled" in update.describe(result)) == compiled
+
+
+def test_an_update_is_measured_and_kept(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(update, "PRODUCT", 8)
+    path = tmp_path / "out.json"
+    words = ["--preset", "bc", "--shape", "fosp", "--precision", "float32", "--updates", "3"]
+    assert update.main([*words, "--json", str(path)]) == 0
+    written = json.loads(path.read_text())
+    (row,) = written["results"]
+    assert sorted(row["seconds"])[1] == row["median"]
+    assert row["cost"] == pytest.approx(row["median"] * row["gflops"])
+    assert row["efficiency"] == pytest.approx(row["flop"] / 1e9 / row["median"] / row["own_gflops"])
+    assert {"name", "forward", "backward"} == row["parts"][0].keys()
+    assert written["provenance"]
+    out = capsys.readouterr().out
+    shares = re.findall(r"\| (\d+) %", out)
+    assert len(shares) == len(row["parts"])
+    assert sum(map(int, shares)) == pytest.approx(100, abs=len(shares) / 2)
+
+
+def test_an_unknown_method_is_one_line(capsys):
+    assert update.main(["--preset", "bc,fosq"]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("error: no method 'fosq'; there are ")
+    assert err.count("\n") == 1
+
+
+def test_bounds_of_an_update_are_for_one_thread():
+    result = update.Result(
+        method="fosp", shape="tiny", precision="float32", device="cpu", threads=1, compiled=False,
+        seconds=[1.0, 3.0, 8.0], gflops=100.0, own_gflops=100.0, flop=6e10, memory=1.0, rows=512,
+        parts=[],
+    )  # fmt: skip
+    bound = Target("fosp tiny float32", 300.0, most=330, unit="GFLOP an update")
+    assert update.targets([result]) == [bound]
+    assert bound.holds
+    others = (result._replace(threads=2), result._replace(device="cuda:0"))
+    assert update.targets([*others, result._replace(method="bc")]) == []
 
 
 def test_each_part_of_an_update_goes_forward_and_backward():
