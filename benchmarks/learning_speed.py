@@ -16,8 +16,8 @@ from benchmarks.learning_plan import Speed, Wishes
 from benchmarks.update import Shape, make_batch, synchronize
 from dreamer.data.episode import DatasetInfo
 from dreamer.evaluation import run_episode
-from dreamer.utils import choose_device
-from fosp_ext.build import build_agent
+from dreamer.utils import choose_device, keep_freed_memory
+from fosp_ext.build import build_agent, compile_agent
 from fosp_ext.envs import check_task, make_run_env
 from fosp_ext.envs.tasks import action_size
 from fosp_ext.progress import Progress
@@ -31,6 +31,7 @@ def measure_speed(wishes: Wishes, methods: Sequence[Method], threads: int) -> Sp
 
     `threads` are those that each step will have; 0: every core.
     """
+    keep_freed_memory()  # as train.py does
     device, names = choose_device("auto"), offline_names(methods)
     first, update = {}, {}
     threads = threads or offline_config(names[0], wishes.size, wishes.settings).threads
@@ -56,6 +57,7 @@ def time_updates(
     action, picture = batch.action.shape[-1], next(iter(batch.obs.values())).shape[-2]
     info = DatasetInfo("synthetic", tuple(batch.obs), 1, "fast", picture, action)
     agent = build_agent(config, info, device)
+    compile_agent(agent, config.compile, device)
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) < TIMED + 1 and sum(seconds) < MOST_SECONDS):
         begin = time.perf_counter()
