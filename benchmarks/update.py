@@ -13,7 +13,9 @@ import resource
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,48 +173,55 @@ def product_speed(dtype: torch.dtype, device: torch.device) -> float:
     return PRODUCTS * PRODUCT_FLOP / 1e9 / (time.perf_counter() - begin)
 
 
-def measure(method: str, name: str, precision: str, options: argparse.Namespace) -> Result:
-    """Updates and products in turns, then the parts."""
+def measure(method: str, name: str, precision: str, options: argparse.Namespace) -> list[Result]:
+    """Updates and products with each number of threads, all in turns; then the parts."""
     device, shape = choose_device(options.device), SHAPES[name]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     agent, batch = make_agent(method, shape, precision, device), make_batch(shape, device)
-    speeds: dict[torch.dtype, list[float]] = {torch.float32: [], agent.precision: []}
-    seconds = []
+    speeds: dict[tuple[int, torch.dtype], list[float]] = defaultdict(list)
+    seconds: dict[int, list[float]] = defaultdict(list)
+    parts = {}
     title = f"{method} {name} {precision}"
-    total = WARM_UP + options.updates + PROFILED + 1
+    total = (WARM_UP + options.updates + PROFILED) * len(options.threads) + 1
     with Progress(title, total, "updates", sys.stderr) as progress:
         with FlopCounterMode(display=False) as counter:
             agent.update(batch)
         if options.compile:
             compile_agent(agent, "on", device)  # not before: what is compiled cannot be counted
         progress.advance()
-        for number in range(WARM_UP + options.updates):
-            for dtype, measured in speeds.items():
-                measured.append(product_speed(dtype, device))
+        for number, threads in product(range(WARM_UP + options.updates), options.threads):
+            torch.set_num_threads(threads)
+            for dtype in {torch.float32, agent.precision}:
+                speeds[threads, dtype].append(product_speed(dtype, device))
             begin = time.perf_counter()
             agent.update(batch)
             synchronize(device)
             if number >= WARM_UP:
-                seconds.append(time.perf_counter() - begin)
+                seconds[threads].append(time.perf_counter() - begin)
             progress.advance()
-        parts = measured_parts(agent, batch, PROFILED, lambda: synchronize(device))
-        progress.advance(PROFILED)
-    return Result(
-        method=method,
-        shape=name,
-        precision=precision,
-        device=str(device),
-        threads=torch.get_num_threads(),
-        compiled=options.compile,
-        seconds=seconds,
-        gflops=statistics.median(speeds[torch.float32]),
-        own_gflops=statistics.median(speeds[agent.precision]),
-        flop=counter.get_total_flops(),
-        memory=peak_memory(device),
-        rows=shape.batch_size * shape.batch_length,
-        parts=parts,
-    )
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            parts[threads] = measured_parts(agent, batch, PROFILED, lambda: synchronize(device))
+            progress.advance(PROFILED)
+    return [
+        Result(
+            method=method,
+            shape=name,
+            precision=precision,
+            device=str(device),
+            threads=threads,
+            compiled=options.compile,
+            seconds=seconds[threads],
+            gflops=statistics.median(speeds[threads, torch.float32]),
+            own_gflops=statistics.median(speeds[threads, agent.precision]),
+            flop=counter.get_total_flops(),
+            memory=peak_memory(device),
+            rows=shape.batch_size * shape.batch_length,
+            parts=parts[threads],
+        )
+        for threads in options.threads
+    ]
 
 
 def peak_memory(device: torch.device) -> float:
@@ -256,14 +265,29 @@ def describe(result: Result) -> str:
 
 
 def targets(results: Sequence[Result]) -> list[Target]:
-    """Bounds of the normalised cost; they are for one thread of a processor."""
-    found = []
+    """Bounds of the normalised cost of one thread of a processor, and what a second one brings."""
+    found, alone = [], {}
     for result in results:
-        most = MOST.get((result.method, result.shape, result.precision))
-        if most and result.threads == 1 and result.device == "cpu":
-            label = f"{result.method} {result.shape} {result.precision}"
-            found.append(Target(label, result.cost, most=most, unit="GFLOP an update"))
+        case = (result.method, result.shape, result.precision)
+        label = " ".join(case)
+        if result.device != "cpu":
+            continue
+        if result.threads == 1:
+            alone[case] = result.median
+            if case in MOST:
+                found.append(Target(label, result.cost, most=MOST[case], unit="GFLOP an update"))
+        if result.threads == 2 and case in alone:
+            ratio = alone[case] / result.median
+            found.append(Target(f"{label}, two threads", ratio, least=1.5, unit="times as fast"))
     return found
+
+
+def thread_counts(text: str) -> list[int]:
+    """Numbers such as `1,2`, each once and in order."""
+    counts = sorted({int(word) for word in text.split(",")})
+    if counts[0] < 1:
+        raise ValueError
+    return counts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -273,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--precision", default="float32,bfloat16", help="comma-separated")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=thread_counts, default=[1], help="1,2 compares")
     parser.add_argument("--compile", action="store_true", help="the repeated steps of the RSSM")
     parser.add_argument("--updates", type=int, default=7, help="that are timed")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
@@ -285,11 +309,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if name not in METHODS:
                 raise UserError(f"no method '{name}'; there are {', '.join(METHODS)}")
         keep_freed_memory()  # as train.py does
-        torch.set_num_threads(options.threads)
+        torch.set_num_threads(options.threads[0])
         for method in methods:
             for precision in precisions:
-                results.append(measure(method, options.shape, precision, options))
-                print(describe(results[-1]), end="\n\n", flush=True)
+                for result in measure(method, options.shape, precision, options):
+                    results.append(result)
+                    print(describe(result), end="\n\n", flush=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -70,33 +70,44 @@ def test_a_start_that_fails_says_why(tmp_path, capsys, monkeypatch):
     assert expected in capsys.readouterr().err
 
 
+@pytest.fixture
+def one_thread():
+    """Afterwards, as `conftest.py` sets it."""
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_compiled_update_says_so(compiled, monkeypatch):
     asked = []
     monkeypatch.setattr(update, "compile_agent", lambda agent, when, device: asked.append(when))
     monkeypatch.setattr(update, "PRODUCT", 8)
-    options = SimpleNamespace(device="cpu", updates=1, compile=compiled)
-    result = update.measure("dreamerv3", "fosp", "float32", options)
+    options = SimpleNamespace(device="cpu", updates=1, compile=compiled, threads=[1])
+    (result,) = update.measure("dreamerv3", "fosp", "float32", options)
     assert asked == ["on"] * compiled
     assert (", compiled" in update.describe(result)) == compiled
 
 
-def test_an_update_is_measured_and_kept(tmp_path, capsys, monkeypatch):
+@pytest.mark.usefixtures("one_thread")
+def test_updates_are_measured_and_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(update, "PRODUCT", 8)
     path = tmp_path / "out.json"
-    words = ["--preset", "bc", "--shape", "fosp", "--precision", "float32", "--updates", "3"]
-    assert update.main([*words, "--json", str(path)]) == 0
+    words = ["--preset", "bc", "--shape", "fosp", "--precision", "float32", "--threads", "2,1"]
+    assert update.main([*words, "--updates", "3", "--json", str(path)]) in (0, 1)
     written = json.loads(path.read_text())
-    (row,) = written["results"]
-    assert sorted(row["seconds"])[1] == row["median"]
-    assert row["cost"] == pytest.approx(row["median"] * row["gflops"])
-    assert row["efficiency"] == pytest.approx(row["flop"] / 1e9 / row["median"] / row["own_gflops"])
-    assert {"name", "forward", "backward"} == row["parts"][0].keys()
     assert written["provenance"]
+    assert [row["threads"] for row in written["results"]] == [1, 2]
+    for row in written["results"]:
+        assert sorted(row["seconds"])[1] == row["median"]
+        assert row["cost"] == pytest.approx(row["median"] * row["gflops"])
+        speed = row["flop"] / 1e9 / row["median"]
+        assert row["efficiency"] == pytest.approx(speed / row["own_gflops"])
+        assert row["parts"][0].keys() == {"name", "forward", "backward"}
     out = capsys.readouterr().out
     shares = re.findall(r"\| (\d+) %", out)
-    assert len(shares) == len(row["parts"])
-    assert sum(map(int, shares)) == pytest.approx(100, abs=len(shares) / 2)
+    assert len(shares) == sum(len(row["parts"]) for row in written["results"])
+    assert sum(map(int, shares)) == pytest.approx(200, abs=len(shares) / 2)
+    assert out.count("bc fosp float32, two threads: ") == 1
 
 
 def test_an_unknown_method_is_one_line(capsys):
@@ -118,6 +129,17 @@ def test_bounds_of_an_update_are_for_one_thread():
     assert bound.holds
     others = (result._replace(threads=2), result._replace(device="cuda:0"))
     assert update.targets([*others, result._replace(method="bc")]) == []
+    two = result._replace(threads=2, seconds=[2.5])
+    gain = Target("fosp tiny float32, two threads", 1.2, least=1.5, unit="times as fast")
+    assert update.targets([result, two, result._replace(threads=3)]) == [bound, gain]
+
+
+def test_numbers_of_threads(capsys):
+    assert update.thread_counts("2,1,2") == [1, 2]
+    for text in ("0", "1,", "two"):
+        with pytest.raises(SystemExit):
+            update.main(["--threads", text])
+        assert f"invalid thread_counts value: '{text}'" in capsys.readouterr().err
 
 
 def test_each_part_of_an_update_goes_forward_and_backward():
