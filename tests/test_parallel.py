@@ -30,7 +30,7 @@ PATIENCE = 30.0  # seconds until a test gives up waiting for processes to end
 KILL_SEED = 666  # a reset with it kills the process
 
 # An action is (deed, number). Deeds:
-NOTHING, KILL, RAISE, HANG_UP, REFUSE, SLEEP, KILL_OTHER, END_CHILD, END = map(float, range(9))
+NOTHING, KILL, RAISE, SIGNAL, REFUSE, SLEEP, KILL_OTHER, END_CHILD, END = map(float, range(9))
 
 
 class Fragile(gymnasium.Env):
@@ -53,8 +53,8 @@ class Fragile(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict]:
         deed, number = action
         self.picture += 1
-        if deed in (KILL, HANG_UP):
-            os.kill(os.getpid(), signal.SIGKILL if deed == KILL else signal.SIGHUP)
+        if deed in (KILL, SIGNAL):
+            os.kill(os.getpid(), signal.SIGKILL if deed == KILL else signal.SIGUSR1)
         elif deed == RAISE:
             raise ArithmeticError("nothing\nadds up")
         elif deed == REFUSE:
@@ -156,12 +156,12 @@ def test_lost_workers_are_restarted_and_the_warning_says_why(tmp_path):
     with ParallelEnvs(partial(Fragile, tmp_path), 4, warnings.append) as envs:
         envs.reset({index: index for index in range(4)})
         before = pids(envs)
-        left = envs.step({0: do(KILL), 1: do(RAISE), 2: do(HANG_UP), 3: do(NOTHING)})
+        left = envs.step({0: do(KILL), 1: do(RAISE), 2: do(SIGNAL), 3: do(NOTHING)})
         assert {index: steps(outcome) for index, outcome in left.items()} == {3: 2}
         reasons = [
             "environment 0 failed: its process was killed, perhaps for lack of memory;",
             "environment 1 failed: ArithmeticError: nothing adds up (test_parallel.py, line",
-            "environment 2 failed: its process was ended by SIGHUP;",
+            "environment 2 failed: its process was ended by SIGUSR1;",
         ]
         assert len(warnings) == len(reasons)
         for warning, reason in zip(warnings, reasons, strict=True):
