@@ -48,7 +48,7 @@ def build_learner(config: Config, info: DatasetInfo, device: torch.device) -> Ag
     if config.method == "dreamerv3":
         world_model = WorldModel(cameras, A, config.world_model)
     else:
-        world_model = SafeWorldModel(cameras, A, config.world_model, config.cost_head.weight)
+        world_model = SafeWorldModel(cameras, A, config.world_model, config.cost_head)
     behavior = BEHAVIORS[config.method](world_model.feat_size, A, in_phase(config))
     return Agent(world_model, behavior, A, choose_precision(config.precision, device)).to(device)
 

@@ -22,6 +22,7 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "augment": "none",
     "actor.recorded_advantage": "q",
     "imagination.risky": 0.0,
+    "cost_head.scale": 1.0,
     "reachability.enabled": True,
     "lagrange.enabled": True,
     "run.profile": 0,
@@ -102,6 +103,7 @@ class RunSettings:
 class CostHeadSettings:
     """The cost decoder of the world model."""
 
+    scale: float = setting("weight of its loss among those of the world model", minimum=0)
     weight: float = setting("weight of the loss where the recorded cost is at least 1", minimum=1)
 
 

@@ -13,6 +13,7 @@ from dreamer.rssm import Posterior
 from dreamer.settings import WorldModelSettings
 from dreamer.types import VIOLATION, Batch, Metrics
 from dreamer.world_model import Prediction, WorldModel
+from fosp_ext.settings import CostHeadSettings
 
 
 def cost_weights(cost: Tensor, weight: float) -> Tensor:
@@ -33,10 +34,10 @@ class SafeWorldModel(WorldModel):
         cameras: Mapping[str, tuple[int, int, int]],
         action_size: int,
         settings: WorldModelSettings,
-        cost_weight: float,
+        cost_settings: CostHeadSettings,
     ):
         super().__init__(cameras, action_size, settings)
-        self.cost_weight = cost_weight
+        self.cost_settings = cost_settings
 
     def add_heads(self) -> None:
         """The cost decoder; unlike the reward head it does not start at zero."""
@@ -45,8 +46,8 @@ class SafeWorldModel(WorldModel):
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The plain heads' losses and the weighted one of the cost decoder."""
-        weight = cost_weights(batch.cost, self.cost_weight)
-        cost_loss = weight * self.cost_head(feat).loss(batch.cost)
+        scale, weight = self.cost_settings.scale, self.cost_settings.weight
+        cost_loss = scale * cost_weights(batch.cost, weight) * self.cost_head(feat).loss(batch.cost)
         return {**super().head_losses(feat, batch), "cost_loss": cost_loss}
 
     def predict(self, feat: Tensor) -> Prediction:
@@ -56,7 +57,7 @@ class SafeWorldModel(WorldModel):
     def violation(self, feat: Tensor) -> Tensor:
         """Probability that a state violates, (..., F) -> (...), freed of the class weight."""
         belief: TwoHot = self.cost_head(feat)
-        return unweighted_probability(belief.mass_above(VIOLATION), self.cost_weight)
+        return unweighted_probability(belief.mass_above(VIOLATION), self.cost_settings.weight)
 
     def evaluate(self, batch: Batch) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Adds the shares of rows that violate, that raise an alarm, and that rightly do."""
