@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.diagnose_own import EPISODES
 from benchmarks.learning_methods import Method, offline_names
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
@@ -22,7 +23,7 @@ ONLINE_SHARE = 0.3  # of the time that is left for learning
 CURVE_POINTS, CURVE_EPISODES, CURVE_SHARE = 4, 5, 0.1  # evaluations on the way, if cheap enough
 LEAST_UPDATES = 20
 REPORT_SECONDS = 6.0  # for each run: held-out episodes are read and judged
-DIAGNOSIS_SECONDS = 10.0
+DIAGNOSIS_SECONDS = 10.0  # likewise, of an offline run; it also plays episodes
 HALVINGS = 30  # of the interval in which the work is sought that several jobs can do
 
 
@@ -278,7 +279,7 @@ def _offline_chain(
         "starting": (1 + looks + method.diagnosed) * speed.start + speed.first[method.offline],
         "evaluating": looks * amounts.played * speed.episode
         + amounts.curves * _curve_seconds(speed),
-        "reporting": method.diagnosed * DIAGNOSIS_SECONDS,
+        "reporting": method.diagnosed * (DIAGNOSIS_SECONDS + EPISODES * speed.episode),
         "offline training": amounts.updates * speed.update[method.offline],
     }
     return Chain(name, None, parts)

@@ -13,7 +13,7 @@ import pytest
 
 import eval as evaluation_command
 import train
-from benchmarks import diagnose, learning, learning_run
+from benchmarks import diagnose, diagnose_recorded, learning, learning_run
 from benchmarks.learning_results import training_minutes
 from benchmarks.learning_stages import Stage
 from dreamer.config import load_yaml
@@ -28,7 +28,8 @@ def here(monkeypatch, quick_world) -> list[str]:
 
     Of the report only its words are looked at.
     """
-    for module in ("fosp_ext.observer", "fosp_ext.rollouts", "benchmarks.learning_speed"):
+    benchmarks = ("benchmarks.learning_speed", "benchmarks.diagnose_own")
+    for module in ("fosp_ext.observer", "fosp_ext.rollouts", *benchmarks):
         monkeypatch.setattr(f"{module}.make_run_env", lambda *_: CountingEnv(8))
     monkeypatch.setattr("benchmarks.learning_speed.time_imports", lambda: 0.1)
     commands: dict[str, Callable[[list[str]], int]] = {
@@ -71,7 +72,7 @@ def tiny(place: Path, *words: str) -> list[str]:
 
 def test_from_a_dataset_to_the_report_and_on(here, place, capsys, monkeypatch):
     """First one method; then a second one, with an evaluation that was stopped in between."""
-    monkeypatch.setattr(diagnose, "WINDOW", 8)  # the recorded episodes have 40 steps
+    monkeypatch.setattr(diagnose_recorded, "WINDOW", 8)  # the recorded episodes have 40 steps
     words = tiny(place, "--dataset", "data.h5", "--json", str(place / "numbers.json"), "--methods")
     assert learning.main([*words, "bc"]) == 0
     assert len(here) == len(set(here)) == 1 + 2 + 1 + 1 + 1
@@ -147,6 +148,9 @@ def check_fosp(found: dict) -> None:
     offline, *others = found["runs"]
     assert (offline["method"], offline["phase"]) == ("fosp", "offline")
     assert offline["diagnosis"]["pictures"]["windows"] == 2
+    own = offline["diagnosis"]["own episodes"]  # too short to look 15 steps ahead in
+    assert (own["episodes"], own["return"], own["cost"]) == (5, 36, 2)
+    assert not [name for name in own if "steps ahead" in name or "imagined" in name]
     assert [run["diagnosis"] for run in others] == [None] * 3
 
 

@@ -147,6 +147,15 @@ def test_methods_that_share_an_offline_run_pay_for_it_once():
     assert apart.estimate["offline training"] == pytest.approx(2300)
 
 
+def test_a_diagnosis_plays_episodes():
+    def reporting(text: str, episode: float) -> float:
+        speed = dataclasses.replace(SPEED, episode=episode)
+        return plan(text, speed=speed, online_steps=0).estimate["reporting"]
+
+    assert reporting("fosp", 3.5) - reporting("fosp", 1.5) == pytest.approx(5 * 2)
+    assert reporting("bc", 3.5) == reporting("bc", 1.5)
+
+
 def test_with_little_time_there_are_fewer_episodes():
     usual, hurried = plan(budget_minutes=600), plan(budget_minutes=10)
     assert (usual.episodes, usual.eval_episodes, usual.eval_every > 0) == (200, 20, True)
