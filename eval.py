@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -68,12 +67,8 @@ def main(argv: list[str]) -> int:
             )
         )
         return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the episodes that were finished are kept", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except (UserError, KeyboardInterrupt) as error:
+        return tell_error(error, "stopped; the episodes that were finished are kept")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dreamer.data.augment import augmentation
 from dreamer.data.store import RowStore
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from dreamer.files import atomic_path
 from dreamer.types import Batch
 
@@ -38,8 +38,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--row must lie between 0 and {len(store) - length}")
         draw(store.windows([arguments.row], length), arguments.out)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     print(f"picture: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
     return 0
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.targets import Target, conclude
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from fosp_ext.envs import check_task, make_env
 from fosp_ext.envs.behaviours import Behaviour, available_behaviours, make_behaviour
 from fosp_ext.envs.gl import choose_backend
@@ -183,8 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = options.behaviours.split(",") if options.behaviours else ()
         return compare(tasks, names, options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
 
 
 if __name__ == "__main__":

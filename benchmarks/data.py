@@ -29,7 +29,7 @@ from dreamer.data.augment import augmentation
 from dreamer.data.memory import plan_memory
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from dreamer.types import Batch
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent
@@ -91,8 +91,7 @@ def main(argv: list[str]) -> int:
                 record_dataset(config)
             return measure(config, options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
 
 
 def settings(options: argparse.Namespace, path: str) -> Config:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from benchmarks.env_sides import BARE, EXACT, FAST, UPSTREAM, Side
 from benchmarks.targets import Target, conclude
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from fosp_ext.envs import check_task, is_custom
 from fosp_ext.envs.gl import choose_backend
 from fosp_ext.progress import Progress
@@ -205,8 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError("environments of your own have no official side to compare with")
         backend = choose_backend()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes started from here
     print(f"MUJOCO_GL={backend}; pictures 64x64 from two cameras, action repeat 4")
     print("upstream: Safety-Gymnasium's own step and twice `task.render` of its front camera,")

@@ -23,7 +23,7 @@ import torch
 from benchmarks.targets import Target, conclude
 from benchmarks.update import PICTURE, SHAPES, make_agent, synchronize
 from dreamer.agent import Agent
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from dreamer.utils import choose_device
 from fosp_ext.run_folder import provenance
 
@@ -163,8 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             results.append(measure(options.shape, precision, device, options.answers))
             print(describe(results[-1]), end="\n\n", flush=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     if options.json:
         rows = [each._asdict() for each in results]
         options.json.write_text(json.dumps({"results": rows, "provenance": provenance()}, indent=2))

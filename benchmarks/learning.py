@@ -22,12 +22,11 @@ A kept plan stays as it is under another --jobs.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 
 SIZES = ("auto", "cpu", "small", "fosp", "debug")
 EPILOG = """methods: fosp, safedreamer, dreamerv3, bc, fosp_release, fosp_theory, and fosp without
@@ -104,15 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from benchmarks.learning_compare import compare  # torch, not needed for --help
 
         return compare(options, words)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
-        return UserError.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        return tell_error(error, "stopped; the same command continues")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import av
 import matplotlib as mpl
 import numpy as np
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from dreamer.files import atomic_path
 from dreamer.video import to_gif
 from fosp_ext.report.figures import point_marker
@@ -61,8 +61,7 @@ def main(argv: list[str]) -> int:
         with atomic_path(arguments.out / "policy.gif") as part:
             part.write_bytes(to_gif(read_frames(film), FILM_FPS))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     print(f"pictures: {arguments.out}")
     return 0
 

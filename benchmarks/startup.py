@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.targets import Target, conclude
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from fosp_ext.run_folder import provenance
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -76,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ],
         }
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     for name, row in seconds.items():
         low, high = min(row), max(row)
         print(f"{name}: {statistics.median(row):.2f} s ({low:.2f} to {high:.2f}, {len(row)} times)")

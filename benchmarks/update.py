@@ -27,7 +27,7 @@ from benchmarks.update_parts import PartTimes, measured_parts
 from dreamer.agent import Agent
 from dreamer.config import load_presets, resolve
 from dreamer.data.episode import DatasetInfo
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 from fosp_ext.build import build_agent, compile_agent
@@ -316,8 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     results.append(result)
                     print(describe(result), end="\n\n", flush=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     if options.json:
         rows = [as_row(result) for result in results]
         options.json.write_text(json.dumps({"results": rows, "provenance": provenance()}, indent=2))

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from dreamer.files import atomic_path
 from fosp_ext.envs import VARIANTS, make_env
 
@@ -30,8 +30,7 @@ def main(argv: list[str]) -> int:
         views = {name: look(arguments.task, name) for name in VARIANTS}
         draw(views, arguments.out)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     print(f"picture: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
     return 0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import signal
+import sys
 from collections.abc import Iterable
 
 
@@ -26,3 +28,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint to append to an error about an unknown name: the nearest known one, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def tell_error(error: UserError | OSError | KeyboardInterrupt, stopped: str = "stopped") -> int:
+    """Say an error in one line on stderr, or `stopped` for Ctrl-C; returns the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        line, code = stopped, 128 + signal.SIGINT
+    elif isinstance(error, UserError):
+        line, code = f"error: {error}", error.exit_code
+    else:
+        line = f"error: {error.filename or 'writing'}: {error.strerror or error}"
+        code = UserError.exit_code
+    sys.stderr.write(f"{line}\n")
+    return code

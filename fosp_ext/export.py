@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from dreamer.checkpoint import Checkpoint
 from dreamer.config import to_dict
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from fosp_ext.run_folder import leave_out, load_run, provenance, run_of
 
 EPILOG = """example:
@@ -97,15 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     try:
         file = export(options.run, options.out)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
-        return UserError.exit_code
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        return tell_error(error)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     print(f"play it: python eval.py --checkpoint {file}")
     return 0

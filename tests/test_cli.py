@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 import eval as evaluation_command
 import train
+from dreamer.errors import DatasetError, UserError, tell_error
 from tests.commands import ROOT, offline, snapshot
 
 DEBUG = ["--configs", "fosp_offline", "debug"]
@@ -176,3 +177,19 @@ def test_help_may_be_read_in_part():
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("usage: python train.py")
     assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (UserError("no such task"), "error: no such task", 2),
+        (DatasetError("a.h5 is damaged"), "error: a.h5 is damaged", 4),
+        (FileNotFoundError(2, "Not there", "a.h5"), "error: a.h5: Not there", 2),
+        (BrokenPipeError(32, "Broken pipe"), "error: writing: Broken pipe", 2),
+        (OSError("disk is odd"), "error: writing: disk is odd", 2),
+        (KeyboardInterrupt(), "stopped; go on", 130),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(error, line, code, capsys):
+    assert tell_error(error, "stopped; go on") == code
+    assert capsys.readouterr() == ("", f"{line}\n")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from fosp_ext.dataset.check import check_dataset
 from fosp_ext.dataset.convert import FORMATS, convert
 from fosp_ext.dataset.exchange import RENDERS, Labels
@@ -23,15 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     try:
         return options.run(options)
-    except KeyboardInterrupt:
-        print("stopped; nothing was left half-written", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
-        return UserError.exit_code
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        return tell_error(error, "stopped; nothing was left half-written")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -73,8 +65,7 @@ def run_validate(options: argparse.Namespace) -> int:
                 f"transitions of {summary.info.task}"
             )
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            worst = max(worst, error.exit_code)
+            worst = max(worst, tell_error(error))
     return worst
 
 

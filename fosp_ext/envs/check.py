@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from fosp_ext.envs import check_task, is_custom, make_env
 from fosp_ext.envs.contract import cameras_of, check_choice, read_action_space
 from fosp_ext.envs.loading import LoadedEnv, load_env
@@ -210,8 +210,7 @@ def main(argv: list[str] | None = None) -> int:
         examination = Examination(check_task(options.task), cameras, print)
         fits = examination.run(options.episodes, options.seed, options.limit)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     if not fits:
         print("it does not fit yet; docs/custom_environments.md has the rules")
         return 1

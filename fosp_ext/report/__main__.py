@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 
 EXAMPLE = """example:
   python -m fosp_ext.report logdir/SafetyPointGoal1-v0/*/seed* --out logdir/report --csv
@@ -45,15 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         from fosp_ext.report.material import gather
 
         folder = write(gather(options.runs, options.device, sys.stderr), options.out, options.csv)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
-        return UserError.exit_code
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        return tell_error(error)
     print(f"page: {folder / 'index.html'}")
     return 0
 
