@@ -42,7 +42,7 @@ from benchmarks.diagnose_recorded import (
 from benchmarks.targets import Target, conclude
 from dreamer.data.hdf5 import fingerprint
 from dreamer.data.store import RowStore
-from dreamer.errors import UserError
+from dreamer.errors import UserError, tell_error
 from dreamer.files import atomic_path
 from dreamer.utils import choose_device
 from fosp_ext.dataset.summary import summarise
@@ -182,8 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.json:
             save(found, options.run, options.json)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell_error(error)
     return conclude(targets(found))
 
 
