@@ -61,7 +61,10 @@ def load_presets(path: str | Path) -> dict[str, dict]:
 def resolve(
     schema: type[Schema], presets: dict[str, dict], names: list[str], overrides: dict[str, str]
 ) -> Schema:
-    """`defaults`, then the named presets from left to right, then the overrides; the later wins."""
+    """`defaults`, the named presets from left to right, then the overrides; the later wins.
+
+    Presets that set a `size` come before the others, so that no size undoes what a method is.
+    """
     merged = _merge(schema, presets, names, overrides)
     return _build(schema, {key: value for key, (value, _) in merged.items()})
 
@@ -172,6 +175,7 @@ def _merge(schema: type, presets: dict[str, dict], names: list[str], overrides: 
             known = [preset for preset in presets if preset != DEFAULTS]
             hint = did_you_mean(name, known)
             raise UserError(f"'{name}' is not a preset{hint} (there are {', '.join(known)})")
+    for name in sorted(names, key=lambda name: "size" not in presets[name]):
         layer = _flatten(schema, presets[name], f"preset '{name}'")
         merged |= {key: (value, f"preset {name}") for key, value in layer.items()}
     leaves = _leaves(schema)

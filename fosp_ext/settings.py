@@ -23,6 +23,7 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "actor.recorded_advantage": "q",
     "imagination.risky": 0.0,
     "cost_head.scale": 1.0,
+    "cost_head.ahead": 0,
     "reachability.enabled": True,
     "lagrange.enabled": True,
     "run.profile": 0,
@@ -105,6 +106,11 @@ class CostHeadSettings:
 
     scale: float = setting("weight of its loss among those of the world model", minimum=0)
     weight: float = setting("weight of the loss where the recorded cost is at least 1", minimum=1)
+    ahead: int = setting(
+        "it also learns from states predicted up to so many agent steps ahead; 0: only from seen "
+        "ones",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 PROGRAMS = ("python", "make", "tensorboard", ".venv/bin/python")
 NEEDS_A_SIMULATOR = r"eval/.*|time/evaluate_s"
 OTHER_REPORT = r"report/train/.*"  # only where no episode is held out
+AHEAD = ("--cost_head.ahead", "2")  # off by default
 ONLINE = r"(episode|price)/.*|(step|fps)/env|time/play_s"  # see tests/test_episode_log.py
 
 
 def smoke_run(folder: Path, dataset: Path, method: str) -> set[str]:
     """All tags, in both kinds of files, that a short training writes without a simulator."""
     words = ["--configs", method, "debug", "--dataset.path", str(dataset), "--logdir", str(folder)]
-    assert train.main([*words, "--device", "cpu", "--run.updates", "10"]) == 0
+    assert train.main([*words, "--device", "cpu", "--run.updates", "10", *AHEAD]) == 0
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     tags = {tag for line in lines for tag in json.loads(line)} - {"step"}
     shown = EventAccumulator(str(folder)).Reload().Tags()

@@ -56,6 +56,50 @@ def test_class_weight_is_undone():
     torch.testing.assert_close(unweighted_probability(fitted, 10.0), q)
 
 
+def test_scale_weighs_the_cost_beside_other_losses():
+    plain, scaled = make_agent(), make_agent(cost_head__scale="30")
+    batch, found = make_batch(), []
+    for agent in (plain, scaled):
+        torch.manual_seed(0)
+        found.append(agent.world_model.evaluate(batch)[1])
+    for name, loss in found[0].items():
+        torch.testing.assert_close(found[1][name], (30 if name == "cost_loss" else 1) * loss)
+
+
+def test_costs_ahead_are_those_of_predicted_states():
+    """Rows 1 and 4 of 8 begin pieces of 3; by hand, row by row, with the same random draws."""
+    agent, batch = make_agent(cost_head__ahead="3", cost_head__scale="2"), make_batch()
+    model, starts = agent.world_model, [1, 4]
+    batch = batch._replace(is_first=torch.zeros_like(batch.is_first))
+    batch.is_first[0, 3] = 1  # another episode, two rows behind the first piece of window 0
+    with torch.no_grad():
+        latent = model.evaluate(batch)[0].latent
+        torch.manual_seed(3)
+        found = model.ahead_loss(latent, batch)
+        torch.manual_seed(3)
+        rows = [(b, t) for b in range(4) for t in starts]
+        state = latent._make(torch.stack([x[row] for row in rows]) for x in latent)
+        summed = torch.zeros(8)
+        for k in range(1, 4):
+            action = torch.stack([batch.action[b, t + k - 1] for b, t in rows])
+            state = model.rssm.img_step(state, action)
+            cost = torch.stack([batch.cost[b, t + k] for b, t in rows])
+            loss = 2 * cost_weights(cost, 10.0) * model.cost_head(state.feat()).loss(cost)
+            summed += loss * torch.tensor([(b, t) != (0, 1) or k < 2 for b, t in rows])
+    assert found.shape == (4, 2)
+    torch.testing.assert_close(found.flatten(), summed / 3)
+
+
+def test_costs_ahead_teach_the_dynamics():
+    batch = make_batch()
+    for ahead, taught in (("0", False), ("99", True)):  # cut to the length of the windows
+        model = make_agent(cost_head__ahead=ahead).world_model
+        losses = model.evaluate(batch)[1]
+        assert ("cost_ahead_loss" in losses) == taught
+    losses["cost_ahead_loss"].sum().backward()
+    assert model.rssm.prior_net[-1].weight.grad.abs().sum() > 0
+
+
 @pytest.mark.invariant(10)
 def test_imagination_shapes_weights_and_alignment():
     agent, batch = make_agent(), make_batch()
