@@ -137,7 +137,8 @@ def provenance() -> dict[str, Any]:
     """What produced a result: time, command, commit, machine and versions."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
+        # of a module, its name instead of where it lies
+        "command": sys.orig_argv[1:] if sys.orig_argv[1:2] == ["-m"] else sys.argv,
         "commit": _git_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
