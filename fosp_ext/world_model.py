@@ -46,10 +46,7 @@ class SafeWorldModel(WorldModel):
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The plain heads' losses and the weighted one of the cost decoder."""
-        return {
-            **super().head_losses(feat, batch),
-            "cost_loss": self.cost_loss(feat, batch.cost),
-        }
+        return {**super().head_losses(feat, batch), "cost_loss": self.cost_loss(feat, batch.cost)}
 
     def cost_loss(self, feat: Tensor, cost: Tensor) -> Tensor:
         """Scaled and weighted loss of the cost decoder: (..., F) and (...) -> (...)."""
