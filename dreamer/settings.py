@@ -42,6 +42,9 @@ class WorldModelSettings:
     rssm: RSSMSettings = setting("recurrent state-space model")
     heads: NetSize = setting("reward, cost and continue heads")
     cnn_depth: int = setting("channels of the first convolution", minimum=1)
+    draw_every: int = setting(
+        "pictures are drawn and compared in one of so many rows; the others save time", minimum=1
+    )
     free_nats: float = setting("KL divergence below which nothing is pulled", minimum=0)
     dyn_scale: float = setting("weight of the KL that trains the prior", minimum=0)
     rep_scale: float = setting("weight of the KL that trains the posterior", minimum=0)

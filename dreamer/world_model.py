@@ -15,6 +15,8 @@ from dreamer.rssm import RSSM, Posterior, kl_losses
 from dreamer.settings import WorldModelSettings
 from dreamer.types import Batch, Latent, Metrics
 
+ALL_ROWS = slice(None)
+
 
 class Prediction(NamedTuple):
     """What the heads say about states, each (...): about arriving at, or being in, the state."""
@@ -50,19 +52,29 @@ class WorldModel(nn.Module):
 
     def update(self, batch: Batch) -> tuple[Latent, Metrics]:
         """One gradient step. Returns the posterior states (B, T), detached, and metrics."""
-        posterior, losses, metrics = self.evaluate(batch)
+        posterior, losses, metrics = self.evaluate(batch, self.drawn_rows())
         total = torch.stack([loss.mean() for loss in losses.values()]).sum()
         step = self.optimizer.step(total)
         return posterior.latent.detach(), {**metrics, **step}
 
-    def evaluate(self, batch: Batch) -> tuple[Posterior, dict[str, Tensor], Metrics]:
-        """Posterior states, every scaled loss (B, T) and metrics, without moving anything."""
+    def drawn_rows(self) -> slice:
+        """Every `draw_every`-th row of a window, from a random one on."""
+        every = self.settings.draw_every
+        return slice(int(torch.randint(every, ())) if every > 1 else 0, None, every)
+
+    def evaluate(
+        self, batch: Batch, drawn: slice = ALL_ROWS
+    ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
+        """Posterior states, every scaled loss and metrics, without moving anything.
+
+        A loss is (B, T); that of the pictures has the `drawn` rows alone.
+        """
         pixels = self.encoder.pixels(batch.obs)  # what the encoder reads and the decoder draws
         embed = self.encoder.embed(pixels)
         posterior = self.rssm.observe(embed, batch.action, batch.is_first)
         feat = posterior.latent.feat()
         dyn, rep, kl = kl_losses(posterior.post, posterior.prior, self.settings.free_nats)
-        images = self.image_losses(feat, pixels)
+        images = self.image_losses(feat[:, drawn], pixels[:, drawn])
         losses = {
             **{f"image_loss/{name}": loss for name, loss in images.items()},
             **self.head_losses(feat, batch),

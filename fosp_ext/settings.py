@@ -21,6 +21,7 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "env.variant": "none",
     "augment": "none",
     "actor.recorded_advantage": "q",
+    "world_model.draw_every": 1,
     "imagination.risky": 0.0,
     "cost_head.scale": 1.0,
     "cost_head.ahead": 0,

@@ -12,7 +12,7 @@ from dreamer.networks import TwoHotHead
 from dreamer.rssm import Posterior
 from dreamer.settings import WorldModelSettings
 from dreamer.types import VIOLATION, Batch, Latent, Metrics
-from dreamer.world_model import Prediction, WorldModel
+from dreamer.world_model import ALL_ROWS, Prediction, WorldModel
 from fosp_ext.settings import CostHeadSettings
 
 
@@ -82,9 +82,11 @@ class SafeWorldModel(WorldModel):
         belief: TwoHot = self.cost_head(feat)
         return unweighted_probability(belief.mass_above(VIOLATION), self.cost_settings.weight)
 
-    def evaluate(self, batch: Batch) -> tuple[Posterior, dict[str, Tensor], Metrics]:
+    def evaluate(
+        self, batch: Batch, drawn: slice = ALL_ROWS
+    ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Adds the shares of rows that violate, that raise an alarm, and that rightly do."""
-        posterior, losses, metrics = super().evaluate(batch)
+        posterior, losses, metrics = super().evaluate(batch, drawn)
         if self.cost_settings.ahead:
             losses["cost_ahead_loss"] = self.ahead_loss(posterior.latent, batch)
             metrics["cost_ahead_loss"] = losses["cost_ahead_loss"].detach().mean()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dreamer.imagination import choose_starts, imagine
+from dreamer.world_model import ALL_ROWS
 from fosp_ext.world_model import cost_weights, unweighted_probability
 from tests.helpers import make_agent, make_batch
 
@@ -64,6 +65,19 @@ def test_scale_weighs_the_cost_beside_other_losses():
         found.append(agent.world_model.evaluate(batch)[1])
     for name, loss in found[0].items():
         torch.testing.assert_close(found[1][name], (30 if name == "cost_loss" else 1) * loss)
+
+
+def test_some_rows_are_drawn_and_all_are_learned():
+    agent, batch = make_agent(world_model__draw_every="4"), make_batch()
+    model, losses = agent.world_model, []
+    for drawn in (ALL_ROWS, slice(3, None, 4)):
+        torch.manual_seed(0)
+        losses.append(model.evaluate(batch, drawn)[1])
+    for name, loss in losses[0].items():
+        rows = loss[:, 3::4] if name.startswith("image_loss") else loss
+        torch.testing.assert_close(losses[1][name], rows)
+    begins = {model.drawn_rows().start for _ in range(100)}
+    assert begins == {0, 1, 2, 3}
 
 
 def test_costs_ahead_are_those_of_predicted_states():
