@@ -14,8 +14,10 @@ import torch
 from benchmarks.learning_methods import PRESETS, Method, offline_config, offline_names
 from benchmarks.learning_plan import Speed, Wishes
 from benchmarks.update import Shape, make_batch, synchronize
+from dreamer.agent import Agent
 from dreamer.data.episode import DatasetInfo
 from dreamer.evaluation import run_episode
+from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory
 from fosp_ext.build import build_agent, compile_agent
 from fosp_ext.envs import check_task, make_run_env
@@ -50,7 +52,7 @@ def measure_speed(wishes: Wishes, methods: Sequence[Method], threads: int) -> Sp
 def time_updates(
     name: str, size: str, settings: Mapping[str, str], device: torch.device
 ) -> tuple[float, float]:
-    """(seconds of the first update beyond another one's, seconds of each later one)."""
+    """(seconds of the first update beyond another one's, mean seconds of the later ones)."""
     config = offline_config(name, size, settings)
     run, cameras = config.run, len(config.env.cameras)
     batch = make_batch(Shape(cameras, run.batch_size, run.batch_length, {}), device)
@@ -58,14 +60,23 @@ def time_updates(
     info = DatasetInfo("synthetic", tuple(batch.obs), 1, "fast", picture, action)
     agent = build_agent(config, info, device)
     compile_agent(agent, config.compile, device)
+    first, usual = _time_kind(agent, batch, device, behave=True)
+    share = run.model_alone
+    alone = _time_kind(agent, batch, device, behave=False)[1] if share else 0.0
+    return max(first - usual, 0.0), share * alone + (1 - share) * usual
+
+
+def _time_kind(
+    agent: Agent, batch: Batch, device: torch.device, behave: bool
+) -> tuple[float, float]:
+    """Seconds of a first update with or without behaviour, and the median of some later ones."""
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) < TIMED + 1 and sum(seconds) < MOST_SECONDS):
         begin = time.perf_counter()
-        agent.update(batch)
+        agent.update(batch, behave)
         synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    usual = statistics.median(seconds[1:])
-    return max(seconds[0] - usual, 0.0), usual
+    return seconds[0], statistics.median(seconds[1:])
 
 
 def time_episode(wishes: Wishes, name: str, device: torch.device) -> tuple[float, float, int]:

@@ -30,13 +30,15 @@ class Agent(nn.Module):
         self.world_model, self.behavior = world_model, behavior
         self.action_size, self.precision = action_size, precision
 
-    def update(self, batch: Batch) -> Metrics:
-        """One gradient step for the model, then one for the behavior."""
+    def update(self, batch: Batch, behave: bool = True) -> Metrics:
+        """One gradient step for the model, then one for the behavior if that learns too."""
         with record_function("world model"), self.autocast(batch.reward.device):
             latent, model_metrics = self.world_model.update(batch)
-        with record_function("behaviour"), self.autocast(batch.reward.device):
-            behavior_metrics = self.behavior.update(self.world_model, latent, batch)
-        return {**{f"wm/{name}": x for name, x in model_metrics.items()}, **behavior_metrics}
+        metrics = {f"wm/{name}": x for name, x in model_metrics.items()}
+        if behave:
+            with record_function("behaviour"), self.autocast(batch.reward.device):
+                metrics |= self.behavior.update(self.world_model, latent, batch)
+        return metrics
 
     def initial(self, count: int) -> AgentState:
         """The state before the first observation of `count` episodes."""

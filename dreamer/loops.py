@@ -85,12 +85,14 @@ def offline_loop(
     batches: Iterator[Batch],
     done: int,
     updates: int,
+    model_alone: int,
     every: Every,
     logger: Logger,
     hooks: Hooks,
 ) -> int:
     """Learn from `batches` until `updates` are done, `done` of them before this call.
 
+    In the first `model_alone` of all updates the world model learns alone.
     Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked to stop; both save a
     checkpoint. A signal during a hook is answered after one more update. Of several processes, all
     stop after the same update, whichever got the signal.
@@ -100,7 +102,7 @@ def offline_loop(
             with logger.timer("data"):
                 batch = next(batches)
             with logger.timer("update"):
-                logger.add(agent.update(batch), prefix="train")
+                logger.add(agent.update(batch, behave=step > model_alone), prefix="train")
             logger.tick(step)
             stopped = stop.agreed()
             last = step == updates or stopped != 0

@@ -82,6 +82,11 @@ class OfflineRun:
         distributed.say(f"{self.folder.path} has {state['step']} updates behind it; {what}")
         return state["step"]
 
+    @property
+    def model_alone(self) -> int:
+        """First updates, in which the world model learns alone."""
+        return round(self.config.run.model_alone * self.config.run.updates)
+
     def run(self) -> int:
         """Train to the end; returns the exit code."""
         run = self.config.run
@@ -92,7 +97,14 @@ class OfflineRun:
         hooks = Hooks(self.report, self.evaluate, self.save, tracer)
         try:
             return offline_loop(
-                self.agent, batches, self.done, run.updates, every, self.logger, hooks
+                self.agent,
+                batches,
+                self.done,
+                run.updates,
+                self.model_alone,
+                every,
+                self.logger,
+                hooks,
             )
         finally:
             tracer.close()
@@ -106,8 +118,8 @@ class OfflineRun:
         self.folder.save(self.agent, self.info, step, self.fingerprint)
 
     def evaluate(self, step: int) -> None:
-        """Play the mean action in the real environment."""
-        if distributed.is_writer():
+        """Play the mean action in the real environment, once there is something to see."""
+        if distributed.is_writer() and step > self.model_alone:
             self.observer.evaluate(self.agent)
 
     def report(self, step: int) -> None:

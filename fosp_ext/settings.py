@@ -28,6 +28,7 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "reachability.enabled": True,
     "lagrange.enabled": True,
     "run.profile": 0,
+    "run.model_alone": 0.0,
     "compile": "off",
     "online.source": "",
     "online.allow_task_mismatch": False,
@@ -88,6 +89,12 @@ class RunSettings:
     """How long a run is and what it does on the way; counted in gradient updates."""
 
     updates: int = setting("gradient updates of the offline phase", minimum=1)
+    model_alone: float = setting(
+        "share of these, from the first on, in which the world model learns alone, so that "
+        "behaviour learns from a model that is worth it",
+        minimum=0,
+        maximum=0.9,
+    )
     batch_size: int = setting("windows per batch, in each process", minimum=1)
     batch_length: int = setting("rows per window", minimum=2)
     log_every: int = setting("updates between lines of metrics.jsonl", minimum=1)

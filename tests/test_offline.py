@@ -235,6 +235,12 @@ def test_storage_decides_nothing_and_the_seed_does(toy_dataset, toy_run, tmp_pat
     assert straight != other
 
 
+def test_at_first_the_model_learns_alone(toy_dataset, tmp_path):
+    words = ("--run.updates", "4", "--run.model_alone", "0.5", "--run.report_every", "0")
+    assert train.main(offline(toy_dataset, tmp_path, *words)) == 0
+    assert ["train/actor/loss" in line for line in metrics(tmp_path)] == [False, False, True, True]
+
+
 def test_short_episodes_and_the_plain_dreamer(toy_dataset, tmp_path):
     """One held-out episode is shorter than a window; DreamerV3 has no cost decoder to report on."""
     words = ("--configs", "dreamerv3", "--run.batch_length", "64", "--run.updates", "1")

@@ -1,5 +1,7 @@
 """The world model: sizes of docs/algorithm.md 2.1, losses, cost weighting, imagination."""
 
+import copy
+
 import pytest
 import torch
 
@@ -78,6 +80,19 @@ def test_some_rows_are_drawn_and_all_are_learned():
         torch.testing.assert_close(losses[1][name], rows)
     begins = {model.drawn_rows().start for _ in range(100)}
     assert begins == {0, 1, 2, 3}
+
+
+def test_the_model_can_learn_alone():
+    agent = make_agent()
+    before = copy.deepcopy(agent.state_dict())
+    metrics = agent.update(make_batch(), behave=False)
+    assert all(name.startswith("wm/") for name in metrics)
+    moved = {
+        name.split(".")[0]
+        for name, value in agent.state_dict().items()
+        if isinstance(value, torch.Tensor) and not value.equal(before[name])
+    }
+    assert moved == {"world_model"}
 
 
 def test_costs_ahead_are_those_of_predicted_states():
