@@ -17,7 +17,6 @@ REPORT = "logdir/demo/report"
 DATA = ["--dataset.path", DATASET, "--dataset.episodes", "40"]
 TRAIN = [
     *("--configs", "fosp_offline", "cpu", *DATA, "--logdir", RUN, "--run.updates", "500"),
-    *("--run.batch_size", "8"),  # half of what is usual: it is to be short
     *("--run.eval_every", "0", "--run.report_every", "250", "--run.log_every", "25"),
 ]
 FINE_TUNE = [
