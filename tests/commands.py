@@ -78,10 +78,10 @@ def after_update(
     """Let `act` see, and change, the metrics of the update with this number in this process."""
     plain, count = Agent.update, 0
 
-    def update(self, batch):
+    def update(self, batch, behave=True):
         nonlocal count
         count += 1
-        result = plain(self, batch)
+        result = plain(self, batch, behave)
         if count == number:
             act(result)
         return result
