@@ -52,14 +52,14 @@ class WorldModel(nn.Module):
 
     def update(self, batch: Batch) -> tuple[Latent, Metrics]:
         """One gradient step. Returns the posterior states (B, T), detached, and metrics."""
-        posterior, losses, metrics = self.evaluate(batch, self.drawn_rows())
+        posterior, losses, metrics = self.evaluate(batch, self.drawn_rows(batch.reward.shape[1]))
         total = torch.stack([loss.mean() for loss in losses.values()]).sum()
         step = self.optimizer.step(total)
         return posterior.latent.detach(), {**metrics, **step}
 
-    def drawn_rows(self) -> slice:
-        """Every `draw_every`-th row of a window, from a random one on."""
-        every = self.settings.draw_every
+    def drawn_rows(self, length: int) -> slice:
+        """Every `draw_every`-th of `length` rows from a random one on; one row at least."""
+        every = min(self.settings.draw_every, length)
         return slice(int(torch.randint(every, ())) if every > 1 else 0, None, every)
 
     def evaluate(

@@ -85,7 +85,7 @@ class OfflineRun:
     @property
     def model_alone(self) -> int:
         """First updates, in which the world model learns alone."""
-        return round(self.config.run.model_alone * self.config.run.updates)
+        return int(self.config.run.model_alone * self.config.run.updates)
 
     def run(self) -> int:
         """Train to the end; returns the exit code."""
