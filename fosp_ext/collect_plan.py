@@ -14,6 +14,7 @@ from dreamer.errors import UserError, did_you_mean
 from fosp_ext.envs import QUALITIES, check_cameras, check_task, check_variant, task_cameras
 from fosp_ext.envs.behaviours import available_behaviours
 
+SIGHTS = ("cameras", "all")
 LEAST_SEED = 1_000_000  # datasets never contain the worlds of small, hand-picked evaluation seeds
 
 
@@ -33,6 +34,7 @@ class CollectSettings:
     workers: int  # processes; 0 takes every core
     seed: int
     variant: str = "none"  # of the task (docs/variants.md)
+    sight: str = "cameras"  # one of `SIGHTS`: what the behaviours know
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", check_task(self.task))
@@ -41,6 +43,8 @@ class CollectSettings:
         _check_mix(self.mix, self.task)
         if self.render not in QUALITIES:
             raise UserError(f"render must be one of {', '.join(QUALITIES)}, got '{self.render}'")
+        if self.sight not in SIGHTS:
+            raise UserError(f"sight must be one of {', '.join(SIGHTS)}, got '{self.sight}'")
         least = {
             "size": 1,
             "action_repeat": 1,
@@ -65,6 +69,7 @@ class Recording:
     seed: int  # of the environment and of the behaviour's own randomness
     noise: float  # standard deviation of the noise on executed actions
     speed: float  # share of the robot's top speed
+    sight: str  # one of `SIGHTS`
 
 
 def plan_episodes(settings: CollectSettings) -> list[Recording]:
@@ -79,6 +84,7 @@ def plan_episodes(settings: CollectSettings) -> list[Recording]:
                 seed=int(rng.integers(LEAST_SEED, 2**31)),
                 noise=float(rng.uniform(0, settings.noise)),
                 speed=float(rng.uniform(settings.min_speed, 1)),
+                sight=settings.sight,
             )
         )
     return plan

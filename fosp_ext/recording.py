@@ -52,6 +52,7 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
         recording.speed,
         choice.action_repeat,
         env.action_space.shape[0],
+        choice.cameras if recording.sight == "cameras" else (),
     )
     episode = play_episode(env, behaviour, recording.behaviour, recording.seed)
     info = DatasetInfo(**vars(choice), action_size=episode.action.shape[1])

@@ -73,6 +73,10 @@ class DatasetSettings:
     mix: dict[str, float] = setting("share of each behaviour, e.g. safe=0.5,unsafe=0.3,random=0.2")
     noise: float = setting("largest standard deviation of action noise while recording", minimum=0)
     min_speed: float = setting("slowest speed factor while recording", minimum=0, maximum=1)
+    sight: str = setting(
+        "what scripted behaviours act on: what the cameras showed lately, or all there is",
+        choices=("cameras", "all"),
+    )
     workers: int = setting("recording processes; 0 takes every core", minimum=0)
     storage: str = setting(
         "ram decodes the pictures once, disk streams them, auto takes ram up to ram_limit_gb",

@@ -43,6 +43,7 @@ def record_dataset(config: Config) -> None:
         task=config.task, cameras=env.cameras, size=env.size, action_repeat=env.action_repeat,
         render=env.render, episodes=data.episodes, mix=data.mix, noise=data.noise,
         min_speed=data.min_speed, workers=data.workers, seed=config.seed, variant=env.variant,
+        sight=data.sight,
     )  # fmt: skip
     if is_custom(settings.task):  # its mistakes show here, before anything is written
         make_env(

@@ -7,7 +7,7 @@ against `WorldState` alone; a new robot or kind of task is one more entry of `BU
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from fosp_ext.envs.behaviours.point_model import PointModel
 from fosp_ext.envs.behaviours.push import HeedlessPusher, SafePusher
 from fosp_ext.envs.behaviours.push_model import PushModel
 from fosp_ext.envs.behaviours.safe import SafeDriver
+from fosp_ext.envs.behaviours.sight import Sight, sight_limit
 from fosp_ext.envs.behaviours.smooth_random import SmoothRandom, SmoothRandomDriver
 
 __all__ = ["Behaviour", "available_behaviours", "make_behaviour"]
@@ -44,6 +45,11 @@ class Request:
     speed: float
     action_repeat: int
     action_size: int | None
+    cameras: tuple[str, ...]  # whose pictures alone count; none: everything is known
+
+    def seeing(self, behaviour: Behaviour) -> Behaviour:
+        """`behaviour`, acting on what the cameras showed where these are set."""
+        return Sight(behaviour, self.cameras, self.rng) if self.cameras else behaviour
 
     def margin(self) -> float:
         """Metres kept from all that costs."""
@@ -59,12 +65,12 @@ def safe_point(request: Request) -> Behaviour:
     """Plans around hazards, vases, wrong buttons and gremlins."""
     model = request.point_model()
     planner = CrossEntropyPlanner(request.rng, model.horizon, action_size=2)
-    return SafeDriver(model, planner, request.margin(), request.speed)
+    return request.seeing(SafeDriver(model, planner, request.margin(), request.speed))
 
 
 def unsafe_point(request: Request) -> Behaviour:
     """Drives straight for the goal."""
-    return GoalSeekingPoint(request.speed)
+    return request.seeing(GoalSeekingPoint(request.speed))
 
 
 def random_point(request: Request) -> Behaviour:
@@ -143,6 +149,7 @@ def make_behaviour(
     speed: float = 1.0,
     action_repeat: int = 4,
     action_size: int | None = None,
+    cameras: Sequence[str] = (),
 ) -> Behaviour:
     """The behaviour `name` for `task`.
 
@@ -151,6 +158,8 @@ def make_behaviour(
         action would change nothing: the motor's force saturates at 5 % of it.)
     action_repeat: simulator steps per agent step, so that plans look equally far in seconds.
     action_size: numbers in an action; needed where `random` is all there is.
+    cameras: those whose pictures the Point acts on in Goal and Button tasks, where all of them are
+        its own. The others, and all behaviours without any `cameras`, know the whole world.
     """
     known = available_behaviours(task)
     if name not in known:
@@ -158,5 +167,6 @@ def make_behaviour(
             f"no behaviour '{name}' for task '{task}'{did_you_mean(name, known)}"
             f" (available: {', '.join(known)})"
         )
-    behaviour = builders_of(task)[name](Request(rng, noise, speed, action_repeat, action_size))
+    request = Request(rng, noise, speed, action_repeat, action_size, sight_limit(cameras))
+    behaviour = builders_of(task)[name](request)
     return NoisyBehaviour(behaviour, rng, noise) if noise > 0 else behaviour

@@ -65,9 +65,10 @@ class SafeDriver:
         return left.mean(1) + left[:, -1] + penalty + SPEEDING * speeding
 
     def _field_of(self, state: WorldState, obstacles: Obstacles) -> DistanceField:
-        """The distance field of this world, made anew when its goal or an obstacle moved."""
+        """The distance field of this world, made anew when what it was made for has changed."""
         layout = np.concatenate([state.goal_pos[None], obstacles.places])
-        if self.field is None or np.abs(layout - self.layout).max() > MOVED:
+        same = self.field is not None and layout.shape == self.layout.shape
+        if not same or np.abs(layout - self.layout).max() > MOVED:
             outermost = np.abs(np.concatenate([layout, state.agent_pos[None]])).max()
             self.field = DistanceField(state.goal_pos, obstacles, outermost + ROOM)
             self.layout = layout
