@@ -20,6 +20,7 @@ SIZES = ("auto", "fosp", "small", "cpu", "debug")
 ADDED = {  # settings that older runs do not name, with the value that is as it was
     "env.variant": "none",
     "augment": "none",
+    "dataset.sight": "all",
     "actor.recorded_advantage": "q",
     "world_model.draw_every": 1,
     "imagination.risky": 0.0,
