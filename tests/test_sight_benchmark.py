@@ -58,7 +58,9 @@ def test_rows_are_means_without_reached_goals():
 
 def test_the_coming_action_is_foreseen():
     """The model of this test promises what the action says."""
-    rssm = SimpleNamespace(img_step=lambda latent, action: Latent(latent.deter + action, latent.stoch))
+    rssm = SimpleNamespace(
+        img_step=lambda latent, action: Latent(latent.deter + action, latent.stoch)
+    )
     model = SimpleNamespace(
         rssm=rssm,
         predict=lambda feat: SimpleNamespace(reward=feat[:, 0], cost=feat[:, 1]),

@@ -1,6 +1,7 @@
 """Scripted behaviours that record datasets with the help of privileged state.
 
-`safe` plans around everything that costs, `unsafe` ignores it, `random` wanders. They are written
+`safe` plans around everything that costs, `careless` does so too closely, `unsafe` ignores it, and
+`random` wanders. They are written
 against `WorldState` alone; a new robot or kind of task is one more entry of `BUILDERS`.
 """
 
@@ -17,6 +18,7 @@ from fosp_ext.envs.behaviours.base import Behaviour, NoisyBehaviour
 from fosp_ext.envs.behaviours.car_goal_seeking import GoalSeekingCar
 from fosp_ext.envs.behaviours.car_model import CarModel
 from fosp_ext.envs.behaviours.car_planner import ManoeuvrePlanner
+from fosp_ext.envs.behaviours.careless import Careless
 from fosp_ext.envs.behaviours.goal_seeking import GoalSeekingPoint
 from fosp_ext.envs.behaviours.planner import CrossEntropyPlanner
 from fosp_ext.envs.behaviours.point_model import PointModel
@@ -59,6 +61,9 @@ class Request:
         """The Point robot at this action repeat."""
         horizon = round(HORIZON_SECONDS / (PointModel.ENV_STEP * self.action_repeat))
         return PointModel(max(horizon, 2), self.action_repeat)
+
+
+Builder = Callable[[Request], Behaviour]
 
 
 def safe_point(request: Request) -> Behaviour:
@@ -108,22 +113,40 @@ def unsafe_point_push(request: Request) -> Behaviour:
     return HeedlessPusher(safe_point_push(request))
 
 
+def careless(safe: Builder) -> Builder:
+    """Plans as `safe` does around obstacles that it takes for smaller than they are."""
+    return lambda request: Careless(safe(request), request.rng)
+
+
 def random_actions(request: Request) -> Behaviour:
     """Wanders about in an environment of which nothing is known; `speed` scales the actions."""
     assert request.action_size, "the environment says how long an action is"
     return SmoothRandom(request.rng, request.action_size, request.speed)
 
 
-Builder = Callable[[Request], Behaviour]
-BUILDERS: dict[tuple[str, str], dict[str, Builder]] = {
-    ("Point", "Goal"): {"safe": safe_point, "unsafe": unsafe_point, "random": random_point},
-    ("Point", "Button"): {"safe": safe_point, "unsafe": unsafe_point, "random": random_point},
-    ("Point", "Push"): {
-        "safe": safe_point_push,
-        "unsafe": unsafe_point_push,
-        "random": random_point,
-    },
-    ("Car", "Goal"): {"safe": safe_car, "unsafe": unsafe_car, "random": random_car},
+POINT: dict[str, Builder] = {
+    "safe": safe_point,
+    "careless": careless(safe_point),
+    "unsafe": unsafe_point,
+    "random": random_point,
+}
+PUSHING_POINT: dict[str, Builder] = {
+    "safe": safe_point_push,
+    "careless": careless(safe_point_push),
+    "unsafe": unsafe_point_push,
+    "random": random_point,
+}
+CAR: dict[str, Builder] = {
+    "safe": safe_car,
+    "careless": careless(safe_car),
+    "unsafe": unsafe_car,
+    "random": random_car,
+}
+BUILDERS = {
+    ("Point", "Goal"): POINT,
+    ("Point", "Button"): POINT,
+    ("Point", "Push"): PUSHING_POINT,
+    ("Car", "Goal"): CAR,
 }
 TASK_NAME = re.compile(r"Safety(Point|Car|Doggo|Racecar|Ant)([A-Z][A-Za-z]+?)(?:Easy|Hard)?\d-v0")
 SAME_RULES = {"Fading": "Goal"}  # only what the cameras see differs
