@@ -71,7 +71,7 @@ class DatasetSettings:
 
     path: str = setting("HDF5 file; empty means logdir/<task>/dataset.h5, recorded if missing")
     episodes: int = setting("episodes to record", minimum=1)
-    mix: dict[str, float] = setting("share of each behaviour, e.g. safe=0.5,unsafe=0.3,random=0.2")
+    mix: dict[str, float] = setting("share of each behaviour, e.g. safe=0.6,unsafe=0.2,random=0.2")
     noise: float = setting("largest standard deviation of action noise while recording", minimum=0)
     min_speed: float = setting("slowest speed factor while recording", minimum=0, maximum=1)
     sight: str = setting(

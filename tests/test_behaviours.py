@@ -234,7 +234,7 @@ def test_safe_starts_anew_after_reset():
     np.testing.assert_array_equal(used.act(state), fresh.act(state))
 
 
-@pytest.mark.parametrize("name", ["safe", "unsafe", "random"])
+@pytest.mark.parametrize("name", ["safe", "careless", "unsafe", "random"])
 def test_actions_are_float32_within_bounds_and_repeatable(name):
     runs = []
     for _ in range(2):
@@ -247,6 +247,23 @@ def test_actions_are_float32_within_bounds_and_repeatable(name):
     np.testing.assert_array_equal(*runs)
 
 
+def test_careless_passes_closer_by_another_share_in_each_episode():
+    """The robot's goal lies behind a hazard; only what is left of it is kept clear of."""
+    state = world(hazards=np.array([[0.0, 0.02]]))
+    behaviour = make_behaviour("careless", TASK, np.random.default_rng(2))
+    ways = {}
+    for _ in range(4):
+        behaviour.reset()
+        states = [state]
+        while gap(states[-1]) > state.goal_radius:
+            states.append(step(states[-1], behaviour.act(states[-1])))
+        ways[behaviour.share] = clearance(states)  # to the true rim
+    assert len(ways) == 4
+    assert 0 <= min(ways) < max(ways) <= 0.9
+    assert [ways[share] for share in sorted(ways)] == sorted(ways.values())
+    assert min(ways.values()) < 0 < clearance(play("safe", state, 80))
+
+
 def test_random_wanders_smoothly():
     behaviour = make_behaviour("random", TASK, np.random.default_rng(1))
     behaviour.reset()
@@ -255,7 +272,7 @@ def test_random_wanders_smoothly():
     assert 0.3 < actions.std() < 0.8
 
 
-@pytest.mark.parametrize("name", ["safe", "unsafe", "random"])
+@pytest.mark.parametrize("name", ["safe", "careless", "unsafe", "random"])
 def test_speed_is_a_share_of_the_top_speed(name):
     state = world(goal_pos=np.array([6.0, 0.0]))
     fastest = {}
@@ -269,12 +286,14 @@ def test_speed_is_a_share_of_the_top_speed(name):
 def test_goal_and_button_tasks_of_the_point_have_all_behaviours():
     for kind in ("Goal0", "Goal2", "FadingEasy1", "FadingHard2", "Button0", "Button2"):
         task = f"SafetyPoint{kind}-v0"
-        assert available_behaviours(task) == ("safe", "unsafe", "random")
+        assert available_behaviours(task) == ("safe", "careless", "unsafe", "random")
 
 
 def test_unknown_combinations_are_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(UserError, match=r"'saef'.*did you mean 'safe'\?.*safe, unsafe, random"):
+    with pytest.raises(
+        UserError, match=r"'saef'.*did you mean 'safe'\?.*safe, careless, unsafe, random"
+    ):
         make_behaviour("saef", TASK, rng)
     with pytest.raises(UserError, match=r"'safe' for task 'SafetyCarPush2-v0'.*available: random"):
         make_behaviour("safe", "SafetyCarPush2-v0", rng)

@@ -198,7 +198,7 @@ def test_speed_is_a_share_of_the_top_speed(name):
     assert pace(fast) > 0.65
 
 
-@pytest.mark.parametrize("name", ["safe", "unsafe", "random"])
+@pytest.mark.parametrize("name", ["safe", "careless", "unsafe", "random"])
 def test_actions_are_float32_within_bounds_and_repeatable(name):
     runs = []
     for _ in range(2):
@@ -213,7 +213,7 @@ def test_actions_are_float32_within_bounds_and_repeatable(name):
 
 def test_every_goal_task_of_the_car_has_all_behaviours():
     for task in ("SafetyCarGoal0-v0", "SafetyCarGoal1-v0", TASK):
-        assert available_behaviours(task) == ("safe", "unsafe", "random")
+        assert available_behaviours(task) == ("safe", "careless", "unsafe", "random")
 
 
 @pytest.mark.sim

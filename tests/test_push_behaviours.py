@@ -202,7 +202,7 @@ def test_unsafe_is_safe_in_a_world_without_hazards():
 def test_every_push_task_of_the_point_has_all_behaviours():
     for level in range(3):
         names = available_behaviours(f"SafetyPointPush{level}-v0")
-        assert names == ("safe", "unsafe", "random")
+        assert names == ("safe", "careless", "unsafe", "random")
 
 
 @pytest.mark.sim

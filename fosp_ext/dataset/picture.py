@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-COLOURS = {"safe": "#0072B2", "unsafe": "#D55E00", "random": "#8C8C8C"}
-OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
+COLOURS = {"safe": "#0072B2", "careless": "#E69F00", "unsafe": "#D55E00", "random": "#8C8C8C"}
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#999933", "#56B4E9", "#332288", "#882255")
 COSTLY = (208, 0, 0)  # frame around a picture that came with a cost
 FRAME, CELL = 4, 128  # pixels: width of a frame, least size of a picture on the sheet
 SHEET_BEHAVIOURS = 4  # behaviours on the contact sheet, those with most episodes
