@@ -10,11 +10,13 @@ import pytest
 from dreamer.errors import UserError
 from fosp_ext.envs import make_env
 from fosp_ext.envs.behaviours import available_behaviours, make_behaviour
+from fosp_ext.envs.behaviours.careless import Careless
 from fosp_ext.envs.behaviours.distance_field import DistanceField
 from fosp_ext.envs.behaviours.obstacles import Obstacles, gremlins_at
 from fosp_ext.envs.behaviours.planner import CrossEntropyPlanner
 from fosp_ext.envs.behaviours.point_model import PointModel
 from fosp_ext.envs.behaviours.safe import stopped
+from fosp_ext.envs.behaviours.straying import Straying
 from fosp_ext.envs.world_state import WorldState
 from tests.worlds import WALL, clearance, gap, world
 
@@ -250,7 +252,8 @@ def test_actions_are_float32_within_bounds_and_repeatable(name):
 def test_careless_passes_closer_by_another_share_in_each_episode():
     """The robot's goal lies behind a hazard; only what is left of it is kept clear of."""
     state = world(hazards=np.array([[0.0, 0.02]]))
-    behaviour = make_behaviour("careless", TASK, np.random.default_rng(2))
+    rng = np.random.default_rng(2)
+    behaviour = Careless(make_behaviour("safe", TASK, rng), rng)
     ways = {}
     for _ in range(4):
         behaviour.reset()
@@ -262,6 +265,42 @@ def test_careless_passes_closer_by_another_share_in_each_episode():
     assert 0 <= min(ways) < max(ways) <= 0.9
     assert [ways[share] for share in sorted(ways)] == sorted(ways.values())
     assert min(ways.values()) < 0 < clearance(play("safe", state, 80))
+
+
+def test_careless_strays_and_returns_to_its_course():
+    """Shown a world at rest, the inner behaviour is sent to the goal and elsewhere in turns."""
+    aims = []
+
+    class Listener:
+        def reset(self) -> None:
+            aims.clear()
+
+        def act(self, state):
+            aims.append(state.goal_pos)
+            return np.zeros(2, np.float32)
+
+    straying = Straying(Listener(), np.random.default_rng(0))
+    still = world()
+    straying.reset()
+    for at in np.arange(0, 40, 0.08):
+        straying.act(dataclasses.replace(still, time=at))
+    on_course = np.array([np.array_equal(aim, still.goal_pos) for aim in aims])
+    assert on_course[: int(1 / 0.08)].all()
+    assert 0.3 < on_course.mean() < 0.8
+    turns = np.flatnonzero(np.diff(on_course.astype(int)))
+    assert 10 < len(turns) < 30
+    lasts = 0.08 * np.diff(turns)
+    assert lasts.min() > 0.9
+    assert lasts.max() < 5.1
+    away = np.linalg.norm(np.array(aims)[~on_course] - still.agent_pos, axis=1)
+    assert 0.5 <= away.min() < 1
+    assert 2 < away.max() <= 2.5
+
+    astray = aims[int(turns[0]) + 1]  # who arrives early turns back
+    straying.reset()
+    straying.place, straying.until = astray, 100.0
+    straying.act(dataclasses.replace(still, agent_pos=astray + 0.1))
+    np.testing.assert_array_equal(aims[-1], still.goal_pos)
 
 
 def test_random_wanders_smoothly():

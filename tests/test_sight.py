@@ -9,15 +9,14 @@ import pytest
 
 from fosp_ext.envs import make_env
 from fosp_ext.envs.behaviours import make_behaviour
-from fosp_ext.envs.behaviours.sight import REMEMBERED, Sight, sight_limit
+from fosp_ext.envs.behaviours.sight import REMEMBERED, Sight, off_axis, sight_limit
 from fosp_ext.envs.world_state import WorldState
 from tests.worlds import gap, world
 
 TASK = "SafetyPointGoal1-v0"
 BOTH = ("vision", "vision_back")
-BESIDE = np.array(
-    [-0.3, 1.3]
-)  # 62 degrees to the left of the robot of `world()`, which looks along +x
+# 62 degrees to the left of the robot of `world()`, which looks along +x:
+BESIDE = np.array([-0.3, 1.3])
 
 
 class Listener:
@@ -53,6 +52,18 @@ def test_a_goal_out_of_sight_decides_nothing(name, task):
             actions[cameras, side[1] > 0] = behaviour.act(world(goal_pos=side))
     np.testing.assert_array_equal(actions[BOTH, True], actions[BOTH, False])
     assert actions[(), True][1] * actions[(), False][1] < 0  # who knows it turns to it
+
+
+@pytest.mark.parametrize(
+    ("degrees", "front", "both"), [(0, 0, 0), (-44, 44, 44), (100, 100, 80), (190, 170, 10)]
+)
+@pytest.mark.parametrize("heading", [0.0, 3.0, -2.0])
+def test_angles_from_the_axes(degrees, front, both, heading):
+    at = np.radians(degrees) + heading
+    state = world(agent_heading=heading)
+    places = state.agent_pos + 2 * np.array([[np.cos(at), np.sin(at)]])
+    for cameras, off in ((("vision",), front), (BOTH, both)):
+        np.testing.assert_allclose(np.degrees(off_axis(state, places, cameras)), [off], atol=1e-6)
 
 
 def test_a_goal_is_known_while_seen_and_remembered_for_a_while():

@@ -1,8 +1,8 @@
 """Scripted behaviours that record datasets with the help of privileged state.
 
-`safe` plans around everything that costs, `careless` does so too closely, `unsafe` ignores it, and
-`random` wanders. They are written
-against `WorldState` alone; a new robot or kind of task is one more entry of `BUILDERS`.
+`safe` plans around everything that costs, `careless` does so too closely and not always to the
+goal, `unsafe` ignores it, and `random` wanders. They are written against `WorldState` alone; a new
+robot or kind of task is one more entry of `BUILDERS`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fosp_ext.envs.behaviours.push_model import PushModel
 from fosp_ext.envs.behaviours.safe import SafeDriver
 from fosp_ext.envs.behaviours.sight import Sight, sight_limit
 from fosp_ext.envs.behaviours.smooth_random import SmoothRandom, SmoothRandomDriver
+from fosp_ext.envs.behaviours.straying import Straying
 
 __all__ = ["Behaviour", "available_behaviours", "make_behaviour"]
 
@@ -49,10 +50,6 @@ class Request:
     action_size: int | None
     cameras: tuple[str, ...]  # whose pictures alone count; none: everything is known
 
-    def seeing(self, behaviour: Behaviour) -> Behaviour:
-        """`behaviour`, acting on what the cameras showed where these are set."""
-        return Sight(behaviour, self.cameras, self.rng) if self.cameras else behaviour
-
     def margin(self) -> float:
         """Metres kept from all that costs."""
         return MARGIN + MARGIN_PER_NOISE * self.noise
@@ -70,12 +67,12 @@ def safe_point(request: Request) -> Behaviour:
     """Plans around hazards, vases, wrong buttons and gremlins."""
     model = request.point_model()
     planner = CrossEntropyPlanner(request.rng, model.horizon, action_size=2)
-    return request.seeing(SafeDriver(model, planner, request.margin(), request.speed))
+    return SafeDriver(model, planner, request.margin(), request.speed)
 
 
 def unsafe_point(request: Request) -> Behaviour:
     """Drives straight for the goal."""
-    return request.seeing(GoalSeekingPoint(request.speed))
+    return GoalSeekingPoint(request.speed)
 
 
 def random_point(request: Request) -> Behaviour:
@@ -114,8 +111,18 @@ def unsafe_point_push(request: Request) -> Behaviour:
 
 
 def careless(safe: Builder) -> Builder:
-    """Plans as `safe` does around obstacles that it takes for smaller than they are."""
-    return lambda request: Careless(safe(request), request.rng)
+    """Plans as `safe` does, to the goal or astray, around obstacles taken for too small."""
+    return lambda request: Straying(Careless(safe(request), request.rng), request.rng)
+
+
+def by_sight(builder: Builder) -> Builder:
+    """What `builder` builds, acting on what the cameras showed where these are set."""
+
+    def build(request: Request) -> Behaviour:
+        behaviour = builder(request)
+        return Sight(behaviour, request.cameras, request.rng) if request.cameras else behaviour
+
+    return build
 
 
 def random_actions(request: Request) -> Behaviour:
@@ -125,9 +132,9 @@ def random_actions(request: Request) -> Behaviour:
 
 
 POINT: dict[str, Builder] = {
-    "safe": safe_point,
-    "careless": careless(safe_point),
-    "unsafe": unsafe_point,
+    "safe": by_sight(safe_point),
+    "careless": by_sight(careless(safe_point)),
+    "unsafe": by_sight(unsafe_point),
     "random": random_point,
 }
 PUSHING_POINT: dict[str, Builder] = {

@@ -33,8 +33,7 @@ class Sight:
     """
 
     def __init__(self, inner: Behaviour, cameras: Sequence[str], rng: np.random.Generator):
-        self.inner, self.rng = inner, rng
-        self.axes = np.array([AXES[camera] for camera in cameras])  # (cameras,)
+        self.inner, self.cameras, self.rng = inner, cameras, rng
         self.reset()
 
     def reset(self) -> None:
@@ -45,6 +44,10 @@ class Sight:
         self.search: np.ndarray | None = None  # where a search leads, (2,)
 
     def act(self, state: WorldState) -> np.ndarray:
+        """The inner behaviour's action (A,) in the part of the world that is known.
+
+        state: the whole world; missing objects leave its arrays with fewer rows.
+        """
         known = {
             **self._known(state, "hazards", state.hazard_radius),
             **self._known(state, "vases", state.vase_half_size, "vase_headings"),
@@ -85,11 +88,17 @@ class Sight:
 
     def _shows(self, state: WorldState, places: np.ndarray, radius: float) -> np.ndarray:
         """Whether each object is in some picture, half of it or more: (n,)."""
-        way = places - state.agent_pos  # (n, 2)
-        size = np.arcsin(np.clip(radius / (np.linalg.norm(way, axis=1) + 1e-6), 0, 1))
-        bearing = np.arctan2(way[:, 1], way[:, 0]) - state.agent_heading  # (n,)
-        off = (bearing[:, None] - self.axes + np.pi) % (2 * np.pi) - np.pi  # (n, cameras)
-        return np.abs(off).min(1) < HALF_VIEW + size / 2
+        distance = np.linalg.norm(places - state.agent_pos, axis=1)  # (n,)
+        size = np.arcsin(np.clip(radius / (distance + 1e-6), 0, 1))
+        return off_axis(state, places, self.cameras) < HALF_VIEW + size / 2
+
+
+def off_axis(state: WorldState, places: np.ndarray, cameras: Sequence[str]) -> np.ndarray:
+    """Radians from the axis of the nearest of `cameras` to each of `places` (n, 2): (n,)."""
+    way = places - state.agent_pos  # (n, 2)
+    bearing = np.arctan2(way[:, 1], way[:, 0]) - state.agent_heading  # (n,)
+    axes = np.array([AXES[camera] for camera in cameras])
+    return np.abs((bearing[:, None] - axes + np.pi) % (2 * np.pi) - np.pi).min(1)
 
 
 def sight_limit(cameras: Sequence[str]) -> tuple[str, ...]:
