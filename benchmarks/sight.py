@@ -1,40 +1,48 @@
 """Is a model too hopeful about what no picture shows? `python -m benchmarks.sight RUN`.
 
-The policy of a run plays with its mean action in a task of Safety-Gymnasium that has a goal. Before
-each step the model says what the coming action will earn and cost; the table sets this beside what
-came, apart for rows whose goal, or nearest hazard, a camera had in view and for those where none
-had. Rows in which a goal was reached are left out. A model that learned from behaviours that knew
-more than their cameras showed promises too much where nothing is seen (docs/behaviours.md).
+The policy of a run drives the Point with its mean action in its task as it is, without a variant.
+Before each step the model says what the coming action will earn and cost; the table sets this
+beside what came, apart for rows whose goal, or nearest hazard, a camera had in view and for those
+where none had. Rows in which a goal was reached are left out. A model that learned from behaviours
+that knew more than their cameras showed promises too much where nothing is seen
+(docs/behaviours.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 
-from benchmarks.diagnose_own import FIRST_SEED
-from dreamer.agent import AgentState
+from benchmarks.diagnose_own import FIRST_SEED, Recorder, join
+from benchmarks.diagnose_recorded import follow
+from dreamer.agent import Agent
+from dreamer.data.episode import Episode
 from dreamer.errors import UserError, tell_error
+from dreamer.evaluation import run_episode
 from dreamer.files import atomic_path
+from dreamer.report import fixed_randomness
 from dreamer.types import Latent
 from dreamer.utils import choose_device
-from fosp_ext.envs import is_custom, make_run_env
-from fosp_ext.envs.behaviours.sight import AXES
-from fosp_ext.envs.safety_gym import SafetyGymEnv
+from fosp_ext.envs import make_run_env
+from fosp_ext.envs.behaviours.sight import AXES, off_axis
 from fosp_ext.envs.world_state import WorldState
 from fosp_ext.progress import Progress
 from fosp_ext.run_folder import LoadedRun, load_run, provenance
 from fosp_ext.world_model import SafeWorldModel
 
-HALF_VIEW = np.radians(45)  # of the robot's cameras
-DRAWS = 16  # states imagined for each step
+TASKS = re.compile(r"SafetyPoint[A-Z].*-v0")  # the cameras of other robots see more or less
+HALF_VIEW = np.radians(45)  # of the Point's cameras
+DRAWS = 16  # of each state, and of the one imagined from it
 REACHED = 0.5  # a reward above it is that of a goal
 
 
@@ -47,14 +55,6 @@ class Step:
     real: dict[str, float]
 
 
-def in_view(state: WorldState, place: np.ndarray, cameras: Sequence[str]) -> bool:
-    """Whether the middle of a thing at `place` (2,) is before one of the robot's own cameras."""
-    way = place - state.agent_pos
-    bearing = np.arctan2(way[1], way[0]) - state.agent_heading
-    offs = [(bearing - AXES[camera] + np.pi) % (2 * np.pi) - np.pi for camera in cameras]
-    return bool(np.abs(offs).min() < HALF_VIEW)
-
-
 def views(state: WorldState, cameras: Sequence[str]) -> dict[str, bool]:
     """Which of the goal and the nearest hazard are in view; things that a task lacks are absent."""
     places = {}
@@ -63,33 +63,59 @@ def views(state: WorldState, cameras: Sequence[str]) -> dict[str, bool]:
     if len(state.hazards):
         ways = np.linalg.norm(state.hazards - state.agent_pos, axis=1)
         places["hazard"] = state.hazards[ways.argmin()]
-    return {name: in_view(state, place, cameras) for name, place in places.items()}
+    if not places:
+        return {}
+    seen = off_axis(state, np.stack([*places.values()]), cameras) < HALF_VIEW
+    return dict(zip(places, seen.tolist(), strict=True))
+
+
+class Witness(Recorder):
+    """Notes besides what was in view before each step."""
+
+    def __init__(self, env: gymnasium.Env, cameras: Sequence[str]):
+        super().__init__(env)
+        self.cameras = cameras
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """A new episode; what was noted of the one before is gone."""
+        self.seen: list[dict[str, bool]] = []
+        return super().reset(seed=seed, options=options)
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One step of the environment."""
+        self.seen.append(views(self.env.privileged(), self.cameras))
+        return super().step(action)
 
 
 @torch.no_grad()
-def expected(model: SafeWorldModel, state: AgentState) -> dict[str, float]:
-    """Mean reward and cost that the model foresees for the action of `state` (one row)."""
-    drawn = Latent(*(x.expand(DRAWS, *x.shape[1:]) for x in state.latent))
-    foreseen = model.predict(model.rssm.img_step(drawn, state.action.expand(DRAWS, -1)).feat())
-    return {name: float(getattr(foreseen, name).mean()) for name in ("reward", "cost")}
+def foreseen(agent: Agent, episode: Episode, device: torch.device) -> dict[str, np.ndarray]:
+    """Mean reward and cost, each (T,), that the model expects of each action before it is taken."""
+    store, model = join([episode]), agent.world_model
+    batch = store.windows([0], len(store)).to(device)  # the last row took no action
+    drawn = {"reward": [], "cost": []}
+    with fixed_randomness(device), agent.autocast(device):
+        for _ in range(DRAWS):
+            before = Latent(*(x[0, :-1] for x in follow(model, batch)))
+            after = model.predict(model.rssm.img_step(before, batch.action[0, :-1]).feat())
+            for name, values in drawn.items():
+                values.append(getattr(after, name).float().cpu().numpy())
+    return {name: np.mean(values, axis=0) for name, values in drawn.items()}
 
 
-def play(loaded: LoadedRun, env: SafetyGymEnv, seed: int, device: torch.device) -> list[Step]:
+def play(loaded: LoadedRun, env: Witness, seed: int, device: torch.device) -> list[Step]:
     """All steps of one episode."""
-    torch.manual_seed(seed)
-    agent, steps, over = loaded.agent, [], False
-    obs, _ = env.reset(seed=seed)
-    state, first = agent.initial(1), torch.ones(1, device=device)
-    while not over:
-        pictures = {name: torch.from_numpy(x).unsqueeze(0).to(device) for name, x in obs.items()}
-        action, state, _ = agent.act(pictures, first, state, explore=False)
-        first = torch.zeros_like(first)
-        seen = views(env.privileged(), loaded.info.cameras)
-        predicted = expected(agent.world_model, state)
-        obs, reward, terminated, truncated, info = env.step(action[0].float().cpu().numpy())
-        steps.append(Step(seen, predicted, {"reward": float(reward), "cost": float(info["cost"])}))
-        over = terminated or truncated
-    return steps
+    run_episode(loaded.agent, env, seed, device)
+    episode = env.episode()
+    predicted = foreseen(loaded.agent, episode, device)
+    real = {"reward": episode.reward, "cost": episode.cost}
+    return [
+        Step(seen, *({name: float(x[t]) for name, x in told.items()} for told in (predicted, real)))
+        for t, seen in enumerate(env.seen)
+    ]
 
 
 def compare(steps: Sequence[Step]) -> list[dict[str, float | str | bool]]:
@@ -116,14 +142,15 @@ def compare(steps: Sequence[Step]) -> list[dict[str, float | str | bool]]:
 def measure(path: Path, episodes: int, device: torch.device) -> list[dict[str, float | str | bool]]:
     """The rows of the table for the newest checkpoint of a run."""
     loaded = load_run(path, device)
-    if is_custom(loaded.info.task) or not set(loaded.info.cameras) <= set(AXES):
+    info = loaded.info
+    if not TASKS.fullmatch(info.task) or not set(info.cameras) <= set(AXES):
         raise UserError(
-            f"{path} is of {loaded.info.task} with {', '.join(loaded.info.cameras)}; "
-            f"needed is a task of Safety-Gymnasium with no camera but {', '.join(AXES)}"
+            f"{path} is of {info.task} with {', '.join(info.cameras)}; "
+            f"needed is a task of the Point with no camera but {', '.join(AXES)}"
         )
     if not isinstance(loaded.agent.world_model, SafeWorldModel):
-        raise UserError(f"{path} has no cost head; dreamerv3 and bc cannot be asked")
-    env, steps = make_run_env(loaded.info, "none"), []
+        raise UserError(f"{path} has no cost head; dreamerv3 cannot be asked")
+    env, steps = Witness(make_run_env(info, "none"), info.cameras), []
     with Progress("playing", episodes, "episodes", sys.stderr) as progress:
         for seed in range(FIRST_SEED, FIRST_SEED + episodes):
             steps += play(loaded, env, seed, device)

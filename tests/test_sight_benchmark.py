@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,30 +12,11 @@ import torch
 
 from benchmarks import sight
 from benchmarks.sight import Step
-from dreamer.agent import AgentState
+from dreamer.data.episode import Episode
 from dreamer.types import Latent
 from tests.worlds import world
 
 BOTH = ("vision", "vision_back")
-
-
-@pytest.mark.parametrize(
-    ("degrees", "front", "both"),
-    [
-        (0, True, True),
-        (44, True, True),
-        (-46, False, False),
-        (100, False, False),
-        (140, False, True),
-    ],
-)
-@pytest.mark.parametrize("heading", [0.0, 3.0, -2.0])
-def test_what_is_in_view(degrees, front, both, heading):
-    at = np.radians(degrees) + heading
-    state = world(agent_heading=heading)
-    place = state.agent_pos + 2 * np.array([np.cos(at), np.sin(at)])
-    assert sight.in_view(state, place, ("vision",)) is front
-    assert sight.in_view(state, place, BOTH) is both
 
 
 def test_the_nearest_hazard_counts():
@@ -56,8 +38,8 @@ def test_rows_are_means_without_reached_goals():
     assert (unseen["predicted"], unseen["real"]) == (0.5, 0)
 
 
-def test_the_coming_action_is_foreseen():
-    """The model of this test promises what the action says."""
+def test_the_action_of_a_step_is_foreseen_from_the_row_before(monkeypatch):
+    """The model of this test promises what a row counts, and the action taken in it."""
     rssm = SimpleNamespace(
         img_step=lambda latent, action: Latent(latent.deter + action, latent.stoch)
     )
@@ -65,9 +47,21 @@ def test_the_coming_action_is_foreseen():
         rssm=rssm,
         predict=lambda feat: SimpleNamespace(reward=feat[:, 0], cost=feat[:, 1]),
     )
-    latent = Latent(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 1, 2))
-    state = AgentState(latent, torch.tensor([[0.5, 0.25]]))
-    assert sight.expected(model, state) == {"reward": 1.5, "cost": 2.25}
+    rows = Latent(torch.tensor([[[1.0, 2], [3, 4], [5, 6]]]), torch.zeros(1, 3, 1, 2))
+    monkeypatch.setattr(sight, "follow", lambda model, batch: rows)
+    agent = SimpleNamespace(world_model=model, autocast=lambda device: nullcontext())
+    episode = Episode(
+        images={"vision": np.zeros((3, 4, 4, 3), np.uint8)},
+        action=np.array([[0.5, 0.25], [-0.5, -0.25]], np.float32),
+        reward=np.zeros(2, np.float32),
+        cost=np.zeros(2, np.float32),
+        terminated=False,
+        behaviour="agent",
+        seed=0,
+    )
+    told = sight.foreseen(agent, episode, torch.device("cpu"))
+    np.testing.assert_allclose(told["reward"], [1.5, 2.5])
+    np.testing.assert_allclose(told["cost"], [2.25, 3.75])
 
 
 @pytest.mark.sim
