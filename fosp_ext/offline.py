@@ -26,6 +26,7 @@ from fosp_ext.dataset.training import (
 from fosp_ext.observer import Observer, evaluation_env
 from fosp_ext.run_folder import RunFolder
 from fosp_ext.settings import Config
+from fosp_ext.source import begin_with_model
 
 
 class OfflineRun:
@@ -42,7 +43,7 @@ class OfflineRun:
                 record_if_missing(config)
         with distributed.together():
             env = self.prepare()
-            self.done = 0 if state is None else self.resume(state)
+            self.done = self.begin() if state is None else self.resume(state)
         self.folder.require_shared(self.done, dataset_path(config), self.fingerprint)
         distributed.broadcast_(self.agent)
         self.folder.open()
@@ -67,6 +68,15 @@ class OfflineRun:
         if not distributed.is_writer():  # equal weights, then random numbers of its own
             seed_everything(seed)
         return env
+
+    def begin(self) -> int:
+        """Start a new run, with the world model of another one if asked; returns its updates."""
+        if not self.config.run.model_from:
+            return 0
+        done, rng = begin_with_model(self.config, self.agent, self.fingerprint)
+        set_rng_state(rng[distributed.rank()])
+        distributed.say(f"the world model of {self.config.run.model_from}: {done} updates")
+        return done
 
     def resume(self, state: dict[str, Any]) -> int:
         """Go on from a checkpoint's state; returns the updates it has behind it."""

@@ -71,13 +71,7 @@ class RunFolder:
         state = Checkpoint.load(path)
         if "left_out" in state:
             raise UserError(f"{path} {CANNOT_LEARN}")
-        state |= {key: _parts(state[key]) for key in OWN if key in state}
-        if len(state["rng"]) != distributed.world_size():
-            raise UserError(
-                f"{self.path} holds a run with processes {len(state['rng'])}, this command starts "
-                f"{distributed.world_size()}; name another --logdir, or start as many as before"
-            )
-        return state
+        return state | own_parts(state, self.path)
 
     def require_shared(self, updates: int, dataset: Path, content: str) -> None:
         """Refuse processes that see other checkpoints, or a file of other content, than others."""
@@ -153,6 +147,18 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
 
     The file may be an exported agent: then the parts that it leaves out are missing.
     """
+    state = saved_state(path)
+    config = saved_config(state, path)
+    info = saved_info(state)
+    agent = build_agent(config, info, device)
+    leave_out(agent, state.get("left_out", []))
+    agent.load_state_dict(state["agent"])
+    exported = "left_out" in state
+    return LoadedRun(agent, config, info, state["step"], state["dataset"], exported)
+
+
+def saved_state(path: str | Path) -> dict[str, Any]:
+    """The state in a checkpoint file, or in the newest checkpoint of a run folder."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -165,13 +171,12 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
     missing = {"agent", "config", "info", "dataset"} - state.keys()
     if missing:
         raise UserError(f"checkpoint {path} lacks {', '.join(sorted(missing))}")
-    config = from_dict(Config, state["config"], str(path), ADDED)
-    info = saved_info(state)
-    agent = build_agent(config, info, device)
-    leave_out(agent, state.get("left_out", []))
-    agent.load_state_dict(state["agent"])
-    exported = "left_out" in state
-    return LoadedRun(agent, config, info, state["step"], state["dataset"], exported)
+    return state
+
+
+def saved_config(state: dict[str, Any], path: str | Path) -> Config:
+    """The settings in a checkpoint's state."""
+    return from_dict(Config, state["config"], str(path), ADDED)
 
 
 def leave_out(agent: Agent, parts: list[str]) -> None:
@@ -194,8 +199,16 @@ def saved_info(state: dict[str, Any]) -> DatasetInfo:
     return DatasetInfo(**{**state["info"], "cameras": tuple(state["info"]["cameras"])})
 
 
-def _parts(saved: Any) -> list[Any]:
-    return saved if isinstance(saved, list) else [saved]
+def own_parts(state: dict[str, Any], path: str | Path) -> dict[str, list[Any]]:
+    """What each process has of its own in a state, as lists; another number is a `UserError`."""
+    parts = {key: state[key] for key in OWN if key in state}
+    parts = {key: x if isinstance(x, list) else [x] for key, x in parts.items()}
+    if len(parts["rng"]) != distributed.world_size():
+        raise UserError(
+            f"{path} holds a run with processes {len(parts['rng'])}, this command starts "
+            f"{distributed.world_size()}; name another --logdir, or start as many as before"
+        )
+    return parts
 
 
 def _check_same(config: Config, before: Config, path: Path) -> None:

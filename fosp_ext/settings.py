@@ -30,6 +30,7 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "lagrange.enabled": True,
     "run.profile": 0,
     "run.model_alone": 0.0,
+    "run.model_from": "",
     "compile": "off",
     "online.source": "",
     "online.allow_task_mismatch": False,
@@ -96,9 +97,13 @@ class RunSettings:
     updates: int = setting("gradient updates of the offline phase", minimum=1)
     model_alone: float = setting(
         "share of these, from the first on, in which the world model learns alone, so that "
-        "behaviour learns from a model that is worth it",
+        "behaviour learns from a model that is worth it; 1: nothing else is learned",
         minimum=0,
-        maximum=0.9,
+        maximum=1,
+    )
+    model_from: str = setting(
+        "run folder or checkpoint whose world model a new run goes on from, as if it had learned "
+        "it itself; of the same data, seed and world model"
     )
     batch_size: int = setting("windows per batch, in each process", minimum=1)
     batch_length: int = setting("rows per window", minimum=2)

@@ -241,6 +241,66 @@ def test_at_first_the_model_learns_alone(toy_dataset, tmp_path):
     assert ["train/actor/loss" in line for line in metrics(tmp_path)] == [False, False, True, True]
 
 
+@pytest.fixture(scope="module")
+def lone_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two updates of the world model alone."""
+    logdir = tmp_path_factory.mktemp("model") / "run"
+    words = ("--run.updates", "2", "--run.model_alone", "1", "--run.report_every", "0")
+    assert train.main(offline(toy_dataset, logdir, *words)) == 0
+    return logdir
+
+
+def test_a_model_that_another_run_learned_is_as_good_as_own(
+    toy_dataset, lone_model, tmp_path, capsys
+):
+    words = ("--run.updates", "4", "--run.model_alone", "0.5", "--run.report_every", "0")
+    assert train.main(offline(toy_dataset, tmp_path / "whole", *words)) == 0
+    taken = ("--run.model_from", str(lone_model))
+    assert train.main(offline(toy_dataset, tmp_path / "taken", *words, *taken)) == 0
+    assert f"the world model of {lone_model}: 2 updates" in capsys.readouterr().err
+    assert_same(saved(tmp_path / "taken")["agent"], saved(tmp_path / "whole")["agent"])
+    assert metrics(tmp_path / "taken") == metrics(tmp_path / "whole")[2:]
+
+
+@pytest.mark.parametrize("method", ["safedreamer", "bc"])
+def test_another_method_takes_the_model_once(toy_dataset, lone_model, tmp_path, method):
+    """A run that has a checkpoint of its own does not need the other one any more."""
+    source = Path(shutil.copytree(lone_model, tmp_path / "model"))
+    words = ("--configs", method, "--run.model_from", str(source), "--run.model_alone", "0.5")
+    argv = offline(toy_dataset, tmp_path / "run", *words, "--run.report_every", "0")
+    assert train.main([*argv, "--run.updates", "4"]) == 0
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [3, 4]
+    shutil.rmtree(source)
+    assert train.main([*argv, "--run.updates", "5"]) == 0
+    assert saved(tmp_path / "run")["step"] == 5
+
+
+def test_a_model_of_other_data_is_refused(toy_dataset, lone_model, tmp_path, capsys):
+    write_dataset(tmp_path / "other.h5", (toy_episode(seed=90 + k) for k in range(4)), TOY_INFO)
+    words = ("--run.model_alone", "0.5", "--run.model_from", str(lone_model))
+    assert train.main(offline(tmp_path / "other.h5", tmp_path / "run", *words)) == 2
+    assert "was trained on other data than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (("--seed", "1"), "was trained with seed 0, this command says 1"),
+        (("--world_model.free_nats", "2"), "was trained with world_model.free_nats 1.0"),
+        (("--configs", "dreamerv3"), "is of fosp; only that method has its world model"),
+        (("--run.model_alone", "0.25"), "has 2 updates behind it; of run.updates 4"),
+        (("--run.model_from", "nowhere"), "nowhere does not exist"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(
+    toy_dataset, lone_model, tmp_path, capsys, words, wrong
+):
+    usual = ("--run.updates", "4", "--run.model_alone", "0.5", "--run.model_from", str(lone_model))
+    assert train.main(offline(toy_dataset, tmp_path / "run", *usual, *words)) == 2
+    assert wrong in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_short_episodes_and_the_plain_dreamer(toy_dataset, tmp_path):
     """One held-out episode is shorter than a window; DreamerV3 has no cost decoder to report on."""
     words = ("--configs", "dreamerv3", "--run.batch_length", "64", "--run.updates", "1")
