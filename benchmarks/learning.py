@@ -3,7 +3,9 @@
 A dataset is recorded, or one is taken. Every method is trained offline on it with the same number
 of updates, evaluated, and fine-tuned online in a variant that no data show, for the same number of
 agent steps; then it is evaluated again, on the same seeds. The end is the page of
-`fosp_ext.report`, two tables and one JSON file with every number.
+`fosp_ext.report`, two tables and one JSON file with every number. Where the world model learns
+alone at first (`run.model_alone`), that part is made once for each seed: it is the same for all
+methods but dreamerv3, whose model knows no cost.
 
 How many updates and agent steps that are follows from `--budget-minutes`: a few updates of every
 method and an episode are timed first, and the plan is said before anything begins. It is kept in

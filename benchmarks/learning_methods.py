@@ -29,6 +29,7 @@ OWN = {  # settings that the commands of a comparison name themselves -> the opt
     "dataset.episodes": "--episodes",
     "run.updates": "--updates",
     "run.eval_every": None,
+    "run.model_from": None,
     "online.source": None,
     "online.steps": "--online-steps",
 }
@@ -44,11 +45,21 @@ class Method:
     diagnosed: bool  # is its offline run asked by `benchmarks.diagnose`?
     envs: int  # environments of its online run
     ratio: float  # updates per agent step, online
+    alone: float  # share of the offline updates that teach a world model others could use; 0: none
 
 
 def offline_names(methods: Sequence[Method]) -> list[str]:
     """The names of the offline runs that the methods go on from, each once, in order."""
     return list(dict.fromkeys(method.offline for method in methods))
+
+
+def shared_part(methods: Sequence[Method]) -> float:
+    """Share of the updates that one world model learns alone for several offline runs; or 0.
+
+    It is the same for all of them: the size decides it, not the method.
+    """
+    shares = {method.offline: method.alone for method in methods if method.alone}
+    return next(iter(shares.values())) if len(shares) > 1 else 0.0
 
 
 def preset_names(name: str, phase: str) -> list[str]:
@@ -101,6 +112,8 @@ def _method(
         diagnosed=online.method == "fosp" and online.dataset.holdout > 0,
         envs=online.online.envs,
         ratio=online.online.ratio,
+        # dreamerv3 has no cost decoder, so its model is another one
+        alone=0.0 if online.method == "dreamerv3" else online.run.model_alone,
     )
 
 

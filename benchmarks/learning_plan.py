@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.diagnose_own import EPISODES
-from benchmarks.learning_methods import Method, offline_names
+from benchmarks.learning_methods import Method, offline_names, shared_part
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from fosp_ext.envs.variants import NONE
@@ -37,6 +37,7 @@ class Speed:
     episode: float  # played with a policy
     length: int  # agent steps of an episode
     cores: int  # that record side by side
+    model: float = 0.0  # of an update, what runs that share a world model need once
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Plan:
     jobs: int = 1  # at the same time that the estimate goes by; a later start may have others
     threads: int = 0  # likewise, of each of them
     expected: float = 0.0  # seconds that all of it takes with these jobs; 0: the sum of `estimate`
+    model_updates: int = 0  # of the `updates`, learned once for each seed by a shared world model
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def make_plan(
         jobs=jobs.count,
         threads=jobs.threads,
         expected=round(expected, 1),
+        model_updates=int(shared_part(methods) * amounts.updates),
     )
 
 
@@ -200,7 +203,10 @@ def _learning(
     wishes: Wishes, methods: Sequence[Method], seeds: int, speed: Speed, rest: float
 ) -> tuple[int, int]:
     """(updates, agent steps) for the seconds that are left, or as wished for; never none at all."""
-    update = seeds * sum(speed.update[name] for name in offline_names(methods))
+    takers = {method.offline for method in methods if method.alone}
+    twice = len(takers) - 1 if shared_part(methods) else 0
+    update = sum(speed.update[name] for name in offline_names(methods)) - twice * speed.model
+    update *= seeds
     step = seeds * sum(_step_seconds(method, speed) for method in methods)
     whole = speed.length * max(method.envs for method in methods)  # an episode in each environment
     updates, steps = wishes.updates, wishes.online_steps
@@ -260,11 +266,16 @@ def make_chains(
     amounts: Amounts, variant: str, methods: Sequence[Method], seeds: int, speed: Speed
 ) -> list[Chain]:
     """Every training with its evaluations, in the order in which they begin."""
-    chains = {}
+    chains, shared = {}, shared_part(methods) > 0
     for seed in range(seeds):
+        model = f"model-seed{seed}"
+        if shared:
+            parts = {"starting": speed.start, "offline training": amounts.updates * speed.model}
+            chains[model] = Chain(model, None, parts)
         for method in methods:
             offline = f"{method.offline}-offline-seed{seed}"
-            chains[offline] = _offline_chain(offline, method, amounts, variant, speed)
+            after = model if shared and method.alone else None
+            chains[offline] = _offline_chain(offline, after, method, amounts, variant, speed)
             if amounts.online:
                 online = f"{method.name}-online-seed{seed}"
                 chains[online] = _online_chain(online, offline, method, amounts, speed)
@@ -272,17 +283,17 @@ def make_chains(
 
 
 def _offline_chain(
-    name: str, method: Method, amounts: Amounts, variant: str, speed: Speed
+    name: str, after: str | None, method: Method, amounts: Amounts, variant: str, speed: Speed
 ) -> Chain:
-    looks = _looks_before(variant)
+    looks, update = _looks_before(variant), speed.update[method.offline]
     parts = {
         "starting": (1 + looks + method.diagnosed) * speed.start + speed.first[method.offline],
         "evaluating": looks * amounts.played * speed.episode
         + amounts.curves * _curve_seconds(speed),
         "reporting": method.diagnosed * (DIAGNOSIS_SECONDS + EPISODES * speed.episode),
-        "offline training": amounts.updates * speed.update[method.offline],
+        "offline training": amounts.updates * (update - (speed.model if after else 0.0)),
     }
-    return Chain(name, None, parts)
+    return Chain(name, after, parts)
 
 
 def _online_chain(name: str, after: str, method: Method, amounts: Amounts, speed: Speed) -> Chain:
@@ -315,12 +326,13 @@ def describe(plan: Plan, methods: Sequence[Method], seeds: int) -> str:
     record = f"{plan.episodes} episodes to record" if plan.episodes else "given"
     online = f"{plan.online_steps} agent steps each, in {place(plan.variant)}"
     looks = seeds * evaluations(methods, plan.variant, plan.online_steps > 0)
+    model = f", the first {plan.model_updates} shared" if plan.model_updates else ""
     lines = [
         f"plan: {', '.join(method.name for method in methods)} in {plan.task}, "
         f"seeds 0 to {seeds - 1}, size {plan.size}",
         *(f"  {key} = {value}" for key, value in plan.settings.items()),
         f"  dataset        {plan.dataset}, {record}",
-        f"  offline        {plan.updates} updates each",
+        f"  offline        {plan.updates} updates each{model}",
         f"  online         {online if plan.online_steps else 'none'}",
         f"  evaluations    {looks}, {plan.eval_episodes} episodes each",
         "  estimate, if nothing else keeps this machine busy, in minutes:",

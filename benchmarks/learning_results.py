@@ -24,6 +24,7 @@ from benchmarks.learning_stages import (
     diagnosis_file,
     find_evaluation,
     looks_after,
+    model_folder,
     newest_step,
     offline_folder,
     online_folder,
@@ -64,6 +65,7 @@ def as_json(
         "evaluations": [
             single(folder, key, look, plan) for folder, key in folders.items() for look in key.looks
         ],
+        "models": model_numbers(plan, seeds, out),
         "runs": [run_numbers(folder, key, out) for folder, key in folders.items()],
         "stages": past_stages(out),
     }
@@ -117,11 +119,26 @@ def run_numbers(run: Path, key: RunKey, out: Path) -> dict[str, Any]:
     }
 
 
+def model_numbers(plan: Plan, seeds: int, out: Path) -> list[dict[str, Any]]:
+    """The world models that methods share, one for each seed, as far as they learned alone."""
+    runs = [model_folder(out, seed) for seed in range(seeds if plan.model_updates else 0)]
+    return [
+        {
+            "seed": seed,
+            "folder": short(run),
+            "updates": newest_step(run),
+            "training_minutes": training_minutes(run),
+            "starts": _starts(run),
+        }
+        for seed, run in enumerate(runs)
+    ]
+
+
 def _progress(run: Path, key: RunKey) -> dict[str, Any]:
     return {
         "updates": newest_step(run),
         "agent_steps": agent_steps(run) if key.phase == "online" else 0,
-        "training_minutes": training_minutes(run),
+        "training_minutes": training_minutes(run, key.begins),
     }
 
 
@@ -129,12 +146,13 @@ def _starts(run: Path) -> list[dict[str, Any]]:
     return json.loads((run / "meta.json").read_text())
 
 
-def training_minutes(run: Path) -> float:
+def training_minutes(run: Path, begins: int = 0) -> float:
     """By the rates in metrics.jsonl: acting, reports and evaluations on the way are included.
 
-    Start-up is not, nor is what was lost where a run was killed.
+    Start-up is not, nor is what was lost where a run was killed. The first `begins` updates are
+    another run's.
     """
-    seconds, before = 0.0, 0
+    seconds, before = 0.0, begins
     for row in read_metrics(run):
         if "fps/updates" in row:
             seconds += (row["step"] - before) / row["fps/updates"]

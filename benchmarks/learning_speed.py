@@ -35,24 +35,29 @@ def measure_speed(wishes: Wishes, methods: Sequence[Method], threads: int) -> Sp
     """
     keep_freed_memory()  # as train.py does
     device, names = choose_device("auto"), offline_names(methods)
-    first, update = {}, {}
+    first, update, model = {}, {}, {}
     threads = threads or offline_config(names[0], wishes.size, wishes.settings).threads
     if threads:
         torch.set_num_threads(threads)
     with Progress("timing", len(names) + 1, "measurements", sys.stderr) as progress:
         for name in names:
-            first[name], update[name] = time_updates(name, wishes.size, wishes.settings, device)
+            found = time_updates(name, wishes.size, wishes.settings, device)
+            first[name], update[name], model[name] = found
             progress.advance()
         opening, episode, length = time_episode(wishes, names[0], device)
         progress.advance()
     start = time_imports() + opening
-    return Speed(start, first, update, episode, length, cores())
+    shared = next((model[method.offline] for method in methods if method.alone), 0.0)
+    return Speed(start, first, update, episode, length, cores(), shared)
 
 
 def time_updates(
     name: str, size: str, settings: Mapping[str, str], device: torch.device
-) -> tuple[float, float]:
-    """(seconds of the first update beyond another one's, mean seconds of the later ones)."""
+) -> tuple[float, float, float]:
+    """(seconds of the first update beyond another one's, mean of the later ones, model alone).
+
+    The last is that part of the mean which comes from updates of the world model alone.
+    """
     config = offline_config(name, size, settings)
     run, cameras = config.run, len(config.env.cameras)
     batch = make_batch(Shape(cameras, run.batch_size, run.batch_length, {}), device)
@@ -63,7 +68,7 @@ def time_updates(
     first, usual = _time_kind(agent, batch, device, behave=True)
     share = run.model_alone
     alone = _time_kind(agent, batch, device, behave=False)[1] if share else 0.0
-    return max(first - usual, 0.0), share * alone + (1 - share) * usual
+    return max(first - usual, 0.0), share * alone + (1 - share) * usual, share * alone
 
 
 def _time_kind(

@@ -47,6 +47,11 @@ def offline_folder(out: Path, name: str, seed: int) -> Path:
     return out / name / "offline" / f"seed{seed}"
 
 
+def model_folder(out: Path, seed: int) -> Path:
+    """The run in which the world model that methods share learns alone."""
+    return out / "model" / f"seed{seed}"
+
+
 def online_folder(out: Path, name: str, seed: int) -> Path:
     """The online run of a method."""
     return out / name / "online" / f"seed{seed}"
@@ -74,6 +79,7 @@ def all_stages(
     maker = _Maker(plan, out, limit)
     stages = [maker.record()] if plan.episodes else []
     for seed in range(seeds):
+        stages += [maker.model(methods, seed)] if plan.model_updates else []
         for method in methods:
             stages += maker.offline(method, seed)
             stages += maker.online(method, seed) if plan.online_steps else []
@@ -91,6 +97,7 @@ class RunKey:
     phase: str  # "offline" or "online"
     seed: int
     looks: tuple[Look, ...]  # how it is evaluated
+    begins: int = 0  # updates of a world model that it took over
 
 
 def run_title(method: str, phase: str, seed: int) -> str:
@@ -103,7 +110,9 @@ def run_folders(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) ->
     every = [(method, seed) for method in methods for seed in range(seeds)]
     before = tuple(looks_before(plan))
     folders = {
-        offline_folder(out, m.offline, seed): RunKey(m.offline, "offline", seed, before)
+        offline_folder(out, m.offline, seed): RunKey(
+            m.offline, "offline", seed, before, plan.model_updates if m.alone else 0
+        )
         for m, seed in every
     }
     if plan.online_steps:
@@ -144,20 +153,31 @@ class _Maker:
         )
         return Stage("dataset", words, (ROOT / plan.dataset).exists)
 
+    def model(self, methods: Sequence[Method], seed: int) -> Stage:
+        plan, folder = self.plan, model_folder(self.out, seed)
+        first = next(method.offline for method in methods if method.alone)
+        words = (
+            *self._training(first, seed, folder, plan.model_updates),
+            *("--run.model_alone", "1", "--run.eval_every", "0", "--run.report_every", "0"),
+            *(*self.limit, *self._settings("run.model_alone")),
+        )
+        done = partial(_has_updates, folder, plan.model_updates)
+        return Stage(f"model-seed{seed}", words, done, self._dataset())
+
     def offline(self, method: Method, seed: int) -> Iterator[Stage]:
         plan, name = self.plan, method.offline
-        folder = offline_folder(self.out, name, seed)
+        folder, model = offline_folder(self.out, name, seed), ()
+        title, needs = run_title(name, "offline", seed), self._dataset()
+        if plan.model_updates and method.alone:
+            model = ("--run.model_from", short(model_folder(self.out, seed)))
+            needs = (f"model-seed{seed}",)
         words = (
-            *("train.py", "--configs", *preset_names(name, "offline"), plan.size),
-            *("--task", plan.task, "--seed", str(seed), "--dataset.path", plan.dataset),
-            *("--logdir", short(folder), "--run.updates", str(plan.updates)),
+            *(*self._training(name, seed, folder, plan.updates), *model),
             *("--run.eval_every", str(plan.eval_every), "--run.eval_episodes", "5"),
             *("--run.report_every", str(max(1, plan.updates // 4))),
             *(*self.limit, *self._settings()),
         )
-        title = run_title(name, "offline", seed)
-        needs = ("dataset",) if plan.episodes else ()
-        yield Stage(title, words, lambda: newest_step(folder) >= plan.updates, needs)
+        yield Stage(title, words, partial(_has_updates, folder, plan.updates), needs)
         yield from self._evaluations(title, folder, looks_before(plan))
 
     def online(self, method: Method, seed: int) -> Iterator[Stage]:
@@ -203,8 +223,20 @@ class _Maker:
             yield Stage(name, words, finished, (before,))
             before = name
 
-    def _settings(self) -> list[str]:
-        return [word for key, x in self.plan.settings.items() for word in (f"--{key}", x)]
+    def _training(self, name: str, seed: int, folder: Path, updates: int) -> tuple[str, ...]:
+        plan = self.plan
+        return (
+            *("train.py", "--configs", *preset_names(name, "offline"), plan.size),
+            *("--task", plan.task, "--seed", str(seed), "--dataset.path", plan.dataset),
+            *("--logdir", short(folder), "--run.updates", str(updates)),
+        )
+
+    def _dataset(self) -> tuple[str, ...]:
+        return ("dataset",) if self.plan.episodes else ()
+
+    def _settings(self, but: str = "") -> list[str]:
+        changed = {key: x for key, x in self.plan.settings.items() if key != but}
+        return [word for key, x in changed.items() for word in (f"--{key}", x)]
 
 
 def evaluation_name(title: str, look: Look) -> str:
@@ -231,6 +263,10 @@ def _is_newer(path: Path, run: Path) -> bool:
     """Was the file written after the run's newest checkpoint?"""
     newest = Checkpoint(run / "checkpoints", 1).latest()
     return newest is not None and path.exists() and path.stat().st_mtime >= newest.stat().st_mtime
+
+
+def _has_updates(run: Path, updates: int) -> bool:
+    return newest_step(run) >= updates
 
 
 def newest_step(run: Path) -> int:

@@ -174,6 +174,23 @@ def test_only_the_offline_phases_with_other_settings(here, place, capsys):
     assert "name another --out" in capsys.readouterr().err
 
 
+def test_methods_share_the_model_that_learned_alone(here, place):
+    words = tiny(place, "--dataset", "data.h5", "--online-steps", "0", "--variant", "none")
+    words += ["--set", "run.model_alone=0.5", "--methods"]
+    assert learning.main([*words, "fosp,bc,dreamerv3"]) == 0
+    assert here[0] == "model-seed0"
+    found = json.loads((place / "out" / "results.json").read_text())
+    assert found["plan"]["model_updates"] == 1
+    (model,) = found["models"]
+    assert (model["seed"], model["updates"]) == (0, 1)
+    assert {run["method"]: run["updates"] for run in found["runs"]} == dict.fromkeys(
+        ("fosp", "bc", "dreamerv3"), 2
+    )
+    for name, source in (("bc", place / "out" / "model" / "seed0"), ("dreamerv3", "")):
+        settings = load_yaml(Config, place / "out" / name / "offline" / "seed0" / "config.yaml")
+        assert settings.run.model_from == str(source)
+
+
 def test_fine_tuning_in_the_task_as_it_is(here, place, capsys):
     words = tiny(place, "--dataset", "data.h5", "--variant", "none", "--methods", "bc")
     assert learning.main(words) == 0
@@ -191,6 +208,7 @@ def test_minutes_of_training_come_from_its_rates(tmp_path):
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert training_minutes(tmp_path) == round((100 + 120) / 60, 2)
+    assert training_minutes(tmp_path, begins=40) == round((20 + 120) / 60, 2)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +224,7 @@ def test_minutes_of_training_come_from_its_rates(tmp_path):
         ("--set lagrange.penlty=1", "did you mean 'lagrange.penalty'"),
         ("--set lagrange.penalty=much", "--lagrange.penalty"),
         ("--set lagrange.penalty", "--set takes KEY=VALUE"),
+        ("--set run.model_from=x", "the comparison sets it itself"),
         ("--set seed=3", "the comparison sets it itself, by --seeds"),
         ("--set critic.real_weight=1 --methods fosp,fosp_release", "preset fosp_release"),
         ("--seeds 0", "--seeds must be at least 1, got 0"),

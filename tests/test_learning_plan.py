@@ -147,6 +147,18 @@ def test_methods_that_share_an_offline_run_pay_for_it_once():
     assert apart.estimate["offline training"] == pytest.approx(2300)
 
 
+def test_a_model_that_several_methods_share_is_learned_once():
+    speed, words = dataclasses.replace(SPEED, model=0.3), {"updates": 1000, "online_steps": 500}
+    both, one = plan("fosp,bc", speed=speed, **words), plan("fosp", speed=speed, **words)
+    assert (both.model_updates, one.model_updates) == (600, 0)  # 0.6 is that of the cpu preset
+    assert both.estimate["offline training"] == pytest.approx(1200 + 600 - 300)
+    assert one.estimate["offline training"] == pytest.approx(1200)
+    assert "1000 updates each, the first 600 shared" in describe(both, methods("fosp,bc"), 1)
+    two = plan("fosp,bc", seeds=2, speed=speed, **words)
+    assert two.estimate["offline training"] == pytest.approx(2 * 1500)
+    assert plan("fosp,bc", speed=speed).updates > plan("fosp,bc").updates
+
+
 def test_a_diagnosis_plays_episodes():
     def reporting(text: str, episode: float) -> float:
         speed = dataclasses.replace(SPEED, episode=episode)
@@ -261,7 +273,7 @@ def test_a_plan_stays_and_other_wishes_are_refused(tmp_path):
         with pytest.raises(UserError, match="name another --out"):
             load_plan(path, dataclasses.replace(WISHES, **change))
     older = json.loads(path.read_text())
-    for name in ("settings", "jobs", "threads", "expected"):
+    for name in ("settings", "jobs", "threads", "expected", "model_updates"):
         del older[name]
     path.write_text(json.dumps(older))
     assert "together" in describe(load_plan(path, WISHES), methods("fosp,bc"), 1).splitlines()[-1]
@@ -274,9 +286,8 @@ def test_a_plan_stays_and_other_wishes_are_refused(tmp_path):
 
 
 def test_the_steps_of_two_methods_in_order(tmp_path):
-    found = [
-        stage.name for stage in all_stages(plan(), methods("fosp,fosp-no_policy_set"), 2, tmp_path)
-    ]
+    text = "fosp,fosp-no_policy_set"
+    found = [stage.name for stage in all_stages(plan(text), methods(text), 2, tmp_path)]
     one_seed = [
         "fosp-offline-seed0",
         "eval-fosp-offline-seed0",
@@ -294,8 +305,27 @@ def test_the_steps_of_two_methods_in_order(tmp_path):
     taken = plan(recorded=False)
     assert "dataset" not in [s.name for s in all_stages(taken, methods("bc"), 1, tmp_path)]
     bare = all_stages(plan(online_steps=0, variant="none"), methods("fosp,bc"), 1, tmp_path)
-    assert [stage.name for stage in bare if "offline" not in stage.name] == ["dataset", "report"]
-    assert len(bare) == 1 + 2 + 2 + 1 + 1
+    names = [stage.name for stage in bare if "offline" not in stage.name]
+    assert names == ["dataset", "model-seed0", "report"]
+    assert len(bare) == 1 + 1 + 2 + 2 + 1 + 1  # dataset, model, runs, evaluations, diagnosis, ...
+
+
+def test_the_steps_of_methods_that_share_a_model(tmp_path):
+    """DreamerV3 has a model of its own."""
+    text = "fosp,bc,dreamerv3"
+    shared = dataclasses.replace(plan(updates=1000), model_updates=600)
+    stages = {s.name: s for s in all_stages(shared, methods(text), 2, tmp_path)}
+    for seed in ("seed0", "seed1"):
+        model, fosp = stages[f"model-{seed}"].words, stages[f"fosp-offline-{seed}"].words
+        assert tuple(
+            model[model.index(f"--run.{key}") + 1] for key in ("updates", "model_alone")
+        ) == ("600", "1")
+        folder = model[model.index("--logdir") + 1]
+        assert folder == fosp[fosp.index("--run.model_from") + 1] == str(tmp_path / "model" / seed)
+        assert stages[f"bc-offline-{seed}"].needs == (f"model-{seed}",)
+        assert stages[f"model-{seed}"].needs == ("dataset",)
+        assert stages[f"dreamerv3-offline-{seed}"].needs == ("dataset",)
+        assert "--run.model_from" not in stages[f"dreamerv3-offline-{seed}"].words
 
 
 def test_what_waits_for_what(tmp_path):
@@ -304,7 +334,8 @@ def test_what_waits_for_what(tmp_path):
     needs = {stage.name: stage.needs for stage in stages}
     before = ("eval-fosp-offline-seed0-clustered",)
     assert needs["dataset"] == ()
-    assert needs["fosp-offline-seed0"] == needs["bc-offline-seed0"] == ("dataset",)
+    assert needs["model-seed0"] == ("dataset",)
+    assert needs["fosp-offline-seed0"] == needs["bc-offline-seed0"] == ("model-seed0",)
     assert needs["eval-fosp-offline-seed0"] == ("fosp-offline-seed0",)
     assert needs[before[0]] == ("eval-fosp-offline-seed0",)
     assert needs["fosp-online-seed0"] == needs["fosp-no_policy_set-online-seed0"] == before
@@ -316,8 +347,8 @@ def test_what_waits_for_what(tmp_path):
 
 
 def test_threads_and_settings_are_in_the_commands(tmp_path):
-    changed = plan(settings={"lagrange.penalty": "1e-8"})
-    plain = {s.name: s.words for s in all_stages(plan(), methods("fosp"), 1, tmp_path)}
+    changed = plan("fosp", settings={"lagrange.penalty": "1e-8"})
+    plain = {s.name: s.words for s in all_stages(plan("fosp"), methods("fosp"), 1, tmp_path)}
     found = {s.name: s.words for s in all_stages(changed, methods("fosp"), 1, tmp_path, 3)}
     limit, price = ("--threads", "3"), ("--lagrange.penalty", "1e-8")
     added = {name: words[len(plain[name]) :] for name, words in found.items()}
