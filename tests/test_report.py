@@ -205,6 +205,7 @@ def test_a_group_is_one_setting_and_its_seeds(tmp_path):
             seed="1",
             device="cpu",
             run__log_every="7",
+            run__model_from="model/seed1",
             task="safetygym_SafetyPointGoal1-v0",
         ),
         make_run(tmp_path / "c", critic__expectile="0.9"),

@@ -23,7 +23,7 @@ from fosp_ext.settings import ADDED, Config
 SAME_RESULT = (  # settings that may differ between the seeds of one group
     "seed", "logdir", "device", "threads", "dataset.workers", "dataset.storage",
     "dataset.ram_limit_gb", "run.log_every", "run.report_every", "run.save_every",
-    "run.keep_checkpoints", "online.source", "online.allow_task_mismatch",
+    "run.keep_checkpoints", "run.model_from", "online.source", "online.allow_task_mismatch",
 )  # fmt: skip
 ONLINE_ONLY = ("online", "policy_set")  # sections that an offline run does not read
 
