@@ -1,7 +1,7 @@
 """Pictures of a finished run for the documentation: `python -m benchmarks.pictures RUN`.
 
 Writes curves.png (learning curves from metrics.jsonl), open_loop.gif (the newest prediction
-film) and policy.gif (the first film of the newest evaluation, every other frame).
+film) and policy.gif (every other frame of a film: the newest evaluation's first, or another one).
 """
 
 from __future__ import annotations
@@ -51,13 +51,16 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder of train.py")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder to write to")
+    parser.add_argument("--film", type=Path, metavar="MP4", help="for policy.gif, of eval.py")
     arguments = parser.parse_args(argv)
     try:
+        prediction = newest(arguments.run, "report/openl_vision_0*.gif")
+        film = arguments.film or newest(arguments.run, "eval/*/videos/ep_000.mp4")
+        if not film.is_file():
+            raise UserError(f"no film {film}")
         arguments.out.mkdir(parents=True, exist_ok=True)
         draw_curves(read_metrics(arguments.run), arguments.out / "curves.png")
-        prediction = newest(arguments.run, "report/openl_vision_0*.gif")
         shutil.copy(prediction, arguments.out / "open_loop.gif")
-        film = newest(arguments.run, "eval/*/videos/ep_000.mp4")
         with atomic_path(arguments.out / "policy.gif") as part:
             part.write_bytes(to_gif(read_frames(film), FILM_FPS))
     except UserError as error:
