@@ -156,6 +156,7 @@ def make_plan(
         else:
             too_much = middle
     amounts, estimate, expected = weigh(work)
+    behaving = int(amounts.updates * (1 - max(method.alone for method in methods)))
     return Plan(
         task=wishes.task,
         variant=wishes.variant,
@@ -164,7 +165,7 @@ def make_plan(
         episodes=amounts.recorded,
         eval_episodes=amounts.played,
         updates=amounts.updates,
-        eval_every=max(1, amounts.updates // CURVE_POINTS) if amounts.curves else 0,
+        eval_every=max(1, behaving // CURVE_POINTS) if amounts.curves else 0,
         online_steps=amounts.steps,
         budget_minutes=wishes.budget_minutes,
         estimate={part: round(seconds, 1) for part, seconds in estimate.items()},

@@ -19,7 +19,8 @@ from dreamer.config import load_presets, parse_command_line, resolve
 from fosp_ext.settings import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "agents/README.md")]
+PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("python", "make", "tensorboard", ".venv/bin/python")
 NEEDS_A_SIMULATOR = r"eval/.*|time/evaluate_s"
 OTHER_REPORT = r"report/train/.*"  # only where no episode is held out

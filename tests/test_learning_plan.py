@@ -176,6 +176,11 @@ def test_with_little_time_there_are_fewer_episodes():
     assert hurried.eval_every == 0
 
 
+def test_evaluations_on_the_way_begin_with_the_behaviour():
+    """Of the size cpu the model learns alone for 0.6 of the updates."""
+    assert plan(updates=1000, budget_minutes=600).eval_every == 100
+
+
 def test_jobs_share_the_work_not_the_dataset_and_the_report():
     chains = [
         Chain("a", None, {"x": 3.0, "y": 1.0}),
