@@ -6,6 +6,7 @@ does nothing: tensors come back as they are. Tensors travel by NCCL between GPUs
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,9 @@ def joined() -> Iterator[None]:
     if launched() == 1:
         yield
         return
+    # Imported later, as optimisers do, its functions would have this group as their default and keep
+    # it, and its threads, past the end of the interpreter, which now and then aborts.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, timeout=PATIENCE)
