@@ -43,8 +43,8 @@ def joined() -> Iterator[None]:
     if launched() == 1:
         yield
         return
-    # Imported later, as optimisers do, its functions would have this group as their default and keep
-    # it, and its threads, past the end of the interpreter, which now and then aborts.
+    # Imported later, as optimisers do, its functions would have this group as their default: its
+    # threads would outlive it, and now and then abort the interpreter at its end.
     importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
