@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INK, PAPER = {"light": "#1f2328", "dark": "#e6edf3"}, {"light": "#ffffff", "dark": "#161b22"}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D")
+DOTS = "oD^vp"  # of ours; the next one where the colours begin again
 MARKERS = dict(zip(METHODS, "*PX", strict=True))  # of published values
 PANELS = {"return of an episode": "score", "cost of an episode": "cost", "cost regret": "regret"}
 LINEAR_COST = 10  # up to here the axis of the cost is linear, above it logarithmic
@@ -86,9 +87,12 @@ def draw_scatter(
             )
             _mean(axis, behaviour, "s", grey, f"data: {behaviour.name}")
         for k, outcome in enumerate(ours):
-            colour = COLOURS[k % len(COLOURS)]
-            axis.scatter(outcome.scores, outcome.costs, s=22, alpha=0.5, color=colour, linewidths=0)
-            _mean(axis, outcome, "o", colour, outcome.name)
+            colour, dot = COLOURS[k % len(COLOURS)], DOTS[k // len(COLOURS) % len(DOTS)]
+            axis.scatter(
+                outcome.scores, outcome.costs, s=22, alpha=0.5, marker=dot, color=colour,
+                linewidths=0,
+            )  # fmt: skip
+            _mean(axis, outcome, dot, colour, outcome.name)
         for point in others:
             axis.scatter(
                 point.score, point.cost, s=130, marker=MARKERS[point.method], facecolors="none",
