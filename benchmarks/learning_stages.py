@@ -154,6 +154,7 @@ class _Maker:
         return Stage("dataset", words, (ROOT / plan.dataset).exists)
 
     def model(self, methods: Sequence[Method], seed: int) -> Stage:
+        """The world model alone, learned once for all `methods` that begin with it."""
         plan, folder = self.plan, model_folder(self.out, seed)
         first = next(method.offline for method in methods if method.alone)
         words = (
@@ -165,6 +166,7 @@ class _Maker:
         return Stage(f"model-seed{seed}", words, done, self._dataset())
 
     def offline(self, method: Method, seed: int) -> Iterator[Stage]:
+        """An offline run, from the shared world model where there is one, and its evaluations."""
         plan, name = self.plan, method.offline
         folder, model = offline_folder(self.out, name, seed), ()
         title, needs = run_title(name, "offline", seed), self._dataset()
@@ -181,6 +183,7 @@ class _Maker:
         yield from self._evaluations(title, folder, looks_before(plan))
 
     def online(self, method: Method, seed: int) -> Iterator[Stage]:
+        """The online run behind an offline one, and its evaluations."""
         plan, folder = self.plan, online_folder(self.out, method.name, seed)
         source = offline_folder(self.out, method.offline, seed)
         words = (

@@ -178,6 +178,7 @@ class _Averages:
         self._vectors: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
     def add(self, metrics: dict[str, Value]) -> None:
+        """Count these in, each a number or a tensor of one; nothing waits for the device."""
         tensors = {tag: value for tag, value in metrics.items() if isinstance(value, Tensor)}
         if tensors:
             vector = torch.stack([value.detach().float() for value in tensors.values()])
@@ -197,6 +198,7 @@ class _Averages:
         return {tag: total / count for tag, (total, count) in sorted(sums.items())}
 
     def take(self) -> dict[str, float]:
+        """The averages now, which begin anew."""
         averages = self.peek()
         self._floats.clear()
         self._vectors.clear()
@@ -210,6 +212,7 @@ class _Clock:
         self._time, self._step, self._env_steps = time.perf_counter(), step, None
 
     def rates(self, step: int, env_steps: int | None) -> dict[str, float]:
+        """Updates and agent steps per second since the last call, where there were any."""
         now = time.perf_counter()
         seconds = max(now - self._time, 1e-9)
         rates = {}
