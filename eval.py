@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     """Evaluate; returns the exit code."""
     arguments = parse(argv)
     try:
-        from fosp_ext.rollouts import RolloutSettings, play  # torch, not needed for --help
+        from fosp_ext.run.evaluate import RolloutSettings, play  # torch, not needed for --help
 
         play(
             RolloutSettings(

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         if "print-config" in flags:
             say(config_text(config, changed(Config, presets, names, overrides)))
             return 0
-        from fosp_ext.stages import run_mode  # torch is imported here, not for --help
+        from fosp_ext.run.modes import run_mode  # torch is imported here, not for --help
 
         code = run_mode(config)
     except KeyboardInterrupt:

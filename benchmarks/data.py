@@ -30,12 +30,12 @@ from dreamer.data.memory import plan_memory
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.errors import UserError, tell_error
+from dreamer.training.progress import Progress
 from dreamer.types import Batch
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent
-from fosp_ext.dataset.training import record_dataset, require_dataset
-from fosp_ext.progress import Progress
-from fosp_ext.run_folder import provenance
+from fosp_ext.run.data import record_dataset, require_dataset
+from fosp_ext.run.run_folder import provenance
 from fosp_ext.settings import Config
 
 B, T = 16, 64

@@ -23,9 +23,9 @@ from typing import NamedTuple
 from benchmarks.env_sides import BARE, EXACT, FAST, UPSTREAM, Side
 from benchmarks.targets import Target, conclude
 from dreamer.errors import UserError, tell_error
+from dreamer.training.progress import Progress
 from fosp_ext.envs import check_task, is_custom
 from fosp_ext.envs.gl import choose_backend
-from fosp_ext.progress import Progress
 
 TASKS = (
     "SafetyPointGoal1-v0",

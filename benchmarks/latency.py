@@ -25,7 +25,7 @@ from benchmarks.update import PICTURE, SHAPES, make_agent, synchronize
 from dreamer.agent import Agent
 from dreamer.errors import UserError, tell_error
 from dreamer.utils import choose_device
-from fosp_ext.run_folder import provenance
+from fosp_ext.run.run_folder import provenance
 
 WARM_UP = 20  # answers
 MOST = {"fosp": 12}  # shape -> ms at the median, on one thread of a processor

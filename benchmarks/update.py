@@ -28,11 +28,11 @@ from dreamer.agent import Agent
 from dreamer.config import load_presets, resolve
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError, tell_error
+from dreamer.training.progress import Progress
 from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 from fosp_ext.build import build_agent, compile_agent
-from fosp_ext.progress import Progress
-from fosp_ext.run_folder import provenance
+from fosp_ext.run.run_folder import provenance
 from fosp_ext.settings import METHODS, Config
 
 PRODUCT = 1024  # rows and columns of the matrices

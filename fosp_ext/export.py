@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from dreamer.checkpoint import Checkpoint
 from dreamer.config import to_dict
 from dreamer.errors import UserError, tell_error
-from fosp_ext.run_folder import leave_out, load_run, provenance, run_of
+from dreamer.training.checkpoint import Checkpoint
+from fosp_ext.run.run_folder import leave_out, load_run, provenance, run_of
 
 EPILOG = """example:
   python -m fosp_ext.export logdir/SafetyPointGoal1-v0/fosp_offline-cpu/seed0 --out mine.pt

@@ -15,8 +15,8 @@ import torch
 
 import train
 from dreamer.agent import Agent
-from dreamer.checkpoint import Checkpoint
 from dreamer.envs.parallel import ParallelEnvs
+from dreamer.training.checkpoint import Checkpoint
 
 ROOT = Path(train.__file__).parent
 TIMED = ("time/", "fps/")  # metrics that no two runs share
@@ -92,9 +92,9 @@ def after_update(
 def act_in(monkeypatch: pytest.MonkeyPatch, make: Callable[[], gymnasium.Env]) -> None:
     """Let online runs act, and be evaluated, in environments that `make` makes."""
     monkeypatch.setattr(
-        "fosp_ext.online.ParallelEnvs", lambda _, count, warn: ParallelEnvs(make, count, warn)
+        "fosp_ext.run.online.ParallelEnvs", lambda _, count, warn: ParallelEnvs(make, count, warn)
     )
-    monkeypatch.setattr("fosp_ext.online.evaluation_env", lambda *_: make())
+    monkeypatch.setattr("fosp_ext.run.online.evaluation_env", lambda *_: make())
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:

@@ -12,7 +12,7 @@ from dreamer.data.episode import DatasetInfo
 from dreamer.envs.counting import CountingEnv
 from dreamer.types import Batch
 from fosp_ext.build import build_agent
-from fosp_ext.run_folder import RunFolder
+from fosp_ext.run.run_folder import RunFolder
 from fosp_ext.settings import Config
 
 ROOT = Path(__file__).resolve().parents[1]

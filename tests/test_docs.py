@@ -25,7 +25,9 @@ PROGRAMS = ("python", "make", "tensorboard", ".venv/bin/python")
 NEEDS_A_SIMULATOR = r"eval/.*|time/evaluate_s"
 OTHER_REPORT = r"report/train/.*"  # only where no episode is held out
 AHEAD = ("--cost_head.ahead", "2")  # off by default
-ONLINE = r"(episode|price)/.*|(step|fps)/env|time/play_s"  # see tests/test_episode_log.py
+ONLINE = (
+    r"(episode|price)/.*|(step|fps)/env|time/play_s"  # see test_episode_log.py
+)
 
 
 def smoke_run(folder: Path, dataset: Path, method: str) -> set[str]:

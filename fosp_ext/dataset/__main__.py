@@ -10,7 +10,7 @@ from dreamer.errors import UserError, tell_error
 from fosp_ext.dataset.check import check_dataset
 from fosp_ext.dataset.convert import FORMATS, convert
 from fosp_ext.dataset.exchange import RENDERS, Labels
-from fosp_ext.dataset.picture import draw_summary, free_picture_path
+from fosp_ext.dataset.figure import draw_summary, free_picture_path
 from fosp_ext.dataset.rearrange import Choice, merge, split
 from fosp_ext.dataset.summary import describe, summarise, table
 

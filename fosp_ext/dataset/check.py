@@ -9,7 +9,7 @@ from dreamer.data.episode import DatasetInfo
 from dreamer.data.layout import CHUNK_FRAMES, open_dataset
 from dreamer.data.validation import validate_dataset
 from dreamer.errors import DatasetError
-from fosp_ext.progress import Progress
+from dreamer.training.progress import Progress
 
 BLOCK = 16 * CHUNK_FRAMES  # pictures decoded at once
 

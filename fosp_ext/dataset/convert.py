@@ -11,12 +11,12 @@ from typing import NamedTuple, TextIO
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import read_episodes, write_dataset
 from dreamer.errors import UserError
+from dreamer.training.progress import Progress
 from fosp_ext.dataset.convert_dreamer import read_dreamer, write_dreamer
 from fosp_ext.dataset.convert_dsrl import read_dsrl, write_dsrl
 from fosp_ext.dataset.convert_minari import read_minari, write_minari
 from fosp_ext.dataset.exchange import Labels, Reader, Source, Writer, refuse_existing
 from fosp_ext.dataset.summary import summarise
-from fosp_ext.progress import Progress
 
 ALL_ENDED = (
     "episodes that ended the task, all of them and after the same number of steps; "

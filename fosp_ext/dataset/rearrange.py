@@ -13,9 +13,9 @@ from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import fingerprint, read_episodes, write_dataset
 from dreamer.data.validation import first_difference
 from dreamer.errors import UserError, did_you_mean
+from dreamer.training.progress import Progress
 from fosp_ext.dataset.exchange import refuse_existing
 from fosp_ext.dataset.summary import DatasetSummary, summarise
-from fosp_ext.progress import Progress
 
 
 def merge(path: str | Path, sources: Sequence[Path], stream: TextIO | None = None) -> None:

@@ -12,17 +12,17 @@ import numpy as np
 
 from dreamer.files import atomic_path
 from fosp_ext.envs import task_folder
-from fosp_ext.foresight import AHEAD
 from fosp_ext.report import figures, tables
 from fosp_ext.report.figures import LINEAR_COST
-from fosp_ext.report.films import films, relative
 from fosp_ext.report.material import Material, Outcome
 from fosp_ext.report.page import Page
-from fosp_ext.report.price import before_and_after, price_table
 from fosp_ext.report.published import CITATION, LINK, published
 from fosp_ext.report.runs import SOURCES, Run
 from fosp_ext.report.strips import draw_episodes
-from fosp_ext.rollouts import new_folder
+from fosp_ext.report.training_cost import before_and_after, price_table
+from fosp_ext.report.videos import films, relative
+from fosp_ext.run.evaluate import new_folder
+from fosp_ext.run.warnings import AHEAD
 
 CURVES = (
     "Over gradient updates. Where a group has several seeds, thin lines are seeds, the thick line "

@@ -10,11 +10,11 @@ import numpy as np
 
 from dreamer.errors import UserError
 from fosp_ext.report.calibration import Bins, reliability
-from fosp_ext.report.danger import Foresight
 from fosp_ext.report.material import Outcome
 from fosp_ext.report.published import METHODS, Published
 from fosp_ext.report.runs import Curve, Group, Source
 from fosp_ext.report.statistics import band, on_common_steps
+from fosp_ext.report.violation_probability import Foresight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,11 +13,11 @@ import torch
 from dreamer.errors import UserError
 from dreamer.utils import choose_device
 from fosp_ext.dataset.summary import summarise
-from fosp_ext.dataset.training import dataset_path
-from fosp_ext.report.danger import Foresight, foresight
-from fosp_ext.report.price import while_learning
 from fosp_ext.report.runs import Group, Run, group_runs, read_run
 from fosp_ext.report.tables import Result, results
+from fosp_ext.report.training_cost import while_learning
+from fosp_ext.report.violation_probability import Foresight, foresight
+from fosp_ext.run.data import dataset_path
 
 
 @dataclass(frozen=True)

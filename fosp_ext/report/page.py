@@ -9,8 +9,8 @@ from html import escape
 from urllib.parse import quote
 
 from fosp_ext.report.figures import Picture
-from fosp_ext.report.films import FilmLink
 from fosp_ext.report.tables import Cell, Interval, Table
+from fosp_ext.report.videos import FilmLink
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --paper: #ffffff;

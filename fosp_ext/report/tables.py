@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fosp_ext.foresight import AHEAD
 from fosp_ext.report.calibration import auroc, brier
-from fosp_ext.report.danger import Foresight
 from fosp_ext.report.published import published
 from fosp_ext.report.runs import Evaluation, Group, Run, played_by
 from fosp_ext.report.statistics import iqm_interval, mean_interval
+from fosp_ext.report.violation_probability import Foresight
+from fosp_ext.run.warnings import AHEAD
 
 Cell = str | int | float
 Interval = tuple[float, float, float]  # middle, lower end, upper end

@@ -1,0 +1,1 @@
+"""Around the learning: loops, collection, evaluation, logs and checkpoints."""

@@ -1,0 +1,142 @@
+"""Episodes in the real environment: returns, costs, lengths and films."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import gymnasium
+import numpy as np
+import torch
+from PIL import Image
+
+from dreamer.agent import Agent
+from dreamer.training.video import annotate
+from dreamer.types import VIOLATION
+
+RESAMPLES = 10_000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """What one episode came to. Lengths are in agent steps, costs summed over the action repeat."""
+
+    seed: int
+    score: float
+    cost: float
+    length: int
+    violations: int  # agent steps with cost
+    terminated: bool  # a true end, not the time limit
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One agent step as a spectator sees it."""
+
+    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8
+    step: int
+    score: float
+    cost: float
+    estimates: dict[str, float]
+
+
+Spectator = Callable[[gymnasium.Env, Moment], None]
+
+
+def run_episode(
+    agent: Agent,
+    env: gymnasium.Env,
+    seed: int,
+    device: torch.device,
+    watch: Spectator | None = None,
+) -> EpisodeResult:
+    """One episode with the mean action; the same seed gives the same episode on a CPU."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        obs, _ = env.reset(seed=seed)
+        state, first = agent.initial(1), torch.ones(1, device=device)
+        score, cost, violations, step, over = 0.0, 0.0, 0, 0, False
+        while not over:
+            inputs = {name: torch.from_numpy(x).unsqueeze(0).to(device) for name, x in obs.items()}
+            action, state, estimates = agent.act(inputs, first, state, explore=False)
+            if watch is not None:
+                shown = {name: float(x[0]) for name, x in estimates.items()}
+                watch(env, Moment(obs, step, score, cost, shown))
+            obs, reward, terminated, truncated, info = env.step(action[0].float().cpu().numpy())
+            first = torch.zeros_like(first)
+            score, cost, step = score + float(reward), cost + info["cost"], step + 1
+            violations += info["cost"] >= VIOLATION
+            over = terminated or truncated
+    return EpisodeResult(seed, score, cost, step, int(violations), bool(terminated))
+
+
+def summarize(results: Sequence[EpisodeResult]) -> dict:
+    """Mean, standard deviation and 95 % bootstrap interval of what the episodes came to."""
+    quantities = {
+        "return": [result.score for result in results],
+        "cost": [result.cost for result in results],
+        "length": [result.length for result in results],
+        "violation_rate": [result.violations / result.length for result in results],
+    }
+    return {
+        "episodes": len(results),
+        "seeds": [result.seed for result in results],
+        "safe_episodes": float(np.mean([result.cost == 0 for result in results])),
+        **{name: spread(values) for name, values in quantities.items()},
+    }
+
+
+def spread(values: Sequence[float]) -> dict:
+    """Mean, sample standard deviation and percentile-bootstrap 95 % interval of the mean."""
+    x = np.asarray(values, np.float64)
+    draws = np.random.default_rng(0).choice(x, (RESAMPLES, len(x)))
+    low, high = np.quantile(draws.mean(1), [0.025, 0.975])
+    std = float(x.std(ddof=1)) if len(x) > 1 else 0.0
+    return {"mean": float(x.mean()), "std": std, "ci95": [float(low), float(high)]}
+
+
+def result_row(result: EpisodeResult) -> dict:
+    """The episode as one JSON object."""
+    return asdict(result)
+
+
+class Film:
+    """A spectator that draws overhead view, cameras and numbers into one picture per step."""
+
+    SIDE = 256
+
+    def __init__(self) -> None:
+        self.frames: list[np.ndarray] = []
+
+    def __call__(self, env: gymnasium.Env, moment: Moment) -> None:
+        """Add one frame, (SIDE + text, SIDE * (1 + cameras), 3)."""
+        views = [env.render(), *moment.obs.values()]
+        panel = np.concatenate([_resize(view, self.SIDE) for view in views], 1)
+        estimates = "   ".join(f"{name} {x:6.2f}" for name, x in moment.estimates.items())
+        lines = [
+            f"step {moment.step:3d}   return {moment.score:6.2f}   cost {moment.cost:5.1f}",
+            f"overhead | {' | '.join(moment.obs)}   {estimates}",
+        ]
+        self.frames.append(annotate(panel, lines))
+
+    def stack(self) -> np.ndarray:
+        """All frames, (T, height, width, 3) uint8."""
+        return np.stack(self.frames)
+
+
+def evaluate(
+    agent: Agent, env: gymnasium.Env, seeds: Iterable[int], device: torch.device
+) -> dict[str, float]:
+    """Means over one episode per seed, for the log of a training."""
+    summary = summarize([run_episode(agent, env, seed, device) for seed in seeds])
+    return {
+        "score": summary["return"]["mean"],
+        "cost": summary["cost"]["mean"],
+        "length": summary["length"]["mean"],
+        "violation_rate": summary["violation_rate"]["mean"],
+        "safe_episodes": summary["safe_episodes"],
+    }
+
+
+def _resize(frame: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.NEAREST))

@@ -1,0 +1,1 @@
+"""Experiments that measure learning: comparisons, diagnoses and their figures."""

@@ -1,0 +1,1 @@
+"""Methods compared on one task: planned, run side by side, tabulated."""

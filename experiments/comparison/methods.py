@@ -1,0 +1,144 @@
+"""The methods that are compared: which presets they are, and which offline runs they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamer.config import load_presets, resolve, to_dict
+from dreamer.errors import UserError, did_you_mean
+from fosp_ext.report.runs import ONLINE_ONLY
+from fosp_ext.run.run_folder import flat
+from fosp_ext.settings import Config
+
+PRESETS = Path(__file__).parents[2] / "configs.yaml"
+OFFLINE = {"fosp": "fosp_offline"}  # other methods have an offline preset of their own name
+OWN = {  # settings that the commands of a comparison name themselves -> the option that says so
+    "mode": "--methods",
+    "method": "--methods",
+    "size": "--size",
+    "task": "--task",
+    "seed": "--seeds",
+    "logdir": "--out",
+    "threads": "--threads",
+    "device": None,
+    "env.variant": "--variant",
+    "dataset.path": "--dataset",
+    "dataset.episodes": "--episodes",
+    "run.updates": "--updates",
+    "run.eval_every": None,
+    "run.model_from": None,
+    "online.source": None,
+    "online.steps": "--online-steps",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as it is compared, such as `fosp` or `fosp-no_policy_set`."""
+
+    name: str
+    offline: str  # the name whose offline run it goes on from
+    expanded: bool  # online, a policy set acts
+    diagnosed: bool  # is its offline run asked by `experiments.diagnose`?
+    envs: int  # environments of its online run
+    ratio: float  # updates per agent step, online
+    alone: float  # share of the offline updates that teach a world model others could use; 0: none
+
+
+def offline_names(methods: Sequence[Method]) -> list[str]:
+    """The names of the offline runs that the methods go on from, each once, in order."""
+    return list(dict.fromkeys(method.offline for method in methods))
+
+
+def shared_part(methods: Sequence[Method]) -> float:
+    """Share of the updates that one world model learns alone for several offline runs; or 0.
+
+    It is the same for all of them: the size decides it, not the method.
+    """
+    shares = {method.offline: method.alone for method in methods if method.alone}
+    return next(iter(shares.values())) if len(shares) > 1 else 0.0
+
+
+def preset_names(name: str, phase: str) -> list[str]:
+    """The presets of a method in a phase, "offline" or "online", without its size."""
+    base, *parts = name.split("-")
+    return [OFFLINE.get(base, base) if phase == "offline" else f"{base}_online", *parts]
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` texts as settings of train.py; what it does not know, `read_methods` refuses."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise UserError(f"--set takes KEY=VALUE, such as lagrange.penalty=1e-8, not '{text}'")
+        if key in OWN:
+            hint = f", by {OWN[key]}" if OWN[key] else ""
+            raise UserError(f"--set {key}: the comparison sets it itself{hint}")
+        found[key] = value
+    return found
+
+
+def read_methods(text: str, size: str, settings: Mapping[str, str]) -> list[Method]:
+    """Methods of a comma-separated list; what is unknown is a `UserError`."""
+    presets = load_presets(PRESETS)
+    names = list(dict.fromkeys(word.strip() for word in text.split(",")))
+    return [_method(name, size, presets, settings) for name in names]
+
+
+def _method(
+    name: str, size: str, presets: Mapping[str, dict], settings: Mapping[str, str]
+) -> Method:
+    base, *parts = name.split("-")
+    bases = [word.removesuffix("_online") for word in presets if word.endswith("_online")]
+    ablations = [word for word in presets if word.startswith("no_")]
+    if base not in bases:
+        raise UserError(f"no method '{base}'{did_you_mean(base, bases)} ({', '.join(bases)})")
+    for part in parts:
+        if part not in ablations:
+            hint = did_you_mean(part, ablations)
+            raise UserError(f"{name}: no part '{part}'{hint} ({', '.join(ablations)})")
+        if not base.startswith("fosp"):
+            raise UserError(f"{name}: only fosp has parts that can be left out")
+    _check_own(name, presets, settings)
+    online = resolve(Config, dict(presets), [*preset_names(name, "online"), size], dict(settings))
+    return Method(
+        name=name,
+        offline=_offline_name(base, parts, size, presets),
+        expanded=online.method == "fosp" and online.policy_set.enabled,
+        diagnosed=online.method == "fosp" and online.dataset.holdout > 0,
+        envs=online.online.envs,
+        ratio=online.online.ratio,
+        # dreamerv3 has no cost decoder, so its model is another one
+        alone=0.0 if online.method == "dreamerv3" else online.run.model_alone,
+    )
+
+
+def _check_own(name: str, presets: Mapping[str, dict], settings: Mapping[str, str]) -> None:
+    """Refuse to change what makes the method what it is."""
+    for preset in dict.fromkeys([*preset_names(name, "offline"), *preset_names(name, "online")]):
+        for key in flat(presets[preset]).keys() & settings.keys():
+            raise UserError(f"--set {key}: {name} has a value of its own, in the preset {preset}")
+
+
+def _offline_name(base: str, parts: list[str], size: str, presets: Mapping[str, dict]) -> str:
+    """The method without the parts that the offline phase does not read."""
+    plain = _offline_settings(base, size, presets)
+    matter = [p for p in parts if _offline_settings(f"{base}-{p}", size, presets) != plain]
+    return "-".join([base, *matter])
+
+
+def _offline_settings(name: str, size: str, presets: Mapping[str, dict]) -> dict[str, Any]:
+    settings = flat(to_dict(offline_config(name, size, {}, presets)))
+    return {key: x for key, x in settings.items() if key.partition(".")[0] not in ONLINE_ONLY}
+
+
+def offline_config(
+    name: str, size: str, settings: Mapping[str, str], presets: Mapping[str, dict] | None = None
+) -> Config:
+    """The settings of an offline run."""
+    known = dict(presets or load_presets(PRESETS))
+    return resolve(Config, known, [*preset_names(name, "offline"), size], dict(settings))

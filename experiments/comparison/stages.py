@@ -1,0 +1,303 @@
+"""The steps of a comparison: which commands they are, and whether they are done."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dreamer.training.checkpoint import Checkpoint
+from experiments.comparison.methods import Method, preset_names
+from experiments.comparison.plan import Plan
+from fosp_ext.envs.variants import NONE
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST_SEED = 1000  # of the episodes of every evaluation
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the comparison."""
+
+    name: str  # also that of its log file
+    words: tuple[str, ...]  # for python
+    finished: Callable[[], bool]
+    needs: tuple[str, ...] = ()  # names of stages that must be done before
+    judges: bool = False  # exit code 1 only says that a bound is missed
+
+    @property
+    def command(self) -> str:
+        """As one would type it."""
+        return f"python {shlex.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """An evaluation of a run: where, and which policy of a set acts (None: there is one policy)."""
+
+    variant: str
+    policy: str | None
+
+
+def offline_folder(out: Path, name: str, seed: int) -> Path:
+    """The offline run that methods of this offline name share."""
+    return out / name / "offline" / f"seed{seed}"
+
+
+def model_folder(out: Path, seed: int) -> Path:
+    """The run in which the world model that methods share learns alone."""
+    return out / "model" / f"seed{seed}"
+
+
+def online_folder(out: Path, name: str, seed: int) -> Path:
+    """The online run of a method."""
+    return out / name / "online" / f"seed{seed}"
+
+
+def looks_before(plan: Plan) -> list[Look]:
+    """How an offline run is evaluated: in the variant, and in the task as it is."""
+    return [Look(variant, None) for variant in dict.fromkeys((NONE.name, plan.variant))]
+
+
+def looks_after(method: Method, plan: Plan) -> list[Look]:
+    """How an online run is evaluated: what acts, then the policies of a set alone."""
+    policies = ("set", "online", "offline") if method.expanded else (None,)
+    return [Look(plan.variant, policy) for policy in policies]
+
+
+def all_stages(
+    plan: Plan, methods: Sequence[Method], seeds: int, out: Path, threads: int = 0
+) -> list[Stage]:
+    """Every command in order; a seed is complete before the next one begins.
+
+    `threads` are those of each training and evaluation, 0 takes every core.
+    """
+    limit = ("--threads", str(threads)) if threads else ()
+    maker = _Maker(plan, out, limit)
+    stages = [maker.record()] if plan.episodes else []
+    for seed in range(seeds):
+        stages += [maker.model(methods, seed)] if plan.model_updates else []
+        for method in methods:
+            stages += maker.offline(method, seed)
+            stages += maker.online(method, seed) if plan.online_steps else []
+    stages += [maker.diagnosis(m, seed) for m in methods for seed in range(seeds) if m.diagnosed]
+    distinct = {stage.name: stage for stage in stages}  # methods may share an offline run
+    folders = list(run_folders(plan, methods, seeds, out))
+    return [*distinct.values(), _report(folders, tuple(distinct), out)]
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Which run of a comparison it is."""
+
+    method: str  # of an offline run its offline name
+    phase: str  # "offline" or "online"
+    seed: int
+    looks: tuple[Look, ...]  # how it is evaluated
+    begins: int = 0  # updates of a world model that it took over
+
+
+def run_title(method: str, phase: str, seed: int) -> str:
+    """The name of a training stage."""
+    return f"{method}-{phase}-seed{seed}"
+
+
+def run_folders(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> dict[Path, RunKey]:
+    """All run folders, those of offline runs first."""
+    every = [(method, seed) for method in methods for seed in range(seeds)]
+    before = tuple(looks_before(plan))
+    folders = {
+        offline_folder(out, m.offline, seed): RunKey(
+            m.offline, "offline", seed, before, plan.model_updates if m.alone else 0
+        )
+        for m, seed in every
+    }
+    if plan.online_steps:
+        folders |= {
+            online_folder(out, m.name, seed): RunKey(
+                m.name, "online", seed, tuple(looks_after(m, plan))
+            )
+            for m, seed in every
+        }
+    return folders
+
+
+def diagnosis_file(out: Path, name: str, seed: int) -> Path:
+    """What `experiments.diagnose` says of an offline run."""
+    return out / "diagnosis" / f"{run_title(name, 'offline', seed)}.json"
+
+
+def short(path: Path) -> str:
+    """A path as a command in the repository's folder names it."""
+    whole = path.resolve()
+    return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else str(whole)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the stages of one comparison."""
+
+    plan: Plan
+    out: Path
+    limit: tuple[str, ...]  # words for the number of threads, or none
+
+    def record(self) -> Stage:
+        plan = self.plan
+        words = (
+            *("train.py", "--configs", "collect", plan.size, "--task", plan.task),
+            *("--dataset.path", plan.dataset, "--dataset.episodes", str(plan.episodes)),
+            *self._settings(),
+        )
+        return Stage("dataset", words, (ROOT / plan.dataset).exists)
+
+    def model(self, methods: Sequence[Method], seed: int) -> Stage:
+        """The world model alone, learned once for all `methods` that begin with it."""
+        plan, folder = self.plan, model_folder(self.out, seed)
+        first = next(method.offline for method in methods if method.alone)
+        words = (
+            *self._training(first, seed, folder, plan.model_updates),
+            *("--run.model_alone", "1", "--run.eval_every", "0", "--run.report_every", "0"),
+            *(*self.limit, *self._settings("run.model_alone")),
+        )
+        done = partial(_has_updates, folder, plan.model_updates)
+        return Stage(f"model-seed{seed}", words, done, self._dataset())
+
+    def offline(self, method: Method, seed: int) -> Iterator[Stage]:
+        """An offline run, from the shared world model where there is one, and its evaluations."""
+        plan, name = self.plan, method.offline
+        folder, model = offline_folder(self.out, name, seed), ()
+        title, needs = run_title(name, "offline", seed), self._dataset()
+        if plan.model_updates and method.alone:
+            model = ("--run.model_from", short(model_folder(self.out, seed)))
+            needs = (f"model-seed{seed}",)
+        words = (
+            *(*self._training(name, seed, folder, plan.updates), *model),
+            *("--run.eval_every", str(plan.eval_every), "--run.eval_episodes", "5"),
+            *("--run.report_every", str(max(1, plan.updates // 4))),
+            *(*self.limit, *self._settings()),
+        )
+        yield Stage(title, words, partial(_has_updates, folder, plan.updates), needs)
+        yield from self._evaluations(title, folder, looks_before(plan))
+
+    def online(self, method: Method, seed: int) -> Iterator[Stage]:
+        """The online run behind an offline one, and its evaluations."""
+        plan, folder = self.plan, online_folder(self.out, method.name, seed)
+        source = offline_folder(self.out, method.offline, seed)
+        words = (
+            *("train.py", "--configs", *preset_names(method.name, "online"), plan.size),
+            *("--from", short(source), "--task", plan.task, "--env.variant", plan.variant),
+            *("--seed", str(seed), "--logdir", short(folder)),
+            *("--online.steps", str(plan.online_steps), "--run.eval_every", "0"),
+            *("--run.report_every", "0", *self.limit, *self._settings()),
+        )
+        title = run_title(method.name, "online", seed)
+        needs = (self._last_look(method, seed),)
+        yield Stage(title, words, lambda: agent_steps(folder) >= plan.online_steps, needs)
+        yield from self._evaluations(title, folder, looks_after(method, plan))
+
+    def diagnosis(self, method: Method, seed: int) -> Stage:
+        name, run = method.offline, offline_folder(self.out, method.offline, seed)
+        title, path = run_title(name, "offline", seed), diagnosis_file(self.out, name, seed)
+        words = ("-m", "experiments.diagnose", short(run), "--json", short(path), *self.limit)
+        needs = (self._last_look(method, seed),)  # it repeats numbers of the evaluations
+        return Stage(f"diagnose-{title}", words, lambda: _is_newer(path, run), needs, judges=True)
+
+    def _last_look(self, method: Method, seed: int) -> str:
+        """The last evaluation of the offline run that a method goes on from."""
+        title = run_title(method.offline, "offline", seed)
+        return evaluation_name(title, looks_before(self.plan)[-1])
+
+    def _evaluations(self, title: str, run: Path, looks: Sequence[Look]) -> Iterator[Stage]:
+        plan, before = self.plan, title
+        for look in looks:
+            alone = look.policy in ("online", "offline")
+            words = (
+                *("eval.py", "--logdir", short(run), "--variant", look.variant),
+                *("--episodes", str(plan.eval_episodes), "--seed", str(FIRST_SEED)),
+                *("--videos", "0" if alone else "1"),
+                *(() if look.policy is None else ("--policy", look.policy)),
+                *self.limit,
+            )
+            name = evaluation_name(title, look)
+            finished = partial(_is_played, run, look, plan.eval_episodes)
+            yield Stage(name, words, finished, (before,))
+            before = name
+
+    def _training(self, name: str, seed: int, folder: Path, updates: int) -> tuple[str, ...]:
+        plan = self.plan
+        return (
+            *("train.py", "--configs", *preset_names(name, "offline"), plan.size),
+            *("--task", plan.task, "--seed", str(seed), "--dataset.path", plan.dataset),
+            *("--logdir", short(folder), "--run.updates", str(updates)),
+        )
+
+    def _dataset(self) -> tuple[str, ...]:
+        return ("dataset",) if self.plan.episodes else ()
+
+    def _settings(self, but: str = "") -> list[str]:
+        changed = {key: x for key, x in self.plan.settings.items() if key != but}
+        return [word for key, x in changed.items() for word in (f"--{key}", x)]
+
+
+def evaluation_name(title: str, look: Look) -> str:
+    """The name of a run's evaluation; it tells only what is special about it."""
+    special = [word for word in (look.variant, look.policy) if word not in (NONE.name, "set", None)]
+    return "-".join(["eval", title, *special])
+
+
+def _report(folders: Sequence[Path], needs: tuple[str, ...], out: Path) -> Stage:
+    runs = [short(folder) for folder in folders]
+    words = ("-m", "fosp_ext.report", *runs, "--out", short(out / "report"), "--csv")
+
+    def is_newest() -> bool:
+        pages = [page.stat().st_mtime for page in out.glob("report*/index.html")]
+        numbers = [
+            file.stat().st_mtime for run in folders for file in run.glob("eval/*/summary.json")
+        ]
+        return bool(pages) and max(pages) > max(numbers, default=0)
+
+    return Stage("report", words, is_newest, needs)
+
+
+def _is_newer(path: Path, run: Path) -> bool:
+    """Was the file written after the run's newest checkpoint?"""
+    newest = Checkpoint(run / "checkpoints", 1).latest()
+    return newest is not None and path.exists() and path.stat().st_mtime >= newest.stat().st_mtime
+
+
+def _has_updates(run: Path, updates: int) -> bool:
+    return newest_step(run) >= updates
+
+
+def newest_step(run: Path) -> int:
+    """Updates that the newest checkpoint of a run has behind it; 0 without one."""
+    path = Checkpoint(run / "checkpoints", 1).latest()
+    return 0 if path is None else int(path.stem.removeprefix("step_"))
+
+
+def agent_steps(run: Path) -> int:
+    """Agent steps that the newest checkpoint of an online run has behind it; 0 without one."""
+    path = Checkpoint(run / "checkpoints", 1).latest()
+    return 0 if path is None else Checkpoint.load(path)["online"]["driver"]["agent_steps"]
+
+
+def find_evaluation(run: Path, look: Look, episodes: int) -> Path | None:
+    """The evaluation of the run's newest checkpoint on the fixed seeds; None if not yet played."""
+    wanted = {
+        "variant": look.variant,
+        "policy": look.policy,
+        "updates": newest_step(run),
+        "seeds": list(range(FIRST_SEED, FIRST_SEED + episodes)),
+    }
+    for file in sorted(run.glob("eval/*/summary.json")):
+        summary = json.loads(file.read_text())
+        if all(summary.get(key) == value for key, value in wanted.items()):
+            return file.parent
+    return None
+
+
+def _is_played(run: Path, look: Look, episodes: int) -> bool:
+    return find_evaluation(run, look, episodes) is not None

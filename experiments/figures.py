@@ -1,0 +1,110 @@
+"""Pictures of a finished run for the documentation: `python -m experiments.figures RUN`.
+
+Writes curves.png (learning curves from metrics.jsonl), open_loop.gif (the newest prediction
+film) and policy.gif (every other frame of a film: the newest evaluation's first, or another one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import av
+import matplotlib as mpl
+import numpy as np
+
+from dreamer.errors import UserError, tell_error
+from dreamer.files import atomic_path
+from dreamer.training.video import to_gif
+from fosp_ext.report.figures import point_marker
+from fosp_ext.report.runs import points, read_metrics
+
+CURVES = {
+    "return of evaluations": ["eval/score"],
+    "cost of evaluations": ["eval/cost"],
+    "image losses": [
+        "train/wm/image_loss/vision",
+        "report/heldout/image_loss/vision",
+        "train/wm/image_loss/vision_back",
+        "report/heldout/image_loss/vision_back",
+    ],
+    "reward and cost losses": [
+        "train/wm/reward_loss",
+        "report/heldout/reward_loss",
+        "train/wm/cost_loss",
+        "report/heldout/cost_loss",
+    ],
+    "cost decoder on held-out rows": [
+        "report/heldout/cost_recall",
+        "report/heldout/cost_precision",
+    ],
+    "danger and feasibility": ["train/reach/danger", "train/actor/feasibility"],
+}
+LOGARITHMIC = ("image losses",)
+FILM_STRIDE, FILM_FPS, FILM_FRAMES, FILM_WIDTH = 2, 12.5, 100, 512
+
+
+def main(argv: list[str]) -> int:
+    """Draw everything; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="run folder of train.py")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder to write to")
+    parser.add_argument("--film", type=Path, metavar="MP4", help="for policy.gif, of eval.py")
+    arguments = parser.parse_args(argv)
+    try:
+        prediction = newest(arguments.run, "report/openl_vision_0*.gif")
+        film = arguments.film or newest(arguments.run, "eval/*/videos/ep_000.mp4")
+        if not film.is_file():
+            raise UserError(f"no film {film}")
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        draw_curves(read_metrics(arguments.run), arguments.out / "curves.png")
+        shutil.copy(prediction, arguments.out / "open_loop.gif")
+        with atomic_path(arguments.out / "policy.gif") as part:
+            part.write_bytes(to_gif(read_frames(film), FILM_FPS))
+    except UserError as error:
+        return tell_error(error)
+    print(f"pictures: {arguments.out}")
+    return 0
+
+
+def newest(run: Path, pattern: str) -> Path:
+    """The file that was written last of those that match."""
+    files = sorted(run.glob(pattern), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise UserError(f"no {run / pattern} yet")
+    return files[-1]
+
+
+def read_frames(film: Path) -> np.ndarray:
+    """Every other frame of a film's beginning, smaller, (T, height, FILM_WIDTH, 3) uint8."""
+    with av.open(str(film)) as file:
+        pictures = [frame.to_image() for frame in file.decode(video=0)]
+    height = round(pictures[0].height * FILM_WIDTH / pictures[0].width)
+    chosen = pictures[: FILM_FRAMES * FILM_STRIDE : FILM_STRIDE]
+    return np.stack([np.asarray(picture.resize((FILM_WIDTH, height))) for picture in chosen])
+
+
+def draw_curves(rows: list[dict], path: Path) -> None:
+    """One panel per group of metrics over gradient updates; points where a metric is rare."""
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(14, 7), layout="constrained")
+    for axis, (title, tags) in zip(axes.flat, CURVES.items(), strict=True):
+        for tag in tags:
+            steps, values = points(rows, tag)
+            axis.plot(steps, values, label=tag, marker=point_marker(steps))
+        axis.set(title=title, xlabel="gradient updates")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+        if title in LOGARITHMIC:
+            axis.set_yscale("log")
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", dpi=80)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

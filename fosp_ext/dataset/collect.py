@@ -1,0 +1,154 @@
+"""Recording a dataset with scripted behaviours, in parallel and resumable.
+
+Each finished episode is at once a file of its own in the folder `<path>.parts`. A collection that
+was stopped, in whatever way, goes on from there; at the end the parts become one dataset file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
+from dreamer.envs.worker import one_thread_each
+from dreamer.errors import UserError
+from dreamer.files import atomic_path
+from dreamer.training.progress import Progress
+from fosp_ext.dataset.collect_plan import CollectSettings, Recording, plan_episodes
+from fosp_ext.dataset.recording import EnvChoice, record_part, start_worker
+from fosp_ext.envs.gl import choose_backend
+from fosp_ext.envs.tasks import is_custom
+
+__all__ = ["CollectSettings", "collect_dataset", "plan_episodes"]
+
+SETTINGS_FILE = "settings.json"
+PART_NAMES = "episode_{}.hdf5"
+
+
+def collect_dataset(
+    path: str | Path, settings: CollectSettings, progress: TextIO | None = None
+) -> None:
+    """Record the dataset file `path`, or go on with what an earlier call had to leave.
+
+    Progress is shown on the stream `progress`. A full disk is a `UserError`; the episodes that
+    were finished before stay readable, each as a dataset file in the folder of parts.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already; choose another file or remove it")
+    plan = plan_episodes(settings)
+    parts = parts_folder(path)
+    try:
+        _claim_parts(parts, settings)
+        _record_missing(parts, plan, settings, progress)
+        _merge(path, [part_file(parts, recording) for recording in plan], progress)
+    except OSError as error:
+        raise UserError(
+            f"recording {path} failed: {error}; finished episodes are kept in {parts}, "
+            "run the same command to continue"
+        ) from error
+    shutil.rmtree(parts)
+
+
+def parts_folder(path: Path) -> Path:
+    """Where the episodes of an unfinished dataset file lie."""
+    return path.with_name(f"{path.name}.parts")
+
+
+def part_file(parts: Path, recording: Recording) -> Path:
+    """The file of one finished episode."""
+    return parts / PART_NAMES.format(f"{recording.index:06d}")
+
+
+def _claim_parts(parts: Path, settings: CollectSettings) -> None:
+    """Note the settings in a new folder of parts, or check that an old one has the same."""
+    fields = dataclasses.asdict(settings)
+    del fields["workers"]  # decides no episode
+    wanted = json.loads(json.dumps(fields))
+    note = parts / SETTINGS_FILE
+    if not any(parts.glob(PART_NAMES.format("*"))):
+        with atomic_path(note) as part:
+            part.write_text(json.dumps(wanted, indent=2, sort_keys=True))
+        return
+    found = json.loads(note.read_text())
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise UserError(
+                f"{parts} holds an unfinished collection with {name} {found.get(name)!r}, not "
+                f"{value!r}; run with its settings to continue it, or remove the folder"
+            )
+
+
+def _record_missing(
+    parts: Path, plan: Sequence[Recording], settings: CollectSettings, stream: TextIO | None
+) -> None:
+    """Play every episode that has no part yet."""
+    missing = [recording for recording in plan if not part_file(parts, recording).exists()]
+    if not missing:
+        return
+    if not is_custom(settings.task):
+        choose_backend()  # once, here: the workers inherit the choice
+    fields = dataclasses.fields(EnvChoice)
+    choice = EnvChoice(**{field.name: getattr(settings, field.name) for field in fields})
+    workers = min(settings.workers or _cores(), len(missing))
+    done = len(plan) - len(missing)
+    with (
+        one_thread_each(),
+        Progress("recording", len(plan), "episodes", stream, done) as progress,
+        _pool(workers) as pool,
+    ):
+        jobs = (partial(record_part, part_file(parts, each), each, choice) for each in missing)
+        for _ in _results(pool, jobs, workers):
+            progress.advance()
+
+
+def _results(
+    pool: ProcessPoolExecutor, jobs: Iterator[Callable[[], None]], workers: int
+) -> Iterator[None]:
+    """Run all jobs, never more at once than there are workers, so that none waits when we stop."""
+    running = {pool.submit(job) for job in itertools.islice(jobs, workers)}
+    while running:
+        finished, running = wait(running, return_when=FIRST_COMPLETED)
+        running |= {pool.submit(job) for job in itertools.islice(jobs, len(finished))}
+        for future in finished:
+            yield future.result()
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes; if the block fails they finish the episodes they are in, no more."""
+    spawn = multiprocessing.get_context("spawn")  # a forked OpenGL context would not work
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=start_worker)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"a recording process was killed, perhaps for lack of memory (workers: {workers}); "
+            "run the same command with fewer workers to continue"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _merge(path: Path, parts: Sequence[Path], stream: TextIO | None) -> None:
+    """Write all parts into one file, in order."""
+    episodes = itertools.chain.from_iterable(read_episodes(part) for part in parts)
+    with Progress("writing", len(parts), "episodes", stream) as progress:
+        write_dataset(path, progress.count(episodes), validate_dataset(parts[0]))

@@ -1,0 +1,92 @@
+"""One scripted episode: planned in the parent process, played and written in a worker process."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.hdf5 import write_dataset
+from dreamer.envs.worker import end_with_parent
+from fosp_ext.dataset.collect_plan import Recording
+from fosp_ext.envs import make_env
+from fosp_ext.envs.scripted import Behaviour, make_behaviour
+
+if TYPE_CHECKING:
+    from fosp_ext.envs.custom import CustomEnv
+    from fosp_ext.envs.safety_gym import SafetyGymEnv
+
+
+@dataclass(frozen=True)
+class EnvChoice:
+    """The arguments of `make_env`."""
+
+    task: str
+    cameras: tuple[str, ...]
+    size: int
+    action_repeat: int
+    render: str
+    variant: str
+
+
+def start_worker() -> None:
+    """Let the parent alone answer Ctrl-C, and end when it ends, however that happens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
+    """Play one episode and write it as a dataset of its own, whole or not at all."""
+    env = worker_env(choice)
+    rng = np.random.default_rng(recording.seed)
+    behaviour = make_behaviour(
+        recording.behaviour,
+        choice.task,
+        rng,
+        recording.noise,
+        recording.speed,
+        choice.action_repeat,
+        env.action_space.shape[0],
+        choice.cameras if recording.sight == "cameras" else (),
+    )
+    episode = play_episode(env, behaviour, recording.behaviour, recording.seed)
+    info = DatasetInfo(**vars(choice), action_size=episode.action.shape[1])
+    write_dataset(path, [episode], info)
+
+
+def play_episode(
+    env: SafetyGymEnv | CustomEnv, behaviour: Behaviour, name: str, seed: int
+) -> Episode:
+    """The episode that `behaviour` plays in the world of `seed`."""
+    frames, actions, rewards, costs = [], [], [], []
+    behaviour.reset()
+    obs, _ = env.reset(seed=seed)
+    frames.append(obs)
+    terminated = truncated = False
+    while not (terminated or truncated):
+        action = behaviour.act(env.privileged())
+        obs, reward, terminated, truncated, info = env.step(action)
+        frames.append(obs)
+        actions.append(action)
+        rewards.append(reward)
+        costs.append(info["cost"])
+    return Episode(
+        images={camera: np.stack([frame[camera] for frame in frames]) for camera in obs},
+        action=np.stack(actions).astype(np.float32),  # (T, A)
+        reward=np.array(rewards, np.float32),
+        cost=np.array(costs, np.float32),
+        terminated=bool(terminated),
+        behaviour=name,
+        seed=seed,
+    )
+
+
+@cache
+def worker_env(choice: EnvChoice) -> SafetyGymEnv | CustomEnv:
+    """The environment of this process: made once, used for all its episodes."""
+    return make_env(**vars(choice))

@@ -1,0 +1,202 @@
+"""Scripted behaviours that record datasets with the help of privileged state.
+
+`safe` plans around everything that costs, `careless` does so too closely and not always to the
+goal, `unsafe` ignores it, and `random` wanders. They are written against `WorldState` alone; a new
+robot or kind of task is one more entry of `BUILDERS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dreamer.errors import UserError, did_you_mean
+from fosp_ext.envs.scripted.base import Behaviour, NoisyBehaviour
+from fosp_ext.envs.scripted.car_goal_seeking import GoalSeekingCar
+from fosp_ext.envs.scripted.car_model import CarModel
+from fosp_ext.envs.scripted.car_planner import ManoeuvrePlanner
+from fosp_ext.envs.scripted.detour import Straying
+from fosp_ext.envs.scripted.field_of_view import Sight, sight_limit
+from fosp_ext.envs.scripted.goal_seeking import GoalSeekingPoint
+from fosp_ext.envs.scripted.near_miss import Careless
+from fosp_ext.envs.scripted.planner import CrossEntropyPlanner
+from fosp_ext.envs.scripted.point_model import PointModel
+from fosp_ext.envs.scripted.push import HeedlessPusher, SafePusher
+from fosp_ext.envs.scripted.push_model import PushModel
+from fosp_ext.envs.scripted.safe import SafeDriver
+from fosp_ext.envs.scripted.smooth_random import SmoothRandom, SmoothRandomDriver
+
+__all__ = ["Behaviour", "available_behaviours", "make_behaviour"]
+
+HORIZON_SECONDS = 1.04  # 13 agent steps at action repeat 4: longer than the Point needs to stop
+CAR_HORIZON_SECONDS = 1.6  # 10 agent steps; the Car stops within one, so this is for finding ways
+PUSH_HORIZON_SECONDS = 1.44  # as long as it takes to go half around the box
+# Samples cost little, as numpy's overhead per call dominates; rounds cost in full.
+PUSH_SEARCH = {"samples": 256, "rounds": 2, "fresh": 64}
+MARGIN, MARGIN_PER_NOISE = 0.04, 0.1  # metres kept from obstacles, more where actions are noisy
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a behaviour is built from."""
+
+    rng: np.random.Generator
+    noise: float
+    speed: float
+    action_repeat: int
+    action_size: int | None
+    cameras: tuple[str, ...]  # whose pictures alone count; none: everything is known
+
+    def margin(self) -> float:
+        """Metres kept from all that costs."""
+        return MARGIN + MARGIN_PER_NOISE * self.noise
+
+    def point_model(self) -> PointModel:
+        """The Point robot at this action repeat."""
+        horizon = round(HORIZON_SECONDS / (PointModel.ENV_STEP * self.action_repeat))
+        return PointModel(max(horizon, 2), self.action_repeat)
+
+
+Builder = Callable[[Request], Behaviour]
+
+
+def safe_point(request: Request) -> Behaviour:
+    """Plans around hazards, vases, wrong buttons and gremlins."""
+    model = request.point_model()
+    planner = CrossEntropyPlanner(request.rng, model.horizon, action_size=2)
+    return SafeDriver(model, planner, request.margin(), request.speed)
+
+
+def unsafe_point(request: Request) -> Behaviour:
+    """Drives straight for the goal."""
+    return GoalSeekingPoint(request.speed)
+
+
+def random_point(request: Request) -> Behaviour:
+    """Wanders about."""
+    return SmoothRandomDriver(PointModel, request.rng, request.speed)
+
+
+def safe_car(request: Request) -> Behaviour:
+    """Plans around hazards and vases; noise rarely turns a wheel's sign, so no wider margin."""
+    horizon = max(round(CAR_HORIZON_SECONDS / (CarModel.ENV_STEP * request.action_repeat)), 2)
+    model = CarModel(horizon, request.action_repeat)
+    return SafeDriver(model, ManoeuvrePlanner(request.rng, horizon), MARGIN, request.speed)
+
+
+def unsafe_car(request: Request) -> Behaviour:
+    """Turns to the goal and drives straight for it."""
+    return GoalSeekingCar(request.rng, request.speed)
+
+
+def random_car(request: Request) -> Behaviour:
+    """Wanders about."""
+    return SmoothRandomDriver(CarModel, request.rng, request.speed)
+
+
+def safe_point_push(request: Request) -> Behaviour:
+    """Pushes the box to the goal around hazards and pillars."""
+    horizon = round(PUSH_HORIZON_SECONDS / (PointModel.ENV_STEP * request.action_repeat))
+    planner = CrossEntropyPlanner(request.rng, max(horizon, 2), action_size=2, **PUSH_SEARCH)
+    model = PushModel(request.action_repeat)
+    return SafePusher(model, planner, request.margin(), request.speed)
+
+
+def unsafe_point_push(request: Request) -> Behaviour:
+    """Pushes the box to the goal through hazards."""
+    return HeedlessPusher(safe_point_push(request))
+
+
+def careless(safe: Builder) -> Builder:
+    """Plans as `safe` does, to the goal or astray, around obstacles taken for too small."""
+    return lambda request: Straying(Careless(safe(request), request.rng), request.rng)
+
+
+def by_sight(builder: Builder) -> Builder:
+    """What `builder` builds, acting on what the cameras showed where these are set."""
+
+    def build(request: Request) -> Behaviour:
+        behaviour = builder(request)
+        return Sight(behaviour, request.cameras, request.rng) if request.cameras else behaviour
+
+    return build
+
+
+def random_actions(request: Request) -> Behaviour:
+    """Wanders about in an environment of which nothing is known; `speed` scales the actions."""
+    assert request.action_size, "the environment says how long an action is"
+    return SmoothRandom(request.rng, request.action_size, request.speed)
+
+
+POINT: dict[str, Builder] = {
+    "safe": by_sight(safe_point),
+    "careless": by_sight(careless(safe_point)),
+    "unsafe": by_sight(unsafe_point),
+    "random": random_point,
+}
+PUSHING_POINT: dict[str, Builder] = {
+    "safe": safe_point_push,
+    "careless": careless(safe_point_push),
+    "unsafe": unsafe_point_push,
+    "random": random_point,
+}
+CAR: dict[str, Builder] = {
+    "safe": safe_car,
+    "careless": careless(safe_car),
+    "unsafe": unsafe_car,
+    "random": random_car,
+}
+BUILDERS = {
+    ("Point", "Goal"): POINT,
+    ("Point", "Button"): POINT,
+    ("Point", "Push"): PUSHING_POINT,
+    ("Car", "Goal"): CAR,
+}
+TASK_NAME = re.compile(r"Safety(Point|Car|Doggo|Racecar|Ant)([A-Z][A-Za-z]+?)(?:Easy|Hard)?\d-v0")
+SAME_RULES = {"Fading": "Goal"}  # only what the cameras see differs
+
+
+def builders_of(task: str) -> dict[str, Builder]:
+    """How to build each behaviour that can play `task`; random actions need to know nothing."""
+    match = TASK_NAME.fullmatch(task)
+    robot, kind = match.groups() if match else ("", "")
+    return BUILDERS.get((robot, SAME_RULES.get(kind, kind)), {"random": random_actions})
+
+
+def available_behaviours(task: str) -> tuple[str, ...]:
+    """Names of the behaviours that can play `task`."""
+    return tuple(builders_of(task))
+
+
+def make_behaviour(
+    name: str,
+    task: str,
+    rng: np.random.Generator,
+    noise: float = 0.0,
+    speed: float = 1.0,
+    action_repeat: int = 4,
+    action_size: int | None = None,
+    cameras: Sequence[str] = (),
+) -> Behaviour:
+    """The behaviour `name` for `task`.
+
+    noise: standard deviation of the Gaussian noise that is added to each executed action.
+    speed: share of the robot's top speed that it keeps to, over 0 and up to 1. (Scaling the forward
+        action would change nothing: the motor's force saturates at 5 % of it.)
+    action_repeat: simulator steps per agent step, so that plans look equally far in seconds.
+    action_size: numbers in an action; needed where `random` is all there is.
+    cameras: those whose pictures the Point acts on in Goal and Button tasks, where all of them are
+        its own. The others, and all behaviours without any `cameras`, know the whole world.
+    """
+    known = available_behaviours(task)
+    if name not in known:
+        raise UserError(
+            f"no behaviour '{name}' for task '{task}'{did_you_mean(name, known)}"
+            f" (available: {', '.join(known)})"
+        )
+    request = Request(rng, noise, speed, action_repeat, action_size, sight_limit(cameras))
+    behaviour = builders_of(task)[name](request)
+    return NoisyBehaviour(behaviour, rng, noise) if noise > 0 else behaviour

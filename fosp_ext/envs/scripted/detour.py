@@ -1,0 +1,48 @@
+"""Off to places of no importance now and then, so that not every way driven leads to the goal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fosp_ext.envs.scripted.base import Behaviour
+from fosp_ext.envs.world_state import WorldState
+
+ON_COURSE, ASTRAY = (1.0, 5.0), (1.0, 4.0)  # seconds that either lasts, at least and at most
+DISTANCE = (0.5, 2.5)  # metres from the robot to where it strays, at least and at most
+ARRIVED = 0.3  # metres from there that end the straying
+
+
+class Straying:
+    """Another behaviour that turns by itself to the goal and to places around it, for seconds each.
+
+    inner: the behaviour that acts.
+    rng: draws the seconds, and the places in all directions.
+    """
+
+    def __init__(self, inner: Behaviour, rng: np.random.Generator):
+        self.inner, self.rng = inner, rng
+        self.reset()
+
+    def reset(self) -> None:
+        self.inner.reset()
+        self.place: np.ndarray | None = None  # where it strays to (2,); none: on course
+        self.until = self.rng.uniform(*ON_COURSE)  # seconds since the reset of the world
+
+    def act(self, state: WorldState) -> np.ndarray:
+        """The inner behaviour's action (A,) towards the goal, or to where it strays instead."""
+        arrived = self.place is not None and np.linalg.norm(self.place - state.agent_pos) < ARRIVED
+        if state.time >= self.until or arrived:
+            self._turn(state)
+        return self.inner.act(state if self.place is None else replace(state, goal_pos=self.place))
+
+    def _turn(self, state: WorldState) -> None:
+        """From the course to a place, or from there back to the course."""
+        if self.place is not None:
+            self.place, lasts = None, ON_COURSE
+        else:
+            bearing = self.rng.uniform(-np.pi, np.pi)
+            way = self.rng.uniform(*DISTANCE) * np.array([np.cos(bearing), np.sin(bearing)])
+            self.place, lasts = state.agent_pos + way, ASTRAY
+        self.until = state.time + self.rng.uniform(*lasts)

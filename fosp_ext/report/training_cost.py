@@ -1,0 +1,134 @@
+"""What learning in the environment cost, and what it brought: two tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fosp_ext.report.learning import TrainingEpisode
+from fosp_ext.report.runs import Evaluation, Group, Run
+from fosp_ext.report.statistics import mean_interval
+from fosp_ext.report.tables import Cell, Interval, Result, Table
+from fosp_ext.report.violation_probability import Foresight
+from fosp_ext.run.warnings import AHEAD, follows
+
+
+def while_learning(run: Run) -> Foresight | None:
+    """The danger it saw as it played, and what followed; None where nothing was estimated.
+
+    The danger of a step was noted when its action was chosen, so a violation by that action is
+    the first that it can foretell.
+    """
+    estimates, outcomes = [], []
+    for episode in run.episodes:
+        if episode.danger is not None:
+            rows = np.concatenate([[False], episode.violation])  # of row t: by the action before it
+            following, known = (answer[:-1] for answer in follows(rows, AHEAD))
+            estimates.append(episode.danger[known])
+            outcomes.append(following[known])
+    estimate, outcome = np.concatenate([[], *estimates]), np.concatenate([[], *outcomes])
+    if not len(estimate):
+        return None
+    return Foresight(run.episodes[-1].updates, len(estimates), estimate, outcome.astype(bool))
+
+
+def price_table(groups: Sequence[Group]) -> Table:
+    """What the training episodes of each group came to, mean over its seeds."""
+    rows = [
+        _price(group, played)
+        for group in groups
+        if (played := [run for run in group.runs if run.episodes])
+    ]
+    columns = (
+        "task", "runs", "seeds", "episodes", "agent steps", "summed cost",
+        "cost, first fifth", "cost, last fifth", "with a violation", "foreseen", "false alarms",
+        "online policy",
+    )  # fmt: skip
+    return Table("price", "Price of learning", columns, rows)
+
+
+def _price(group: Group, runs: Sequence[Run]) -> tuple[Cell | Interval, ...]:
+    played = [run.episodes for run in runs]
+    fifths = [max(1, len(episodes) // 5) for episodes in played]
+    pairs = list(zip(played, fifths, strict=True))
+    return (
+        group.task,
+        group.label,
+        len(runs),
+        round(np.mean([len(episodes) for episodes in played])),
+        round(np.mean([episodes[-1].agent_steps for episodes in played])),
+        mean_interval([np.array([_costs(episodes).sum()]) for episodes in played]),
+        mean_interval([_costs(episodes[:fifth]) for episodes, fifth in pairs]),
+        mean_interval([_costs(episodes[-fifth:]) for episodes, fifth in pairs]),
+        float(np.mean([np.mean([e.violation.any() for e in own]) for own in played])),
+        _known_mean([_foreseen(episodes) for episodes in played]),
+        _known_mean([_false_alarms(episodes) for episodes in played]),
+        _known_mean([_online_share(episodes) for episodes in played]),
+    )
+
+
+def _costs(episodes: Sequence[TrainingEpisode]) -> np.ndarray:
+    return np.array([episode.cost for episode in episodes])
+
+
+def _foreseen(episodes: Sequence[TrainingEpisode]) -> float:
+    """Share of the violations that an alarm announced; NaN without violations or estimates."""
+    judged = [episode for episode in episodes if episode.danger is not None]
+    onsets = sum(int(episode.onsets.sum()) for episode in judged)
+    return sum(episode.foreseen for episode in judged) / onsets if onsets else float("nan")
+
+
+def _false_alarms(episodes: Sequence[TrainingEpisode]) -> float:
+    """Share of the judged alarms that no violation followed; NaN without alarms."""
+    judged = sum(episode.judged_alarms for episode in episodes)
+    return sum(episode.false_alarms for episode in episodes) / judged if judged else float("nan")
+
+
+def _online_share(episodes: Sequence[TrainingEpisode]) -> float:
+    """Share of all steps in which the online policy acted; NaN without a policy set."""
+    acted = [episode.online for episode in episodes if episode.online is not None]
+    return float(np.concatenate(acted).mean()) if acted else float("nan")
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def before_and_after(results: Sequence[Result], runs: Sequence[Run]) -> Table:
+    """Results of online runs beside those of the offline runs that they went on from."""
+    by_place = {run.path.resolve(): run for run in runs}
+    rows: list[tuple[Cell | Interval, ...]] = []
+    for result in results:
+        pairs = [
+            (before, after)
+            for run, after in zip(result.runs, result.evaluations, strict=True)
+            if (before := _before(run, result.variant, by_place)) is not None
+        ]
+        if pairs:
+            scores = [mean_interval([e.scores for e in side]) for side in zip(*pairs, strict=True)]
+            costs = [mean_interval([e.costs for e in side]) for side in zip(*pairs, strict=True)]
+            rows.append((result.group.task, result.name, len(pairs), *scores, *costs))
+    columns = (
+        "task",
+        "runs",
+        "seeds",
+        "return before",
+        "return after",
+        "cost before",
+        "cost after",
+    )
+    return Table("before_and_after", "Before and after the online phase", columns, rows)
+
+
+def _before(run: Run, variant: str, runs: dict[Path, Run]) -> Evaluation | None:
+    """The evaluation of its offline run in this variant, if that run is in the report."""
+    if not run.is_online:
+        return None
+    named = Path(run.config.online.source).resolve()
+    folder = named.parent.parent if named.parent.name == "checkpoints" else named
+    source = runs.get(folder)
+    found = [e for e in source.newest() if e.variant == variant] if source else []
+    return found[-1] if found else None

@@ -1,0 +1,1 @@
+"""Runs of train.py and eval.py: what they read, do and leave behind."""

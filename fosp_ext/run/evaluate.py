@@ -1,0 +1,155 @@
+"""What eval.py does: episodes of a trained agent into a folder of numbers and films."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import gymnasium
+import torch
+
+from dreamer.agent import Agent
+from dreamer.errors import UserError
+from dreamer.files import atomic_path
+from dreamer.training.evaluation import EpisodeResult, Film, result_row, run_episode, summarize
+from dreamer.training.progress import Progress
+from dreamer.training.video import FPS, write_mp4
+from dreamer.utils import choose_device
+from fosp_ext.envs import check_task, check_variant, make_run_env
+from fosp_ext.envs.variants import NONE
+from fosp_ext.policy_set import PolicySet, single_policy
+from fosp_ext.run.run_folder import LoadedRun, load_run, provenance, run_of
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """What to play and where to write it."""
+
+    source: Path  # run folder or checkpoint file
+    episodes: int
+    seed: int
+    videos: int
+    task: str | None
+    variant: str | None  # None: the one that the run names
+    device: str
+    out: Path | None
+    policy: str | None = None  # set, online or offline; None: what acts in the run itself
+    threads: int = 0  # of torch; 0: every core
+
+
+def play(settings: RolloutSettings) -> Path:
+    """Play the episodes; returns the folder with summary.json, episodes.jsonl and videos."""
+    device = choose_device(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    run = load_run(settings.source, device)
+    check_trained_for(run, settings)
+    agent, policy = choose_policy(run.agent, settings.policy)
+    info = run.info
+    variant = check_variant(settings.variant or run.config.env.variant, info.task).name
+    env = make_run_env(info, variant)
+    default = default_folder(settings.source, run.updates, variant, policy)
+    folder = new_folder(settings.out or default)
+    results = play_episodes(agent, env, settings, folder, device, sys.stderr)
+    env.close()
+    summary = {
+        **summarize(results),
+        "task": info.task,
+        "variant": variant,
+        **({} if policy is None else {"policy": policy}),
+        "updates": run.updates,
+        "checkpoint": str(settings.source),
+        **provenance(),
+    }
+    with atomic_path(folder / "summary.json") as part:
+        part.write_text(json.dumps(summary, indent=2) + "\n")
+    report(summary, folder, sys.stdout)
+    return folder
+
+
+def play_episodes(
+    agent: Agent,
+    env: gymnasium.Env,
+    settings: RolloutSettings,
+    folder: Path,
+    device: torch.device,
+    stream: TextIO,
+) -> list[EpisodeResult]:
+    """One episode per seed, each noted as soon as it is over; the first ones are filmed."""
+    results = []
+    with Progress("playing", settings.episodes, "episodes", stream) as progress:
+        for index in range(settings.episodes):
+            film = Film() if index < settings.videos else None
+            result = run_episode(agent, env, settings.seed + index, device, film)
+            results.append(result)
+            with (folder / "episodes.jsonl").open("a") as file:
+                file.write(json.dumps(result_row(result)) + "\n")
+            if film is not None:
+                write_mp4(folder / "videos" / f"ep_{index:03d}.mp4", film.stack(), FPS)
+            progress.advance()
+    return results
+
+
+def check_trained_for(run: LoadedRun, settings: RolloutSettings) -> None:
+    """Refuse a checkpoint of another task than the one asked for."""
+    if settings.task and check_task(settings.task) != run.info.task:
+        asked = check_task(settings.task)
+        raise UserError(f"{settings.source} was trained for {run.info.task}, not for {asked}")
+
+
+def choose_policy(agent: Agent, policy: str | None) -> tuple[Agent, str | None]:
+    """The agent as it shall act, and who acts: set, online or offline; None where there is no set.
+
+    To ask for one of the three without a set is a `UserError`.
+    """
+    has_set = isinstance(agent.behavior, PolicySet)
+    if policy is None or (policy == "set" and has_set):
+        return agent, "set" if has_set else None
+    return single_policy(agent, policy), policy
+
+
+def default_folder(
+    source: Path, updates: int, variant: str = NONE.name, policy: str | None = None
+) -> Path:
+    """RUN/eval/<updates>[-<variant>][-<policy>], also for a file in RUN/checkpoints.
+
+    For a file elsewhere, which may lie among the sources, RUN is logdir/<name of the file>. The
+    last part tells only what is special: an unseen variant, a policy of a set alone.
+    """
+    run = run_of(source) or Path("logdir") / source.stem
+    special = [word for word in (variant, policy) if word not in (NONE.name, "set", None)]
+    return run / "eval" / "-".join([f"{updates:09d}", *special])
+
+
+def new_folder(path: Path) -> Path:
+    """The folder itself, or path-2, path-3, ... where it exists: nothing is overwritten."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    candidate.mkdir(parents=True)
+    return candidate
+
+
+def report(summary: dict, folder: Path, stream: TextIO) -> None:
+    """The result in a few lines."""
+    variant = "" if summary["variant"] == NONE.name else f" ({summary['variant']})"
+    policy = f", policy: {summary['policy']}" if "policy" in summary else ""
+    stream.write(
+        f"{summary['task']}{variant}, {summary['updates']} updates, "
+        f"{summary['episodes']} episodes{policy}\n"
+    )
+    for name in ("return", "cost", "length", "violation_rate"):
+        row = summary[name]
+        low, high = row["ci95"]
+        stream.write(
+            f"  {name:<15} {row['mean']:8.3f} +- {row['std']:.3f}   95 % interval of the mean "
+            f"[{low:.3f}, {high:.3f}]\n"
+        )
+    stream.write(f"  {'safe_episodes':<15} {summary['safe_episodes']:8.3f}\n")
+    for name in ("summary.json", "episodes.jsonl", "videos"):
+        if (folder / name).exists():
+            stream.write(f"{name}: {folder / name}\n")

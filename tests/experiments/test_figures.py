@@ -1,0 +1,51 @@
+"""`python -m experiments.figures`: from a run folder to what the documentation shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamer.training.video import to_gif, write_mp4
+from experiments import figures as pictures
+
+
+def film(light: int) -> np.ndarray:
+    """Frames (T, H, W, 3) of one grey."""
+    return np.full((6, 32, 64, 3), light, np.uint8)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """What of a run folder is drawn."""
+    folder = tmp_path / "run"
+    (folder / "report").mkdir(parents=True)
+    lines = [{"step": 5 * k, "eval/score": k, "eval/cost": 2 * k} for k in range(1, 4)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (folder / "report" / "openl_vision_000000015.gif").write_bytes(to_gif(film(90), 10))
+    write_mp4(folder / "eval" / "15" / "videos" / "ep_000.mp4", film(200), 25)
+    return folder
+
+
+def light(path: Path) -> float:
+    return float(np.asarray(Image.open(path).convert("L")).mean())
+
+
+def test_curves_and_both_films(run, tmp_path, capsys):
+    assert pictures.main([str(run), "--out", str(tmp_path / "images")]) == 0
+    assert Image.open(tmp_path / "images" / "curves.png").width > 1000
+    assert light(tmp_path / "images" / "open_loop.gif") == pytest.approx(90, abs=4)
+    assert light(tmp_path / "images" / "policy.gif") == pytest.approx(200, abs=4)
+    assert "pictures: " in capsys.readouterr().out
+
+
+def test_another_film(run, tmp_path, refuse):
+    other, images = tmp_path / "other.mp4", tmp_path / "images"
+    argv = [str(run), "--out", str(images), "--film", str(other)]
+    assert "no film" in refuse(argv, pictures.main)
+    write_mp4(other, film(30), 25)
+    assert pictures.main(argv) == 0
+    assert light(images / "policy.gif") == pytest.approx(30, abs=4)

@@ -1,0 +1,190 @@
+"""Invariants of the choice between two policies (docs/algorithm.md, 6 and Invariants)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dreamer.agent import Agent
+from dreamer.imagination import choose_starts, imagine
+from dreamer.training.checkpoint import Checkpoint
+from fosp_ext.build import begin_online
+from fosp_ext.transitions import real_transitions
+from tests.expansion import act, disagreeing, expanded, features
+from tests.helpers import INFO, make_agent, make_batch, make_config
+
+N = 64
+
+
+def updated(agent: Agent, times: int = 2) -> Agent:
+    """The agent after a few gradient steps with fixed random numbers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        for seed in range(times):
+            agent.update(make_batch(seed=seed))
+    return agent
+
+
+def content(module: nn.Module) -> dict[str, Any]:
+    """Everything that a checkpoint would hold, as it is now."""
+    return copy.deepcopy(module.state_dict())
+
+
+def same(one: Any, other: Any) -> bool:
+    """Are two nested states equal bit for bit?"""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
+
+
+def storages(value: Any) -> set[int]:
+    """The memory behind all tensors of a nested state."""
+    if isinstance(value, Tensor):
+        return {value.untyped_storage().data_ptr()}
+    parts = value.values() if isinstance(value, dict) else value
+    return set().union(*map(storages, parts)) if isinstance(value, dict | list | tuple) else set()
+
+
+@pytest.mark.invariant(33)
+def test_equal_proposals_are_equally_likely_and_others_are_not():
+    agent = disagreeing()
+    feat = features(agent, N)
+    _, unlike = act(agent, feat, explore=False)
+    assert (unlike["p_online"] != 0.5).all()
+    assert (unlike["p_online"] - 0.5).abs().mean() > 0.05
+    agent.behavior.learner.actor.load_state_dict(agent.behavior.offline.state_dict())
+    _, alike = act(agent, feat, explore=False)
+    assert (alike["p_online"] == 0.5).all()
+
+
+@pytest.mark.invariant(33)
+@pytest.mark.parametrize("explore", [True, False])
+def test_the_executed_action_is_the_proposal_that_was_judged(explore):
+    agent = disagreeing()
+    policy_set, judge, seen = agent.behavior, agent.behavior.judge, []
+    policy_set.judge = lambda feat, actions: seen.append(actions.clone()) or judge(feat, actions)
+    obs = {name: image[:, 0] for name, image in make_batch(B=N).obs.items()}
+    action, state, chosen = agent.act(obs, torch.ones(N), agent.initial(N), explore)
+    (proposals,) = seen
+    assert proposals.shape == (N, 2, INFO.action_size)
+    assert proposals.abs().max() <= 1
+    assert (proposals[:, 0] != proposals[:, 1]).any(1).float().mean() > 0.9
+    assert 0 < chosen["online"].sum() < N, "or only one policy is tested"
+    expected = torch.where(chosen["online"].bool().unsqueeze(1), proposals[:, 1], proposals[:, 0])
+    assert torch.equal(action, expected)
+    assert torch.equal(state.action, action), "the model remembers what was done"
+
+
+@pytest.mark.invariant(33)
+@pytest.mark.parametrize("explore", [True, False])
+def test_each_environment_chooses_for_itself(explore):
+    agent = disagreeing()
+    feat = features(agent, N)
+    action, chosen = act(agent, feat, explore)
+    assert 0 < chosen["online"].sum() < N
+    others = features(agent, N, seed=1)
+    for row in range(0, N, 8):
+        mixed = others.clone()
+        mixed[row] = feat[row]
+        again, chosen_again = act(agent, mixed, explore)
+        assert torch.equal(again[row], action[row])
+        assert all(torch.equal(chosen_again[name][row], chosen[name][row]) for name in chosen)
+
+
+@pytest.mark.invariant(34)
+def test_the_frozen_policy_stays_and_shares_nothing_while_the_other_learns():
+    agent = expanded()
+    policy_set, feat = agent.behavior, features(agent, N)
+    offline, learner = policy_set.offline, policy_set.learner
+    assert torch.equal(offline(feat).mean, policy_set.actor(feat).mean)
+    assert torch.equal(offline(feat).std, policy_set.actor(feat).std)
+    assert not offline.training
+    assert not any(parameter.requires_grad for parameter in offline.parameters())
+    before, learned = content(offline), content(learner.actor)
+    updated(agent, times=3)
+    assert same(content(offline), before)
+    after = content(policy_set.actor)
+    assert not any(torch.equal(after[name], learned[name]) for name in after)
+    rest = {name: x for name, x in agent.state_dict().items() if ".offline." not in name}
+    assert not storages(offline.state_dict()) & storages(rest)
+
+
+@pytest.mark.invariant(34)
+def test_an_online_agent_begins_with_everything_of_the_offline_one():
+    offline = updated(make_agent())
+    before = content(offline)
+    agent = begin_online(make_config("fosp_online", "debug"), INFO, offline)
+    assert same(content(agent.behavior.learner), content(offline.behavior))
+    assert same(content(agent.world_model), content(offline.world_model))
+    assert same(content(agent.behavior.offline), content(offline.behavior.actor))
+    assert not storages(agent.state_dict()) & storages(offline.state_dict())
+    updated(agent)
+    assert same(content(offline), before)
+
+
+@pytest.mark.invariant(34)
+def test_a_checkpoint_restores_everything_that_moves(tmp_path):
+    agent, fresh = updated(disagreeing()), expanded()
+    for parameter in fresh.parameters():
+        nn.init.normal_(parameter)
+    path = Checkpoint(tmp_path, keep_last=1).save(2, {"agent": agent.state_dict()})
+    saved = content(agent)
+    for part in (
+        "offline.mlp.0.weight",
+        "learner.actor.mlp.0.weight",
+        "learner.lagrangian.multiplier",
+        "learner.lagrangian.penalty",
+        "learner.reward_critic.moments.range",
+        "learner.cost_critic.moments.range",
+        "learner.reachability.slow_net.mlp.0.weight",
+        "learner.optimizer._extra_state",
+    ):
+        assert f"behavior.{part}" in saved
+        assert not same(saved[f"behavior.{part}"], fresh.state_dict()[f"behavior.{part}"]), part
+    fresh.load_state_dict(Checkpoint.load(path)["agent"])
+    assert same(content(fresh), saved)
+    assert same(content(updated(fresh)), content(updated(agent)))
+    assert not same(content(agent), saved)
+
+
+@pytest.mark.invariant(25)
+def test_the_loss_with_a_frozen_policy_beside_moves_the_learning_one_alone():
+    agent, batch = disagreeing(), make_batch()
+    learner = agent.behavior.learner
+    latent, _ = agent.world_model.update(batch)
+    traj = imagine(agent.world_model, learner.actor, choose_starts(latent, batch, 0), 5, 0.9)
+    before = {name: p.clone() for name, p in agent.named_parameters()}
+    learner.update_actor(traj, learner.score(traj), real_transitions(latent, batch))
+    moved = {name for name, p in agent.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {f"behavior.learner.actor.{name}" for name in learner.actor.state_dict()}
+    assert all(parameter.grad is None for parameter in agent.parameters())
+
+
+@pytest.mark.invariant(25)
+def test_what_is_learned_does_not_depend_on_the_frozen_policy():
+    one, other = disagreeing(), disagreeing()
+    for parameter in other.behavior.offline.parameters():
+        nn.init.normal_(parameter)
+    assert same(content(updated(one).behavior.learner), content(updated(other).behavior.learner))
+    assert all(parameter.grad is None for parameter in one.parameters())
+
+
+@pytest.mark.invariant(35)
+@pytest.mark.parametrize("explore", [True, False])
+def test_choosing_leaves_what_it_is_given_unchanged(explore):
+    agent, batch = disagreeing(), make_batch()
+    obs = {name: image[:, 0] for name, image in batch.obs.items()}
+    first = torch.ones(4)
+    _, state, _ = agent.act(obs, first, agent.initial(4), explore)
+    given = [*state.latent, state.action, *obs.values(), first, state.latent.feat()]
+    kept, networks = [x.clone() for x in given], content(agent)
+    agent.act(obs, torch.zeros(4), state, explore)
+    agent.behavior.act(given[-1], explore)
+    assert all(map(torch.equal, given, kept))
+    assert same(content(agent), networks)
