@@ -40,7 +40,7 @@ from fosp_ext.settings import Config
 
 B, T = 16, 64
 MEMORY, DISK, AGAIN = "memory", "disk", "one batch again and again"
-LEAST = {MEMORY: 150_000, DISK: 10_000}  # pictures per second
+LEAST = {MEMORY: 150_000, DISK: 10_000}  # images per second
 LONGEST_WAIT = 3  # per cent of the time of an update
 GROWTH = 12  # batches' worth of memory that streaming may take, however large the file
 ROUNDS = 5  # the sides take turns, so that a busy moment of the machine hits all of them
@@ -48,7 +48,7 @@ WARM_UP = 3  # batches or updates that are not counted
 
 
 class Read(NamedTuple):
-    """Pictures per second of one way to get batches."""
+    """Images per second of one way to get batches."""
 
     side: str
     per_second: float  # of the clock
@@ -67,7 +67,7 @@ class Started(NamedTuple):
     """What opening a dataset in memory takes."""
 
     seconds: float
-    per_second: float  # pictures
+    per_second: float  # images
     projected: float  # MiB
     taken: float  # MiB
 
@@ -148,7 +148,7 @@ def start(path: Path) -> tuple[RowStore, Started]:
     store = RowStore.open(path, "ram", holdout=0)[0]
     seconds = time.perf_counter() - begin
     taken = resident() - before
-    return store, Started(seconds, plan.pictures / seconds, plan.needed / 2**20, taken)
+    return store, Started(seconds, plan.images / seconds, plan.needed / 2**20, taken)
 
 
 def read_all(streams: dict[str, WindowStream], seconds: float) -> list[Read]:
@@ -164,20 +164,20 @@ def read_all(streams: dict[str, WindowStream], seconds: float) -> list[Read]:
 
 
 def read(stream: WindowStream, first: int, seconds: float) -> tuple[float, float]:
-    """Pictures per second of the clock and per second of this process."""
+    """Images per second of the clock and per second of this process."""
     stream.batch(first)
-    pictures, wall, cpu = 0, time.perf_counter(), time.process_time()
+    images, wall, cpu = 0, time.perf_counter(), time.process_time()
     for index in itertools.count(first + 1):
-        pictures += sum(x.shape[0] * x.shape[1] for x in stream.batch(index).obs.values())
+        images += sum(x.shape[0] * x.shape[1] for x in stream.batch(index).obs.values())
         if time.perf_counter() - wall >= seconds:
-            return pictures / (time.perf_counter() - wall), pictures / (time.process_time() - cpu)
+            return images / (time.perf_counter() - wall), images / (time.process_time() - cpu)
 
 
 def memory_growth(stream: WindowStream, seconds: float) -> float:
     """Batches' worth of memory by which this process grows at most while it streams."""
     before = most = resident()
     batch, begin = stream.batch(0), time.perf_counter()
-    size = sum(pictures.nbytes for pictures in batch.obs.values()) / 2**20
+    size = sum(images.nbytes for images in batch.obs.values()) / 2**20
     for index in itertools.count(1):
         batch = stream.batch(index)
         most = max(most, resident())
@@ -238,11 +238,11 @@ def print_reads(path: Path, started: Started, reads: Sequence[Read]) -> None:
     """The table of reading."""
     print(
         f"{path}: {path.stat().st_size / 2**20:.1f} MiB on disk, decoded in "
-        f"{started.seconds:.1f} s ({started.per_second:,.0f} pictures/s); "
+        f"{started.seconds:.1f} s ({started.per_second:,.0f} images/s); "
         f"{started.projected:.0f} MiB projected, {started.taken:.0f} MiB taken\n"
     )
-    print(f"one core, batches of {B} x {T} rows, pictures of 64x64 and all cameras counted")
-    print("| from | pictures/s | per CPU second | of memory |\n|---|---|---|---|")
+    print(f"one core, batches of {B} x {T} rows, images of 64x64 and all cameras counted")
+    print("| from | images/s | per CPU second | of memory |\n|---|---|---|---|")
     fastest = reads[0].per_second
     for side, per_second, per_cpu_second in reads:
         share = per_second / fastest
@@ -266,7 +266,7 @@ def targets(reads: Sequence[Read], learnt: Sequence[Learnt], growth: float) -> l
     rates, waits = {x.side: x.per_second for x in reads}, {x.side: x.waiting for x in learnt}
     return [
         *(
-            Target(f"windows from {side}", rates[side], least=least, unit="pictures/s")
+            Target(f"windows from {side}", rates[side], least=least, unit="images/s")
             for side, least in LEAST.items()
         ),
         *(

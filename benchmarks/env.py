@@ -1,9 +1,9 @@
 """Agent steps per second, resets and memory of the environments: `python -m benchmarks.env`.
 
-An agent step is an action repeated four times and a picture from each of two cameras. Four sides
+An agent step is an action repeated four times and an image from each of two cameras. Four sides
 take turns: the official environment with two calls of `task.render` (both of its front camera, for
 it has no back camera), the same without the lidar markers that it draws by default, ours with
-pixel-exact pictures, and ours with fast ones. A ratio is the median over rounds of upstream's time
+pixel-exact images, and ours with fast ones. A ratio is the median over rounds of upstream's time
 by ours, with the time of a reset shared among the 250 agent steps of an episode. The comparison of
 processes and the growth of memory are measured on the fast side.
 """
@@ -85,7 +85,7 @@ class Result(NamedTuple):
         return statistics.median(theirs.per_step / ours.per_step for theirs, ours in pairs)
 
     def reset_ms(self, side: str) -> float:
-        """Median time of a reset, with the first pictures."""
+        """Median time of a reset, with the first images."""
         return 1e3 * statistics.median(pace.reset for pace in self.paces[side])
 
 
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return tell_error(error)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes started from here
-    print(f"MUJOCO_GL={backend}; pictures 64x64 from two cameras, action repeat 4")
+    print(f"MUJOCO_GL={backend}; images 64x64 from two cameras, action repeat 4")
     print("upstream: Safety-Gymnasium's own step and twice `task.render` of its front camera,")
     print("with the markers of its lidar, which it draws by default, or without (no markers)")
     print(PACE_HEADER, flush=True)

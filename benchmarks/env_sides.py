@@ -28,13 +28,13 @@ SETTLED = 50  # resets after which the memory of a process should not grow any m
 
 
 class Player(Protocol):
-    """An environment reduced to what is timed. Both calls include the pictures of two cameras."""
+    """An environment reduced to what is timed. Both calls include the images of two cameras."""
 
     def reset(self, seed: int) -> None:
         """Start the world of that seed."""
 
     def step(self, action: np.ndarray) -> bool:
-        """One agent step: the action four times, then the pictures. True at the episode's end."""
+        """One agent step: the action four times, then the images. True at the episode's end."""
 
 
 class Ours:

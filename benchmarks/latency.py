@@ -1,7 +1,7 @@
 """How long an agent takes to answer one observation: `python -m benchmarks.latency`.
 
 The agent is that of an online run: encoder, a step of the RSSM, the choice between two policies.
-Batch 1, synthetic pictures; no environment takes part.
+Batch 1, synthetic images; no environment takes part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.targets import Target, conclude
-from benchmarks.update import PICTURE, SHAPES, make_agent, synchronize
+from benchmarks.update import IMAGE, SHAPES, make_agent, synchronize
 from dreamer.agent import Agent
 from dreamer.errors import UserError, tell_error
 from dreamer.utils import choose_device
@@ -33,7 +33,7 @@ WHOLE, REST = "whole answer", "everything else"
 PARTS = {  # place below the agent -> part
     "world_model.encoder.forward": "encoder",
     "world_model.rssm.obs_step": "RSSM step",
-    "behavior.act": "choice between two policies",
+    "policy.act": "choice between two policies",
 }
 
 
@@ -62,7 +62,7 @@ class Play:
         self.agent, self.device = agent, device
         self.obs = {
             f"camera{index}": torch.randint(
-                0, 256, (1, PICTURE, PICTURE, 3), dtype=torch.uint8, device=device
+                0, 256, (1, IMAGE, IMAGE, 3), dtype=torch.uint8, device=device
             )
             for index in range(cameras)
         }

@@ -39,7 +39,7 @@ PRODUCT = 1024  # rows and columns of the matrices
 PRODUCT_FLOP = 2 * PRODUCT**3
 PRODUCTS = 4  # between two updates
 WARM_UP, PROFILED = 2, 3  # updates
-ACTION_SIZE, PICTURE = 2, 64
+ACTION_SIZE, IMAGE = 2, 64
 
 
 class Shape(NamedTuple):
@@ -129,7 +129,7 @@ def make_agent(
     words = {"mode": mode, "method": method, "precision": precision, **shape.settings}
     config = resolve(Config, presets, ["fosp"], words)
     cameras = tuple(f"camera{index}" for index in range(shape.cameras))
-    info = DatasetInfo("synthetic", cameras, 1, "fast", PICTURE, ACTION_SIZE)
+    info = DatasetInfo("synthetic", cameras, 1, "fast", IMAGE, ACTION_SIZE)
     seed_everything(0)
     return build_agent(config, info, device)
 
@@ -139,12 +139,12 @@ def make_batch(shape: Shape, device: torch.device) -> Batch:
     B, T = shape.batch_size, shape.batch_length
     first = torch.zeros(B, T)
     first[:, 0] = 1
-    pictures = {
-        f"camera{index}": torch.randint(0, 256, (B, T, PICTURE, PICTURE, 3), dtype=torch.uint8)
+    images = {
+        f"camera{index}": torch.randint(0, 256, (B, T, IMAGE, IMAGE, 3), dtype=torch.uint8)
         for index in range(shape.cameras)
     }
     return Batch(
-        obs=pictures,
+        obs=images,
         action=torch.rand(B, T, ACTION_SIZE) * 2 - 1,
         reward=torch.randn(B, T),
         cost=(torch.rand(B, T) < 0.1).float(),

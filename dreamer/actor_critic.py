@@ -18,13 +18,13 @@ from dreamer.types import Batch, Latent, Metrics, Trajectory
 from dreamer.world_model import WorldModel
 
 
-class Behavior(Protocol):
+class PolicyLearner(Protocol):
     """How to act from a latent, and how to learn from a batch of them."""
 
     def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Actions (N, A) in [-1, 1] for features (N, F): sampled to explore, else the mean.
 
-        With them what the behaviour thinks: its estimates of these states, and what it may know
+        With them what the policy thinks: its estimates of these states, and what it may know
         of its choice, all name -> (N,).
         """
 
@@ -56,7 +56,7 @@ class StateCritic(nn.Module):
         super().__init__()
         self.settings, self.imagination = settings, imagination
         self.net = TwoHotHead(feat_size, settings.net.layers, settings.net.units, outscale=0.0)
-        self.slow_net = frozen_copy(self.net)
+        self.target_net = frozen_copy(self.net)
         self.optimizer = Optimizer(self.net.parameters(), settings.optimizer)
 
     def value(self, feat: Tensor) -> Tensor:
@@ -69,19 +69,19 @@ class StateCritic(nn.Module):
         return lambda_return(signal, traj.cont, value, im.gamma, im.lam), value
 
     def update(self, traj: Trajectory, returns: Tensor) -> Metrics:
-        """Fit V to the returns (N, H), held near its slow copy; then move the slow copy."""
+        """Fit V to the returns (N, H), held near the target network, which then moves."""
         feat = traj.feat[:, :-1]
         value = self.net(feat)
         with torch.no_grad():
-            slow = self.slow_net(feat).mean()
-        loss = value.loss(returns) + self.settings.slow_weight * value.loss(slow)
+            slow = self.target_net(feat).mean()
+        loss = value.loss(returns) + self.settings.target_weight * value.loss(slow)
         step = self.optimizer.step((traj.weight * loss).mean())
-        polyak_(self.slow_net, self.net, self.settings.slow_rate)
+        polyak_(self.target_net, self.net, self.settings.tau)
         return {**step, "value": value.mean().detach().mean(), "return": returns.mean()}
 
 
 class ActorCritic(nn.Module):
-    """DreamerV3's behaviour (docs/algorithm.md 8): V(s) on lambda returns, pathwise gradient."""
+    """DreamerV3's policy (docs/algorithm.md 8): V(s) on lambda returns, pathwise gradient."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The agent: a world model, a behaviour, and the state carried between environment steps."""
+"""The agent: a world model, a policy, and the state carried between environment steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from dreamer.actor_critic import Behavior
+from dreamer.actor_critic import PolicyLearner
 from dreamer.types import Batch, Latent, Metrics
 from dreamer.world_model import WorldModel
 
@@ -21,23 +21,27 @@ class AgentState(NamedTuple):
 
 
 class Agent(nn.Module):
-    """World model plus behaviour: `update` learns from a batch, `act` answers observations."""
+    """World model plus policy: `update` learns from a batch, `act` answers observations."""
 
     def __init__(
-        self, world_model: WorldModel, behavior: Behavior, action_size: int, precision: torch.dtype
+        self,
+        world_model: WorldModel,
+        policy: PolicyLearner,
+        action_size: int,
+        precision: torch.dtype,
     ):
         super().__init__()
-        self.world_model, self.behavior = world_model, behavior
+        self.world_model, self.policy = world_model, policy
         self.action_size, self.precision = action_size, precision
 
-    def update(self, batch: Batch, behave: bool = True) -> Metrics:
-        """One gradient step for the model, then one for the behavior if that learns too."""
+    def update(self, batch: Batch, update_policy: bool = True) -> Metrics:
+        """One gradient step for the model, then one for the policy if that learns too."""
         with record_function("world model"), self.autocast(batch.reward.device):
             latent, model_metrics = self.world_model.update(batch)
         metrics = {f"wm/{name}": x for name, x in model_metrics.items()}
-        if behave:
-            with record_function("behaviour"), self.autocast(batch.reward.device):
-                metrics |= self.behavior.update(self.world_model, latent, batch)
+        if update_policy:
+            with record_function("policy"), self.autocast(batch.reward.device):
+                metrics |= self.policy.update(self.world_model, latent, batch)
         return metrics
 
     def initial(self, count: int) -> AgentState:
@@ -52,7 +56,7 @@ class Agent(nn.Module):
         """Answer one observation per environment.
 
         Shapes: obs camera -> (N, height, width, 3) uint8, is_first (N,) -> actions (N, A) in
-        [-1, 1], the state to pass next time, and what the behaviour thinks, name -> (N,).
+        [-1, 1], the state to pass next time, and what the policy thinks, name -> (N,).
         A CPU answers in float32: for a few rows, lowering the weights costs more than it saves.
         """
         acting = torch.float32 if is_first.device.type == "cpu" else self.precision
@@ -61,7 +65,7 @@ class Agent(nn.Module):
             latent = self.world_model.rssm.obs_step(
                 state.latent, state.action, embed[:, 0], is_first
             )
-            action, estimates = self.behavior.act(latent.feat(), explore)
+            action, estimates = self.policy.act(latent.feat(), explore)
         return action, AgentState(latent, action), estimates
 
     def autocast(

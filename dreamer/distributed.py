@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dreamer.errors import NonFiniteError, UserError
 
-PATIENCE = timedelta(hours=2)  # that one waits for another, which may be recording or evaluating
+TIMEOUT = timedelta(hours=2)  # that one waits for another, which may be recording or evaluating
 
 
 def launched() -> int:
@@ -35,7 +35,7 @@ def neighbours() -> int:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """A block in which the processes that were started together know each other.
 
     None leaves before all are through, so that none is ended by `torchrun` while it still writes.
@@ -48,7 +48,7 @@ def joined() -> Iterator[None]:
     importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        dist.init_process_group(backend, timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -124,7 +124,7 @@ def own_device(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def collective_errors() -> Iterator[None]:
     """A block whose `UserError`, in whichever process, ends all; the first process says it.
 
     The block must not exchange anything with other processes, for one may not get that far.

@@ -14,7 +14,7 @@ from dreamer.settings import NetSize
 
 NORM_EPS = 1e-3
 TRUNCATION_CORRECTION = 0.87962566103423978  # std of a unit normal cut at two sigma
-KERNEL = 4  # every convolution halves or doubles the picture
+KERNEL = 4  # every convolution halves or doubles the image
 SMALLEST = 4  # side of the feature map between convolutions and vectors
 
 
@@ -115,7 +115,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, cameras: Mapping[str, tuple[int, int, int]], depth: int):
         super().__init__()
         self.cameras = tuple(cameras)
-        side, channels = picture_size(cameras)
+        side, channels = image_size(cameras)
         blocks: list[nn.Module] = []
         for width in stage_widths(side, depth):
             conv = nn.Conv2d(channels, width, KERNEL, stride=2, padding=1, bias=False)
@@ -129,7 +129,7 @@ class ImageEncoder(nn.Module):
         return self.embed(self.pixels(obs))
 
     def pixels(self, obs: dict[str, Tensor]) -> Tensor:
-        """Pictures of all cameras: camera -> (B, T, 64, 64, 3) uint8 to (B, T, 64, 64, C) +-0.5."""
+        """Images of all cameras: camera -> (B, T, 64, 64, 3) uint8 to (B, T, 64, 64, C) +-0.5."""
         stacked = torch.cat([obs[name] for name in self.cameras], -1)
         return stacked.float().div_(255).sub_(0.5)
 
@@ -140,12 +140,12 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Features to the pictures of all cameras, in [0, 1] up to errors of the model."""
+    """Features to the images of all cameras, in [0, 1] up to errors of the model."""
 
     def __init__(self, inputs: int, cameras: Mapping[str, tuple[int, int, int]], depth: int):
         super().__init__()
         self.cameras = {name: shape[-1] for name, shape in cameras.items()}
-        side, channels = picture_size(cameras)
+        side, channels = image_size(cameras)
         widths = stage_widths(side, depth)[::-1]  # widest first
         self.start = output_linear(inputs, widths[0] * SMALLEST**2)
         blocks: list[nn.Module] = []
@@ -167,7 +167,7 @@ class ImageDecoder(nn.Module):
         return self.by_camera(self.pixels(feat) + 0.5)
 
     def pixels(self, feat: Tensor) -> Tensor:
-        """Pictures of all cameras, as the encoder's `pixels`: (..., F) -> (..., 64, 64, C)."""
+        """Images of all cameras, as the encoder's `pixels`: (..., F) -> (..., 64, 64, C)."""
         x = self.start(feat).flatten(0, -2).unflatten(-1, (-1, SMALLEST, SMALLEST))
         x = self.net(x.contiguous(memory_format=torch.channels_last)).float()
         return x.permute(0, 2, 3, 1).unflatten(0, feat.shape[:-1])
@@ -177,7 +177,7 @@ class ImageDecoder(nn.Module):
         return dict(zip(self.cameras, channels.split(list(self.cameras.values()), -1), strict=True))
 
 
-def picture_size(cameras: Mapping[str, tuple[int, int, int]]) -> tuple[int, int]:
+def image_size(cameras: Mapping[str, tuple[int, int, int]]) -> tuple[int, int]:
     """Side and summed channels of camera shapes (H, W, C); sides are one power of two."""
     sides = {side for shape in cameras.values() for side in shape[:2]}
     if len(sides) != 1 or (side := sides.pop()) < 2 * SMALLEST or side & (side - 1):

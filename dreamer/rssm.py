@@ -15,10 +15,10 @@ from dreamer.utils import compiled
 
 
 class Posterior(NamedTuple):
-    """What `observe` returns: sampled states and the two beliefs they were judged by."""
+    """What `observe` returns: sampled states and the two distributions they were judged by."""
 
     latent: Latent  # (B, T)
-    post: Tensor  # (B, T, S, K) probabilities after seeing the picture
+    post: Tensor  # (B, T, S, K) probabilities after seeing the image
     prior: Tensor  # (B, T, S, K) probabilities before
 
 
@@ -69,23 +69,23 @@ class RSSM(nn.Module):
     def observe(self, embed: Tensor, action: Tensor, is_first: Tensor) -> Posterior:
         """Follow recorded windows: embed (B, T, E), action (B, T, A), is_first (B, T).
 
-        Row t's state follows from row t-1's state and action, and from the picture of row t. Where
+        Row t's state follows from row t-1's state and action, and from the image of row t. Where
         is_first is 1, the previous state is the learned initial one and the previous action zero.
         """
         B, T, _ = embed.shape
         assert action.shape[:2] == is_first.shape == (B, T), (embed.shape, action.shape)
         embed = self.post_embed(embed)  # (B, T, hidden)
         before = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
-        initial, state, steps, beliefs = self.initial(B), self.initial(B), [], []
+        initial, state, steps, dists = self.initial(B), self.initial(B), [], []
         for t in range(T):
             state, post = self._follow(state, initial, before[:, t], embed[:, t], is_first[:, t])
             steps.append(state)
-            beliefs.append(post)
+            dists.append(post)
         latent = Latent(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
-        return Posterior(latent, torch.stack(beliefs, 1), self.prior(latent.deter))
+        return Posterior(latent, torch.stack(dists, 1), self.prior(latent.deter))
 
     def obs_step(self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor) -> Latent:
-        """One step of `observe`, for acting: action (N, A) led to the picture embed (N, E)."""
+        """One step of `observe`, for acting: action (N, A) led to the image embed (N, E)."""
         initial = self.initial(len(action))
         return self._follow(state, initial, action, self.post_embed(embed), is_first)[0]
 
@@ -106,7 +106,7 @@ class RSSM(nn.Module):
         return Latent(deter, sample_one_hot(self.prior(deter)))
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Probabilities of the next z before any picture: (..., D) -> (..., S, K)."""
+        """Probabilities of the next z before any image: (..., D) -> (..., S, K)."""
         return self._probs(self.prior_net(deter))
 
     def _advance(self, state: Latent, action: Tensor) -> Tensor:

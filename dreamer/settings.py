@@ -42,8 +42,8 @@ class WorldModelSettings:
     rssm: RSSMSettings = setting("recurrent state-space model")
     heads: NetSize = setting("reward, cost and continue heads")
     cnn_depth: int = setting("channels of the first convolution", minimum=1)
-    draw_every: int = setting(
-        "pictures are drawn and compared in one of so many rows; the others save time", minimum=1
+    recon_every: int = setting(
+        "images are drawn and compared in one of so many rows; the others save time", minimum=1
     )
     free_nats: float = setting("KL divergence below which nothing is pulled", minimum=0)
     dyn_scale: float = setting("weight of the KL that trains the prior", minimum=0)
@@ -75,8 +75,6 @@ class CriticSettings:
     """What every critic has."""
 
     net: NetSize = setting("critic networks")
-    slow_rate: float = setting(
-        "share by which the slow copy moves per update", minimum=0, maximum=1
-    )
-    slow_weight: float = setting("weight of the pull towards the slow copy", minimum=0)
+    tau: float = setting("share by which the target network moves per update", minimum=0, maximum=1)
+    target_weight: float = setting("weight of the pull towards the target network", minimum=0)
     optimizer: OptimizerSettings = setting("optimiser of the critic")

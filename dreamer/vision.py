@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 
-def image_grid(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """Lay out (n, height, width, 3) uint8 pictures in rows of `columns` -> (H, W, 3) uint8."""
+def image_grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """Lay out (n, height, width, 3) uint8 images in rows of `columns` -> (H, W, 3) uint8."""
     _import_torchvision()
     from torchvision.utils import make_grid
 
-    grid = make_grid(torch.from_numpy(pictures).permute(0, 3, 1, 2), nrow=columns, padding=1)
+    grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=columns, padding=1)
     return grid.permute(1, 2, 0).numpy()
 
 

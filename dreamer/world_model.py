@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
 
 
 class WorldModel(nn.Module):
-    """Learns to predict pictures, rewards and the end of an episode. It has no notion of cost."""
+    """Learns to predict images, rewards and the end of an episode. It has no notion of cost."""
 
     def __init__(
         self,
@@ -52,29 +52,29 @@ class WorldModel(nn.Module):
 
     def update(self, batch: Batch) -> tuple[Latent, Metrics]:
         """One gradient step. Returns the posterior states (B, T), detached, and metrics."""
-        posterior, losses, metrics = self.evaluate(batch, self.drawn_rows(batch.reward.shape[1]))
+        posterior, losses, metrics = self.losses(batch, self.recon_rows(batch.reward.shape[1]))
         total = torch.stack([loss.mean() for loss in losses.values()]).sum()
         step = self.optimizer.step(total)
         return posterior.latent.detach(), {**metrics, **step}
 
-    def drawn_rows(self, length: int) -> slice:
-        """Every `draw_every`-th of `length` rows from a random one on; one row at least."""
-        every = min(self.settings.draw_every, length)
+    def recon_rows(self, length: int) -> slice:
+        """Every `recon_every`-th of `length` rows from a random one on; one row at least."""
+        every = min(self.settings.recon_every, length)
         return slice(int(torch.randint(every, ())) if every > 1 else 0, None, every)
 
-    def evaluate(
-        self, batch: Batch, drawn: slice = ALL_ROWS
+    def losses(
+        self, batch: Batch, reconstructed: slice = ALL_ROWS
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Posterior states, every scaled loss and metrics, without moving anything.
 
-        A loss is (B, T); that of the pictures has the `drawn` rows alone.
+        A loss is (B, T); that of the images has the `reconstructed` rows alone.
         """
         pixels = self.encoder.pixels(batch.obs)  # what the encoder reads and the decoder draws
         embed = self.encoder.embed(pixels)
         posterior = self.rssm.observe(embed, batch.action, batch.is_first)
         feat = posterior.latent.feat()
         dyn, rep, kl = kl_losses(posterior.post, posterior.prior, self.settings.free_nats)
-        images = self.image_losses(feat[:, drawn], pixels[:, drawn])
+        images = self.image_losses(feat[:, reconstructed], pixels[:, reconstructed])
         losses = {
             **{f"image_loss/{name}": loss for name, loss in images.items()},
             **self.head_losses(feat, batch),
@@ -88,7 +88,7 @@ class WorldModel(nn.Module):
         return posterior, losses, metrics
 
     def image_losses(self, feat: Tensor, pixels: Tensor) -> dict[str, Tensor]:
-        """Summed squared error of the pictures (B, T, 64, 64, C), camera -> (B, T)."""
+        """Summed squared error of the images (B, T, 64, 64, C), camera -> (B, T)."""
         error = F.mse_loss(self.decoder.pixels(feat), pixels, reduction="none")
         by_camera = self.decoder.by_camera(error.sum((-3, -2)))  # summed over pixels first
         return {name: channels.sum(-1) for name, channels in by_camera.items()}
@@ -108,7 +108,7 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def open_loop(self, batch: Batch, context: int) -> dict[str, Tensor]:
         """See `context` rows, then only actions: camera -> (B, T, H, W, C) in [0, 1]."""
-        obs = {name: pictures[:, :context] for name, pictures in batch.obs.items()}
+        obs = {name: images[:, :context] for name, images in batch.obs.items()}
         seen = Batch(obs, *(x[:, :context] for x in batch[1:]))
         latent = self.rssm.observe(self.encoder(seen.obs), seen.action, seen.is_first).latent
         state, states = Latent(*(x[:, -1] for x in latent)), [latent.feat()]

@@ -1,6 +1,6 @@
-"""What augmented training pictures look like, for docs: `python -m experiments.augmentation FILE`.
+"""What augmented training figures look like, for docs: `python -m experiments.augmentation FILE`.
 
-Each row of the picture is the same recorded sequence, under one draw of one augmentation.
+Each row of the figure is the same recorded sequence, under one draw of one augmentation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = (0, 2, 4)  # of the sequence, shown beside each other
 
 
 def main(argv: list[str]) -> int:
-    """Draw the picture; returns the exit code."""
+    """Draw the figure; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path, help="HDF5 file of recorded episodes")
     parser.add_argument("--row", type=int, default=1400, help="first row of the sequence")
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         draw(store.windows([arguments.row], length), arguments.out)
     except UserError as error:
         return tell_error(error)
-    print(f"picture: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
+    print(f"figure: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
     return 0
 
 
@@ -54,10 +54,10 @@ def draw(sequence: Batch, path: Path) -> None:
     for line, (name, seed) in zip(axes, DRAWS, strict=True):
         changed = augmentation(name)(sequence, np.random.default_rng(seed))
         for axis, (camera, step) in zip(line, columns, strict=True):
-            picture = changed.obs[camera][0, step].numpy()
-            axis.imshow(picture)
-            axis.axhline((len(picture) - 1) / 2, color="white", linewidth=0.4)
-            axis.axvline((len(picture) - 1) / 2, color="white", linewidth=0.4)
+            figure = changed.obs[camera][0, step].numpy()
+            axis.imshow(figure)
+            axis.axhline((len(figure) - 1) / 2, color="white", linewidth=0.4)
+            axis.axvline((len(figure) - 1) / 2, color="white", linewidth=0.4)
             axis.set(xticks=[], yticks=[])
             if name == "none":
                 axis.set_title(f"{camera}, +{step}", fontsize=8)

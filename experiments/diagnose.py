@@ -4,12 +4,12 @@ The newest checkpoint of a run is asked about the held-out episodes of its datas
 trained on, and about episodes that its policy plays: there it sees what its dataset may lack. Every
 point has a number, and where a bound is known the last lines say whether it holds:
 
-  pictures      error of open-loop predictions 15 steps ahead, beside that of the last picture seen
-  cost head     which recorded violations it finds, and which of its alarms are true
+  images      error of open-loop predictions 15 steps ahead, beside that of the last image seen
+  cost head     which recorded violations it finds, and which of its warnings are true
   foresight     does the model, rolled forward with the recorded actions from rows without cost,
                 tell which row k steps ahead violates? (AUROC)
   critics       do their values rank held-out rows as the recorded returns and costs do? (Spearman)
-  danger        does the reachability estimate rank rows by whether a violation follows? (AUROC)
+  reachability  does the reachability estimate rank rows by whether a violation follows? (AUROC)
   own episodes  played with the mean action in the run's task and variant: cost head and foresight
                 there, and what 15 steps cost and earn, imagined with that action and for real
   policy        the newest evaluation, beside the better half of the dataset's episodes
@@ -40,10 +40,10 @@ from experiments.diagnose_recorded import (
     HORIZON,
     cost_head,
     critics,
-    danger,
     episode_bounds,
-    foresight,
-    pictures,
+    forecast,
+    images,
+    reachability,
     view_episode,
 )
 from fosp_ext.dataset.summary import summarise
@@ -111,11 +111,11 @@ def diagnose(path: Path, episodes: int, device: torch.device) -> dict[str, dict[
             views.append(view_episode(loaded.agent, heldout, each, device))
             progress.advance()
     return {
-        "pictures": pictures(loaded.agent, heldout, device),
+        "images": images(loaded.agent, heldout, device),
         "cost head": cost_head(views),
-        "foresight": foresight(loaded.agent, heldout, device),
+        "forecast": forecast(loaded.agent, heldout, device),
         "critics": critics(views, run.config.imagination.gamma),
-        "danger": danger(views),
+        "reachability": reachability(views),
         **({} if own is None else {"own episodes": own_episodes(loaded.agent, own, device)}),
         "policy": policy(run),
         "multiplier": multiplier(run),
@@ -125,15 +125,21 @@ def diagnose(path: Path, episodes: int, device: torch.device) -> dict[str, dict[
 def targets(found: dict[str, dict[str, float]]) -> list[Target]:
     """The bounds that are known, for what the run has."""
     wanted = []
-    if "ratio" in found["pictures"]:
-        label = f"pictures: error {HORIZON} steps ahead by that of the last picture"
-        wanted.append(Target(label, found["pictures"]["ratio"], most=1))
+    if "ratio" in found["images"]:
+        label = f"images: error {HORIZON} steps ahead by that of the last image"
+        wanted.append(Target(label, found["images"]["ratio"], most=1))
     for name in ("value", "cost_value"):
         if name in found["critics"]:
             label = f"critics: Spearman of {name}"
             wanted.append(Target(label, found["critics"][name], least=LEAST_SPEARMAN))
-    if "AUROC" in found["danger"]:
-        wanted.append(Target("danger: AUROC", found["danger"]["AUROC"], least=LEAST_AUROC))
+    if "AUROC" in found["reachability"]:
+        wanted.append(
+            Target(
+                "reachability: AUROC",
+                found["reachability"]["AUROC"],
+                least=LEAST_AUROC,
+            )
+        )
     if "return" in found["policy"]:
         half = found["policy"]["return of the better half"]
         wanted.append(Target("policy: return", found["policy"]["return"], least=half))

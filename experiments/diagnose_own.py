@@ -19,7 +19,7 @@ from dreamer.agent import Agent
 from dreamer.data.episode import Episode
 from dreamer.data.rows import episode_rows
 from dreamer.data.store import RowStore
-from dreamer.training.collector import BEHAVIOUR
+from dreamer.training.collector import POLICY
 from dreamer.training.diagnostics import fixed_randomness
 from dreamer.training.evaluation import run_episode
 from dreamer.training.progress import Progress
@@ -30,7 +30,7 @@ from experiments.diagnose_recorded import (
     cost_head,
     episode_bounds,
     follow,
-    foresight,
+    forecast,
     start_rows,
     view_episode,
 )
@@ -75,7 +75,7 @@ class Recorder(gymnasium.Wrapper):
             reward=np.array(self._rewards, np.float32),
             cost=np.array(self._costs, np.float32),
             terminated=self._ended,
-            behaviour=BEHAVIOUR,
+            policy=POLICY,
             seed=self._seed,
         )
 
@@ -96,8 +96,8 @@ def join(episodes: Sequence[Episode]) -> RowStore:
     """Episodes as the rows of a dataset, one after the other."""
     rows = [episode_rows(episode) for episode in episodes]
     small = {name: np.concatenate([each[name] for each in rows]) for name in rows[0]}
-    pictures = [episode.images for episode in episodes]
-    images = {name: np.concatenate([each[name] for each in pictures]) for name in pictures[0]}
+    images = [episode.images for episode in episodes]
+    images = {name: np.concatenate([each[name] for each in images]) for name in images[0]}
     return RowStore(Path("own episodes"), images, small, 0)
 
 
@@ -113,13 +113,13 @@ def own_episodes(
         "cost": float(np.mean([episode.total_cost for episode in episodes])),
         **cost_head(views),
         **seen_costs(views),
-        **foresight(agent, store, device),
+        **forecast(agent, store, device),
         **imagination(agent, store, device),
     }
 
 
 def seen_costs(views: Sequence[EpisodeView]) -> dict[str, float]:
-    """Mean cost of a step, and what the cost head reads from states that saw its picture.
+    """Mean cost of a step, and what the cost head reads from states that saw its image.
 
     Nothing where there is no cost head.
     """
@@ -148,7 +148,7 @@ def imagination(agent: Agent, store: RowStore, device: torch.device) -> dict[str
         with fixed_randomness(device), agent.autocast(device):
             state = Latent(*(x[0, rows] for x in follow(model, batch)))
             for k in range(1, HORIZON + 1):
-                action, _ = agent.behavior.act(state.feat(), explore=False)
+                action, _ = agent.policy.act(state.feat(), explore=False)
                 state = model.rssm.img_step(state, action)
                 predicted = model.predict(state.feat())
                 for kind in kinds:

@@ -25,7 +25,7 @@ HORIZON = 15  # steps of an open-loop prediction
 STEPS_AHEAD = (1, 5, 10, 15)  # at which predicted violations are looked at
 EVERY = 4  # rows between the starts of such predictions
 WINDOW = 64  # agent steps over which recorded returns are added up
-PICTURES, AT_ONCE = 96, 16  # open-loop windows, and how many together
+IMAGES, AT_ONCE = 96, 16  # open-loop windows, and how many together
 
 
 @dataclass(frozen=True)
@@ -87,23 +87,23 @@ def view_episode(
     model = agent.world_model
     with fixed_randomness(device), agent.autocast(device):
         feat = follow(model, batch).feat()
-        estimates = agent.behavior.estimates(feat) | _further(agent, feat, batch.action)
+        estimates = agent.policy.estimates(feat) | _further(agent, feat, batch.action)
     seen = {name: x[0].float().cpu().numpy() for name, x in estimates.items()}
     small = {name: store.small(name)[begin:end] for name in ("reward", "cost")}
     return EpisodeView(**small, estimates=seen)
 
 
 def _further(agent: Agent, feat: Tensor, action: Tensor) -> dict[str, Tensor]:
-    """Read-outs that the behaviour's own `estimates` leave out, where the agent has them."""
+    """Read-outs that the policy's own `estimates` leave out, where the agent has them."""
     found = {}
     if isinstance(agent.world_model, SafeWorldModel):
         found["cost"] = agent.world_model.cost_head(feat).mean()
-    behavior = agent.behavior
-    learner = behavior.learner if isinstance(behavior, PolicySet) else behavior
+    policy = agent.policy
+    learner = policy.learner if isinstance(policy, PolicySet) else policy
     for name, part in (("", "reward_critic"), ("cost_", "cost_critic")):
         critic = getattr(learner, part, None)
         if isinstance(critic, InSampleCritic):
-            found[f"{name}best_value"] = critic.best(feat)
+            found[f"{name}in_sample_value"] = critic.in_sample_value(feat)
             found[f"{name}q"] = critic.q(feat, action)
     return found
 
@@ -114,19 +114,19 @@ def cost_head(views: Sequence[EpisodeView]) -> dict[str, float]:
         return {}
     guess = np.concatenate([view.estimates["cost"][1:] for view in views])  # no cost in a first row
     truth = np.concatenate([view.cost[1:] for view in views]) >= VIOLATION
-    alarm = guess >= VIOLATION
-    hits = float((alarm & truth).sum())
+    warning = guess >= VIOLATION
+    hits = float((warning & truth).sum())
     return {
         "rows": float(len(truth)),
         "rows that violate": float(truth.sum()),
         "recall": hits / truth.sum() if truth.any() else float("nan"),
-        "precision": hits / alarm.sum() if alarm.any() else float("nan"),
+        "precision": hits / warning.sum() if warning.any() else float("nan"),
         "AUROC": auroc(guess, truth),
     }
 
 
 @torch.no_grad()
-def foresight(agent: Agent, store: RowStore, device: torch.device) -> dict[str, float]:
+def forecast(agent: Agent, store: RowStore, device: torch.device) -> dict[str, float]:
     """AUROC of predicted violations some steps ahead.
 
     Nothing where the model knows no cost, or no episode is long enough.
@@ -166,26 +166,26 @@ def critics(views: Sequence[EpisodeView], gamma: float) -> dict[str, float]:
     return found
 
 
-def danger(views: Sequence[EpisodeView]) -> dict[str, float]:
+def reachability(views: Sequence[EpisodeView]) -> dict[str, float]:
     """How well p tells rows that a violation follows; nothing where it is not estimated."""
-    if "danger" not in views[0].estimates:
+    if "violation_probability" not in views[0].estimates:
         return {}
     estimates, outcomes = [], []
     for view in views:
         following, known = follows(view.cost >= VIOLATION, AHEAD)
-        estimates.append(view.estimates["danger"][known])
+        estimates.append(view.estimates["violation_probability"][known])
         outcomes.append(following[known])
     estimate, outcome = np.concatenate(estimates), np.concatenate(outcomes)
     return {
         "violation follows": float(outcome.mean()),
-        "mean danger": float(estimate.mean()),
+        "mean violation probability": float(estimate.mean()),
         "AUROC": auroc(estimate, outcome),
         "Brier score": brier(estimate, outcome),
     }
 
 
 @torch.no_grad()
-def pictures(agent: Agent, store: RowStore, device: torch.device) -> dict[str, float]:
+def images(agent: Agent, store: RowStore, device: torch.device) -> dict[str, float]:
     """Mean squared error per pixel value in [0, 1], HORIZON rows after the last one seen."""
     length = CONTEXT + HORIZON
     starts = [
@@ -195,7 +195,7 @@ def pictures(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
     ]
     if not starts:
         return {}
-    picks = np.linspace(0, len(starts) - 1, min(PICTURES, len(starts))).astype(int)
+    picks = np.linspace(0, len(starts) - 1, min(IMAGES, len(starts))).astype(int)
     chosen = np.array(starts)[picks]
     ours, copied = [], []
     for part in range(0, len(chosen), AT_ONCE):
@@ -210,13 +210,13 @@ def pictures(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
     return {
         "windows": float(len(chosen)),
         "error of the model": model,
-        "error of the last picture": copy,
+        "error of the last image": copy,
         "ratio": model / copy if copy else float("nan"),
     }
 
 
 def _errors(batch: Batch, guess: Callable[[str], Tensor]) -> np.ndarray:
-    """Of guesses of the last row's pictures, camera -> (B, H, W, C): (B,)."""
+    """Of guesses of the last row's images, camera -> (B, H, W, C): (B,)."""
     errors = [
         (guess(name) - truth[:, -1].float() / 255).square().mean((1, 2, 3))
         for name, truth in batch.obs.items()

@@ -1,11 +1,11 @@
-"""Is a model too hopeful about what no picture shows? `python -m experiments.field_of_view RUN`.
+"""Is a model too hopeful about what no image shows? `python -m experiments.field_of_view RUN`.
 
 The policy of a run drives the Point with its mean action in its task as it is, without a variant.
 Before each step the model says what the coming action will earn and cost; the table sets this
 beside what came, apart for rows whose goal, or nearest hazard, a camera had in view and for those
-where none had. Rows in which a goal was reached are left out. A model that learned from behaviours
+where none had. Rows in which a goal was reached are left out. A model that learned from policies
 that knew more than their cameras showed promises too much where nothing is seen
-(docs/behaviours.md).
+(docs/scripted_policies.md).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def views(state: WorldState, cameras: Sequence[str]) -> dict[str, bool]:
     return dict(zip(places, seen.tolist(), strict=True))
 
 
-class Witness(Recorder):
+class Recorder(Recorder):
     """Notes besides what was in view before each step."""
 
     def __init__(self, env: gymnasium.Env, cameras: Sequence[str]):
@@ -92,7 +92,7 @@ class Witness(Recorder):
 
 
 @torch.no_grad()
-def foreseen(agent: Agent, episode: Episode, device: torch.device) -> dict[str, np.ndarray]:
+def warned(agent: Agent, episode: Episode, device: torch.device) -> dict[str, np.ndarray]:
     """Mean reward and cost, each (T,), that the model expects of each action before it is taken."""
     store, model = join([episode]), agent.world_model
     batch = store.windows([0], len(store)).to(device)  # the last row took no action
@@ -106,11 +106,11 @@ def foreseen(agent: Agent, episode: Episode, device: torch.device) -> dict[str, 
     return {name: np.mean(values, axis=0) for name, values in drawn.items()}
 
 
-def play(loaded: LoadedRun, env: Witness, seed: int, device: torch.device) -> list[Step]:
+def play(loaded: LoadedRun, env: Recorder, seed: int, device: torch.device) -> list[Step]:
     """All steps of one episode."""
     run_episode(loaded.agent, env, seed, device)
     episode = env.episode()
-    predicted = foreseen(loaded.agent, episode, device)
+    predicted = warned(loaded.agent, episode, device)
     real = {"reward": episode.reward, "cost": episode.cost}
     return [
         Step(seen, *({name: float(x[t]) for name, x in told.items()} for told in (predicted, real)))
@@ -150,7 +150,7 @@ def measure(path: Path, episodes: int, device: torch.device) -> list[dict[str, f
         )
     if not isinstance(loaded.agent.world_model, SafeWorldModel):
         raise UserError(f"{path} has no cost head; dreamerv3 cannot be asked")
-    env, steps = Witness(make_run_env(info, "none"), info.cameras), []
+    env, steps = Recorder(make_run_env(info, "none"), info.cameras), []
     with Progress("playing", episodes, "episodes", sys.stderr) as progress:
         for seed in range(FIRST_SEED, FIRST_SEED + episodes):
             steps += play(loaded, env, seed, device)

@@ -1,7 +1,7 @@
-"""Pictures of a finished run for the documentation: `python -m experiments.figures RUN`.
+"""Figures of a finished run for the documentation: `python -m experiments.figures RUN`.
 
 Writes curves.png (learning curves from metrics.jsonl), open_loop.gif (the newest prediction
-film) and policy.gif (every other frame of a film: the newest evaluation's first, or another one).
+video) and policy.gif (every other frame of a video: the newest evaluation's first, or another one).
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ CURVES = {
         "report/heldout/cost_recall",
         "report/heldout/cost_precision",
     ],
-    "danger and feasibility": ["train/reach/danger", "train/actor/feasibility"],
+    "violation probability and feasibility": [
+        "train/reach/violation_probability",
+        "train/actor/feasibility",
+    ],
 }
 LOGARITHMIC = ("image losses",)
-FILM_STRIDE, FILM_FPS, FILM_FRAMES, FILM_WIDTH = 2, 12.5, 100, 512
+VIDEO_STRIDE, VIDEO_FPS, VIDEO_FRAMES, VIDEO_WIDTH = 2, 12.5, 100, 512
 
 
 def main(argv: list[str]) -> int:
@@ -51,21 +54,21 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder of train.py")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder to write to")
-    parser.add_argument("--film", type=Path, metavar="MP4", help="for policy.gif, of eval.py")
+    parser.add_argument("--video", type=Path, metavar="MP4", help="for policy.gif, of eval.py")
     arguments = parser.parse_args(argv)
     try:
         prediction = newest(arguments.run, "report/openl_vision_0*.gif")
-        film = arguments.film or newest(arguments.run, "eval/*/videos/ep_000.mp4")
-        if not film.is_file():
-            raise UserError(f"no film {film}")
+        video = arguments.video or newest(arguments.run, "eval/*/videos/ep_000.mp4")
+        if not video.is_file():
+            raise UserError(f"no video {video}")
         arguments.out.mkdir(parents=True, exist_ok=True)
         draw_curves(read_metrics(arguments.run), arguments.out / "curves.png")
         shutil.copy(prediction, arguments.out / "open_loop.gif")
         with atomic_path(arguments.out / "policy.gif") as part:
-            part.write_bytes(to_gif(read_frames(film), FILM_FPS))
+            part.write_bytes(to_gif(read_frames(video), VIDEO_FPS))
     except UserError as error:
         return tell_error(error)
-    print(f"pictures: {arguments.out}")
+    print(f"figures: {arguments.out}")
     return 0
 
 
@@ -77,13 +80,13 @@ def newest(run: Path, pattern: str) -> Path:
     return files[-1]
 
 
-def read_frames(film: Path) -> np.ndarray:
-    """Every other frame of a film's beginning, smaller, (T, height, FILM_WIDTH, 3) uint8."""
-    with av.open(str(film)) as file:
-        pictures = [frame.to_image() for frame in file.decode(video=0)]
-    height = round(pictures[0].height * FILM_WIDTH / pictures[0].width)
-    chosen = pictures[: FILM_FRAMES * FILM_STRIDE : FILM_STRIDE]
-    return np.stack([np.asarray(picture.resize((FILM_WIDTH, height))) for picture in chosen])
+def read_frames(video: Path) -> np.ndarray:
+    """Every other frame of a video's beginning, smaller, (T, height, VIDEO_WIDTH, 3) uint8."""
+    with av.open(str(video)) as file:
+        figures = [frame.to_image() for frame in file.decode(video=0)]
+    height = round(figures[0].height * VIDEO_WIDTH / figures[0].width)
+    chosen = figures[: VIDEO_FRAMES * VIDEO_STRIDE : VIDEO_STRIDE]
+    return np.stack([np.asarray(figure.resize((VIDEO_WIDTH, height))) for figure in chosen])
 
 
 def draw_curves(rows: list[dict], path: Path) -> None:

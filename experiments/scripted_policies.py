@@ -1,4 +1,4 @@
-"""Return and cost of the scripted behaviours: `python -m experiments.scripted_policies`.
+"""Return and cost of the scripted policies: `python -m experiments.scripted_policies`.
 
 Every episode has a fixed seed. The episodes are shared out among worker processes, so the times
 per action hold for a machine that is as busy as this one. The thresholds are for full speed and no
@@ -22,12 +22,12 @@ import numpy as np
 from benchmarks.targets import Target, conclude
 from dreamer.errors import UserError, tell_error
 from dreamer.training.progress import Progress
-from fosp_ext.dataset.collect_plan import SIGHTS
+from fosp_ext.dataset.collect_plan import FIELDS_OF_VIEW
 from fosp_ext.dataset.recording import start_worker
 from fosp_ext.envs import check_task, make_env
 from fosp_ext.envs.gl import choose_backend
 from fosp_ext.envs.safety_gym import SafetyGymEnv
-from fosp_ext.envs.scripted import Behaviour, available_behaviours, make_behaviour
+from fosp_ext.envs.scripted import ScriptedPolicy, available_policies, make_scripted_policy
 
 TASKS = (
     "SafetyPointPush1-v0",  # the slowest first, so that no worker ends long after the others
@@ -37,7 +37,7 @@ TASKS = (
     "SafetyPointGoal1-v0",
 )
 HEADER = (
-    "| task | behaviour | return mean +- std (min..max) | cost mean +- std (max) | goals "
+    "| task | policy | return mean +- std (min..max) | cost mean +- std (max) | goals "
     "| ms per action | s per episode |\n|---|---|---|---|---|---|---|"
 )
 SAFE = {  # task -> (least mean return, largest mean cost)
@@ -54,11 +54,11 @@ class Job(NamedTuple):
     """One episode to play."""
 
     task: str
-    behaviour: str
+    policy: str
     seed: int
     noise: float
     speed: float
-    sight: str
+    field_of_view: str
 
 
 class Outcome(NamedTuple):
@@ -68,20 +68,20 @@ class Outcome(NamedTuple):
     cost: float
     goals: int
     act_ms: float  # mean time to choose one action
-    seconds: float  # of the whole episode, reset and pictures included
+    seconds: float  # of the whole episode, reset and images included
 
 
-def play(env: SafetyGymEnv, behaviour: Behaviour, seed: int) -> Outcome:
+def play(env: SafetyGymEnv, policy: ScriptedPolicy, seed: int) -> Outcome:
     """One episode without recording it."""
     started, acting, actions = time.perf_counter(), 0.0, 0
     score, cost, goals = 0.0, 0.0, 0
-    behaviour.reset()
+    policy.reset()
     env.reset(seed=seed)
     terminated = truncated = False
     while not (terminated or truncated):
         state = env.privileged()
         before = time.perf_counter()
-        action = behaviour.act(state)
+        action = policy.act(state)
         acting += time.perf_counter() - before
         _, reward, terminated, truncated, info = env.step(action)
         score, cost, goals = score + reward, cost + info["cost"], goals + info["goals"]
@@ -99,9 +99,9 @@ def play_job(job: Job) -> Outcome:
     """What a worker process does."""
     rng = np.random.default_rng(job.seed)
     env = worker_env(job.task)
-    cameras = tuple(env.observation_space) if job.sight == "cameras" else ()
-    behaviour = make_behaviour(job.behaviour, job.task, rng, job.noise, job.speed, cameras=cameras)
-    return play(env, behaviour, job.seed)
+    cameras = tuple(env.observation_space) if job.field_of_view == "cameras" else ()
+    policy = make_scripted_policy(job.policy, job.task, rng, job.noise, job.speed, cameras=cameras)
+    return play(env, policy, job.seed)
 
 
 def play_all(jobs: Sequence[Job], workers: int) -> dict[Job, Outcome]:
@@ -132,7 +132,7 @@ def row(task: str, name: str, outcomes: Sequence[Outcome]) -> str:
 
 
 def targets(task: str, name: str, outcomes: Sequence[Outcome]) -> list[Target]:
-    """What the means of one behaviour should reach; nothing where no bound is set."""
+    """What the means of one policy should reach; nothing where no bound is set."""
     score = float(np.mean([outcome.score for outcome in outcomes]))
     cost = float(np.mean([outcome.cost for outcome in outcomes]))
     label = f"{task} {name}"
@@ -152,14 +152,14 @@ def targets(task: str, name: str, outcomes: Sequence[Outcome]) -> list[Target]:
 
 def compare(tasks: Sequence[str], names: Sequence[str], options: argparse.Namespace) -> int:
     """Play everything and print the table; returns the exit code."""
-    chosen = {task: names or available_behaviours(task) for task in tasks}
+    chosen = {task: names or available_policies(task) for task in tasks}
     seeds = range(options.seed, options.seed + options.episodes)
-    spread = (options.noise, options.speed, options.sight)
+    spread = (options.noise, options.speed, options.field_of_view)
     jobs = [
         Job(task, name, seed, *spread) for task in chosen for name in chosen[task] for seed in seeds
     ]
-    for task, name in {(job.task, job.behaviour) for job in jobs}:
-        make_behaviour(name, task, np.random.default_rng(0))  # refuses a wrong name at once
+    for task, name in {(job.task, job.policy) for job in jobs}:
+        make_scripted_policy(name, task, np.random.default_rng(0))  # refuses a wrong name at once
     outcomes = play_all(jobs, options.workers or os.cpu_count() or 1)
     print(HEADER)
     verdicts: list[Target] = []
@@ -175,19 +175,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS), help="comma-separated task ids")
-    parser.add_argument("--behaviours", default="", help="comma-separated; all by default")
-    parser.add_argument("--episodes", type=int, default=20, help="per task and behaviour")
+    parser.add_argument("--policies", default="", help="comma-separated; all by default")
+    parser.add_argument("--episodes", type=int, default=20, help="per task and policy")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode")
     parser.add_argument("--noise", type=float, default=0, help="of actions, standard deviation")
     parser.add_argument("--speed", type=float, default=1, help="share of the top speed")
     parser.add_argument(
-        "--sight", choices=SIGHTS, default="cameras", help="what the behaviours act on"
+        "--field_of_view",
+        choices=FIELDS_OF_VIEW,
+        default="cameras",
+        help="what the policies act on",
     )
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 takes every core")
     options = parser.parse_args(arguments)
     try:
         tasks = [check_task(task) for task in options.tasks.split(",")]
-        names = options.behaviours.split(",") if options.behaviours else ()
+        names = options.policies.split(",") if options.policies else ()
         return compare(tasks, names, options)
     except UserError as error:
         return tell_error(error)

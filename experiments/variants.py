@@ -21,7 +21,7 @@ ACROSS = 2  # variants beside each other
 
 
 def main(argv: list[str]) -> int:
-    """Draw the picture; returns the exit code."""
+    """Draw the figure; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="SafetyPointGoal1-v0")
     parser.add_argument("--out", type=Path, default=Path("docs/images/variants.png"))
@@ -31,12 +31,12 @@ def main(argv: list[str]) -> int:
         draw(views, arguments.out)
     except UserError as error:
         return tell_error(error)
-    print(f"picture: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
+    print(f"figure: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
     return 0
 
 
 def look(task: str, variant: str) -> dict[str, np.ndarray]:
-    """What the robot sees of one variant, and the world from above: title -> picture."""
+    """What the robot sees of one variant, and the world from above: title -> figure."""
     env = make_env(task, tuple(CAMERAS), SIZE, render="exact", variant=variant)
     obs, _ = env.reset(seed=SEED)
     for action in TURN:
@@ -47,20 +47,20 @@ def look(task: str, variant: str) -> dict[str, np.ndarray]:
 
 
 def draw(views: dict[str, dict[str, np.ndarray]], path: Path) -> None:
-    """All views in one labelled picture."""
+    """All views in one labelled figure."""
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
     rows = -(-len(views) // ACROSS)
     figure = plt.figure(figsize=(12.4, 2.25 * rows), layout="constrained")
-    for panel, (name, pictures) in zip(
+    for panel, (name, figures) in zip(
         figure.subfigures(rows, ACROSS, wspace=0.02).flat, views.items(), strict=True
     ):
         panel.suptitle(name, fontweight="bold")
-        for axis, (title, picture) in zip(
-            panel.subplots(1, len(pictures)), pictures.items(), strict=True
+        for axis, (title, figure) in zip(
+            panel.subplots(1, len(figures)), figures.items(), strict=True
         ):
-            axis.imshow(picture)
+            axis.imshow(figure)
             axis.set_title(title, fontsize=8)
             axis.set_axis_off()
     with atomic_path(path) as part:

@@ -15,7 +15,7 @@ from dreamer.networks import Actor
 from dreamer.optimizer import Optimizer
 from dreamer.types import VIOLATION, Batch, Latent, Metrics, Trajectory
 from fosp_ext.critics import InSampleCritic
-from fosp_ext.lagrange import AugmentedLagrangian, FreeOfCharge
+from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint
 from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
 from fosp_ext.settings import SafeActorSettings, SafeImaginationSettings
 from fosp_ext.starts import choose_safe_starts
@@ -44,7 +44,7 @@ class SafeActorCritic(nn.Module):
         reward_critic: InSampleCritic,
         cost_critic: InSampleCritic,
         reachability: ReachabilityCritic | AlwaysFeasible,
-        lagrangian: AugmentedLagrangian | FreeOfCharge,
+        lagrangian: AugmentedLagrangian | NoConstraint,
     ):
         """An ablation passes another part (`fosp_ext/build.py`); no loss asks which one it has."""
         super().__init__()
@@ -59,7 +59,7 @@ class SafeActorCritic(nn.Module):
         return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
-        """Values and danger of states (N, F)."""
+        """Values and violation probability of states (N, F)."""
         return {
             "value": self.reward_critic.value(feat),
             "cost_value": self.cost_critic.value(feat).clamp_min(0),
@@ -155,11 +155,13 @@ class SafeActorCritic(nn.Module):
         s, reward, cost = self.settings, self.reward_critic, self.cost_critic
         outcome_r = self._outcome(reward, real, real.reward)
         outcome_c = self._outcome(cost, real, real.cost).clamp_min(0)
-        excess = outcome_c - cost.best(real.feat).clamp_min(0)  # over the safest supported action
+        excess = outcome_c - cost.in_sample_value(real.feat).clamp_min(
+            0
+        )  # over the safest supported action
         gated = outcome_c if s.gate == "value" else excess
         weight = policy_weight(
             self.reachability.feasibility(real.feat),
-            (outcome_r - reward.best(real.feat)) / reward.moments.scale(),
+            (outcome_r - reward.in_sample_value(real.feat)) / reward.moments.scale(),
             excess / cost.moments.scale(),
             gated,
             s.beta_r, s.beta_c, s.clip_r, s.clip_c, s.cost_tolerance,
@@ -169,8 +171,10 @@ class SafeActorCritic(nn.Module):
     def _outcome(self, critic: InSampleCritic, real: RealTransitions, signal: Tensor) -> Tensor:
         """What a recorded action led to, (B, T-1): as Q has it, or as the rows after it tell."""
         if self.settings.recorded_advantage == "q":
-            return critic.slow_q(real.feat, real.action)
-        value = torch.cat([critic.best(real.feat[:, :1]), critic.best(real.feat_next)], 1)  # (B, T)
+            return critic.target_q(real.feat, real.action)
+        value = torch.cat(
+            [critic.in_sample_value(real.feat[:, :1]), critic.in_sample_value(real.feat_next)], 1
+        )  # (B, T)
         im = self.imagination
         lam = im.lam * (1 - real.last_next)  # a time limit ends the rows, not the return
         return lambda_return(signal, real.cont, value, im.gamma, lam)

@@ -14,7 +14,7 @@ from dreamer.optimizer import Optimizer
 from dreamer.settings import ActorSettings
 from dreamer.types import Batch, Latent, Metrics, Trajectory
 from dreamer.world_model import WorldModel
-from fosp_ext.lagrange import AugmentedLagrangian, FreeOfCharge
+from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint
 from fosp_ext.settings import SafeImaginationSettings
 from fosp_ext.starts import choose_safe_starts
 from fosp_ext.transitions import RealTransitions, real_transitions
@@ -34,7 +34,7 @@ class SafeDreamer(nn.Module):
         actor: Actor,
         reward_critic: StateCritic,
         cost_critic: StateCritic,
-        lagrangian: AugmentedLagrangian | FreeOfCharge,
+        lagrangian: AugmentedLagrangian | NoConstraint,
     ):
         super().__init__()
         self.settings, self.imagination = settings, imagination

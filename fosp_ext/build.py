@@ -19,7 +19,7 @@ from dreamer.world_model import WorldModel
 from fosp_ext.actor_critic import SafeActorCritic
 from fosp_ext.baselines import BehaviourCloning, SafeDreamer
 from fosp_ext.critics import InSampleCritic
-from fosp_ext.lagrange import AugmentedLagrangian, FreeOfCharge
+from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint
 from fosp_ext.policy_set import PolicySet
 from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
 from fosp_ext.settings import Config, LagrangeSettings, ReachabilitySettings
@@ -49,8 +49,8 @@ def build_learner(config: Config, info: DatasetInfo, device: torch.device) -> Ag
         world_model = WorldModel(cameras, A, config.world_model)
     else:
         world_model = SafeWorldModel(cameras, A, config.world_model, config.cost_head)
-    behavior = BEHAVIORS[config.method](world_model.feat_size, A, in_phase(config))
-    return Agent(world_model, behavior, A, choose_precision(config.precision, device)).to(device)
+    policy = POLICIES[config.method](world_model.feat_size, A, in_phase(config))
+    return Agent(world_model, policy, A, choose_precision(config.precision, device)).to(device)
 
 
 def expand(agent: Agent, config: Config) -> Agent:
@@ -61,7 +61,7 @@ def expand(agent: Agent, config: Config) -> Agent:
     """
     if config.mode != "online" or config.method != "fosp" or not config.policy_set.enabled:
         return agent
-    policy_set = PolicySet(agent.behavior, config.policy_set)
+    policy_set = PolicySet(agent.policy, config.policy_set)
     return Agent(agent.world_model, policy_set, agent.action_size, agent.precision)
 
 
@@ -140,10 +140,10 @@ def build_reachability(
     return ReachabilityCritic(feat_size, settings) if settings.enabled else AlwaysFeasible()
 
 
-def build_lagrangian(settings: LagrangeSettings) -> AugmentedLagrangian | FreeOfCharge:
+def build_lagrangian(settings: LagrangeSettings) -> AugmentedLagrangian | NoConstraint:
     """The augmented Lagrangian, or the stand-in without a price."""
     if not settings.enabled:
-        return FreeOfCharge()
+        return NoConstraint()
     return AugmentedLagrangian(
         settings.multiplier,
         settings.penalty,
@@ -153,7 +153,7 @@ def build_lagrangian(settings: LagrangeSettings) -> AugmentedLagrangian | FreeOf
     )
 
 
-BEHAVIORS = {
+POLICIES = {
     "fosp": build_fosp,
     "safedreamer": build_safedreamer,
     "bc": build_cloning,

@@ -19,11 +19,11 @@ from fosp_ext.transitions import RealTransitions
 
 
 class InSampleCritic(nn.Module):
-    """Q(s, a), its slow copy, and two state values of one signal.
+    """Q(s, a), its target network, and two state values of one signal.
 
-    `best` is the value of the best action that the data support: the expectile of Q over recorded
-    actions (IQL, eq. 5), upper for reward, lower for cost. `value` is the value under the current
-    policy, from imagined actions. With `split_value` off both are one network.
+    `in_sample_value` is the value of the best action that the data support: the expectile of Q over
+    recorded actions (IQL, eq. 5), upper for reward, lower for cost. `value` is the value under the
+    current policy, from imagined actions. With `split_value` off both are one network.
     """
 
     def __init__(
@@ -39,35 +39,35 @@ class InSampleCritic(nn.Module):
         self.settings, self.imagination, self.sign = settings, imagination, sign
         net = settings.net
         self.value_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
-        self.best_net = self.value_net
+        self.in_sample_net = self.value_net
         if settings.split_value:
-            self.best_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
+            self.in_sample_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
         self.q_nets = nn.ModuleList(
             TwoHotHead(feat_size + action_size, net.layers, net.units, outscale=0.0)
             for _ in range(settings.num_q)
         )
-        self.slow_q_nets = frozen_copy(self.q_nets)
+        self.target_q_nets = frozen_copy(self.q_nets)
         self.moments = Moments()
-        learning = nn.ModuleList([self.value_net, self.best_net, self.q_nets])
+        learning = nn.ModuleList([self.value_net, self.in_sample_net, self.q_nets])
         self.optimizer = Optimizer(learning.parameters(), settings.optimizer)
 
     def value(self, feat: Tensor) -> Tensor:
         """Value under the current policy: (..., F) -> (...)."""
         return self.value_net(feat).mean()
 
-    def best(self, feat: Tensor) -> Tensor:
-        """Value of the best supported action: (..., F) -> (...)."""
-        return self.best_net(feat).mean()
+    def in_sample_value(self, feat: Tensor) -> Tensor:
+        """In-sample value, of the best supported action: (..., F) -> (...)."""
+        return self.in_sample_net(feat).mean()
 
     def q(self, feat: Tensor, action: Tensor) -> Tensor:
         """Q of features (..., F) and actions (..., A), the pessimistic one of several -> (...)."""
-        return self._pessimistic([belief.mean() for belief in self._beliefs(feat, action)])
+        return self._pessimistic([dist.mean() for dist in self._dists(feat, action)])
 
     @torch.no_grad()
-    def slow_q(self, feat: Tensor, action: Tensor) -> Tensor:
-        """The slow copy's Q, (...)."""
+    def target_q(self, feat: Tensor, action: Tensor) -> Tensor:
+        """The target network's Q, (...)."""
         inputs = torch.cat([feat, action], -1)
-        return self._pessimistic([net(inputs).mean() for net in self.slow_q_nets])
+        return self._pessimistic([net(inputs).mean() for net in self.target_q_nets])
 
     def update(
         self, traj: Trajectory, signal: Tensor, real: RealTransitions, real_signal: Tensor
@@ -82,7 +82,7 @@ class InSampleCritic(nn.Module):
             recorded = self.real_losses(real, real_signal, imagined["return"])
             loss = loss + self.settings.real_weight * (recorded["v_loss"] + recorded["q_loss"])
         step = self.optimizer.step(loss)
-        polyak_(self.slow_q_nets, self.q_nets, self.settings.slow_rate)
+        polyak_(self.target_q_nets, self.q_nets, self.settings.tau)
         return {
             **step,
             "return": imagined["return"].mean(),
@@ -93,17 +93,19 @@ class InSampleCritic(nn.Module):
     def imagined_losses(self, traj: Trajectory, signal: Tensor) -> dict[str, Tensor]:
         """V towards Q of the policy's actions, Q towards lambda returns; `return` is (N, H)."""
         feat, im = traj.feat[:, :-1], self.imagination
-        belief = self.value_net(traj.feat)  # over (N, H+1)
-        value = belief.mean().detach()
+        dist = self.value_net(traj.feat)  # over (N, H+1)
+        value = dist.mean().detach()
         returns = lambda_return(signal, traj.cont, value, im.gamma, im.lam)
-        slow_q = self.slow_q(feat, traj.action)
-        now = TwoHot(belief.logits[:, :-1], belief.bins)
-        v_loss = self._expectile_loss(now, value[:, :-1], slow_q, self.settings.imagined_expectile)
-        q_loss = self._q_loss(feat, traj.action, returns, slow_q)
+        target_q = self.target_q(feat, traj.action)
+        now = TwoHot(dist.logits[:, :-1], dist.bins)
+        v_loss = self._expectile_loss(
+            now, value[:, :-1], target_q, self.settings.imagined_expectile
+        )
+        q_loss = self._q_loss(feat, traj.action, returns, target_q)
         return {
             "v_loss": (traj.weight * v_loss).mean(),
             "q_loss": (traj.weight * q_loss).mean(),
-            "q": slow_q.mean(),
+            "q": target_q.mean(),
             "v": value.mean(),
             "return": returns,
         }
@@ -111,20 +113,20 @@ class InSampleCritic(nn.Module):
     def real_losses(
         self, real: RealTransitions, signal: Tensor, imagined_return: Tensor
     ) -> dict[str, Tensor]:
-        """IQL on recorded actions: best value towards slow Q, Q towards one step plus value."""
-        belief = self.best_net(real.feat)
-        best = belief.mean().detach()
-        slow_q = self.slow_q(real.feat, real.action)
-        v_loss = self._expectile_loss(belief, best, slow_q, self.settings.expectile)
+        """IQL on recorded actions: V towards target Q, Q towards one step plus V (in-sample)."""
+        dist = self.in_sample_net(real.feat)
+        value = dist.mean().detach()
+        target_q = self.target_q(real.feat, real.action)
+        v_loss = self._expectile_loss(dist, value, target_q, self.settings.expectile)
         target = self.real_target(real, signal, imagined_return)
-        q_loss = self._q_loss(real.feat, real.action, target, slow_q)
+        q_loss = self._q_loss(real.feat, real.action, target, target_q)
         return {
             "v_loss": masked_mean(v_loss, real.mask),
             "q_loss": masked_mean(q_loss, real.mask),
-            "q": masked_mean(slow_q, real.mask),
-            "v": masked_mean(best, real.mask),
-            "td_error": masked_mean((target - slow_q).abs(), real.mask),
-            "q_above_v": masked_mean((slow_q > best).float(), real.mask),
+            "q": masked_mean(target_q, real.mask),
+            "v": masked_mean(value, real.mask),
+            "td_error": masked_mean((target - target_q).abs(), real.mask),
+            "q_above_v": masked_mean((target_q > value).float(), real.mask),
         }
 
     @torch.no_grad()
@@ -132,24 +134,24 @@ class InSampleCritic(nn.Module):
         """What Q should be at recorded pairs, (B, T-1); `boot` says what follows the step."""
         gamma, B = self.imagination.gamma, len(signal)
         if self.settings.boot == "v":
-            return real_q_target(signal, real.cont, self.best(real.feat_next), gamma)
+            return real_q_target(signal, real.cont, self.in_sample_value(real.feat_next), gamma)
         onward = imagined_return[:, 0].unflatten(0, (B, -1))  # (B, T), one rollout from each row
         if self.settings.boot == "imag":
             return real_q_target(signal, real.cont, onward[:, 1:], gamma)
         lam = self.imagination.lam * (1 - real.last_next)
         return lambda_return(signal, real.cont, onward, gamma, lam)
 
-    def _expectile_loss(self, belief: TwoHot, value: Tensor, q: Tensor, expectile: float) -> Tensor:
-        return expectile_weight(self.sign * (q - value), expectile) * belief.loss(q)
+    def _expectile_loss(self, dist: TwoHot, value: Tensor, q: Tensor, expectile: float) -> Tensor:
+        return expectile_weight(self.sign * (q - value), expectile) * dist.loss(q)
 
-    def _q_loss(self, feat: Tensor, action: Tensor, target: Tensor, slow_q: Tensor) -> Tensor:
+    def _q_loss(self, feat: Tensor, action: Tensor, target: Tensor, target_q: Tensor) -> Tensor:
         losses = [
-            belief.loss(target) + self.settings.slow_weight * belief.loss(slow_q)
-            for belief in self._beliefs(feat, action)
+            dist.loss(target) + self.settings.target_weight * dist.loss(target_q)
+            for dist in self._dists(feat, action)
         ]
         return torch.stack(losses).sum(0)
 
-    def _beliefs(self, feat: Tensor, action: Tensor) -> list[TwoHot]:
+    def _dists(self, feat: Tensor, action: Tensor) -> list[TwoHot]:
         inputs = torch.cat([feat, action], -1)
         return [net(inputs) for net in self.q_nets]
 

@@ -121,13 +121,13 @@ def check_safety_gymnasium() -> Finding:
 
 
 def check_environment(frame: Path) -> Finding:
-    """A task resets, steps and renders; its cameras are saved side by side as one picture."""
+    """A task resets, steps and renders; its cameras are saved side by side as one image."""
     try:
-        pictures = _play_and_draw()
-        _save(pictures, frame)
+        images = _play_and_draw()
+        _save(images, frame)
     except Exception as error:
         return Finding("environment", False, _one_line(error), "see docs/troubleshooting.md")
-    names = ", ".join(f"{name} {picture.shape[1]}x{picture.shape[0]}" for name, picture in pictures)
+    names = ", ".join(f"{name} {image.shape[1]}x{image.shape[0]}" for name, image in images)
     return Finding("environment", True, f"{TASK}; cameras: {names}; frame: {frame}")
 
 
@@ -163,7 +163,7 @@ def diagnose(frame: Path, report: Callable[[Finding], None]) -> bool:
 
 
 def _play_and_draw() -> list[tuple[str, Any]]:
-    """A few steps of the task; then every camera's name and picture (height, width, 3)."""
+    """A few steps of the task; then every camera's name and image (height, width, 3)."""
     envs = importlib.import_module("fosp_ext.envs")
     env = envs.make_env(TASK)
     try:
@@ -171,23 +171,23 @@ def _play_and_draw() -> list[tuple[str, Any]]:
         env.action_space.seed(0)
         for _ in range(5):
             obs, *_ = env.step(env.action_space.sample())
-        pictures = [*obs.items(), ("overhead", env.render())]
+        images = [*obs.items(), ("overhead", env.render())]
     finally:
         env.close()
-    for name, picture in pictures:
-        if picture.std() < 1:
-            raise RuntimeError(f"camera '{name}' draws an empty picture")
-    return pictures
+    for name, image in images:
+        if image.std() < 1:
+            raise RuntimeError(f"camera '{name}' draws an empty image")
+    return images
 
 
-def _save(pictures: list[tuple[str, Any]], path: Path) -> None:
-    """The pictures in one row, the small ones enlarged to the height of the largest."""
+def _save(images: list[tuple[str, Any]], path: Path) -> None:
+    """The images in one row, the small ones enlarged to the height of the largest."""
     numpy, imageio = importlib.import_module("numpy"), importlib.import_module("imageio.v3")
-    height = max(picture.shape[0] for _, picture in pictures)
+    height = max(image.shape[0] for _, image in images)
     row = []
-    for _, picture in pictures:
-        factor = height // picture.shape[0]
-        row.append(picture.repeat(factor, 0).repeat(factor, 1))
+    for _, image in images:
+        factor = height // image.shape[0]
+        row.append(image.repeat(factor, 0).repeat(factor, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     imageio.imwrite(path, numpy.concatenate(row, 1))
 

@@ -20,12 +20,13 @@ EPILOG = """example:
   python eval.py --checkpoint mine.pt
 
 The agent in the file acts and judges states as the run's does, but for the rounding of its weights
-to float16, and it predicts pictures. It cannot be trained. Exit codes: 0 done, 2 wrong words, a RUN
+to float16, and it predicts images. It cannot be trained. Exit codes: 0 done, 2 wrong words, a RUN
 without a checkpoint, or a FILE that exists."""
 
-# Parts by the last word of their name: acting, estimates and open-loop pictures do without them.
+# Parts by the last word of their name: acting, estimates and open-loop images do without them.
 LEARNING = {
-    "optimizer", "slow_net", "slow_q_nets", "best_net", "reward_head", "cont_head", "cost_head",
+    "optimizer", "target_net", "target_q_nets", "in_sample_net",
+    "reward_head", "cont_head", "cost_head",
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def export(source: Path, out: Path) -> Path:
     if run.exported:
         raise UserError(f"{source} is an exported agent already")
     judged_by_slow = run.config.policy_set.q_source == "slow"  # then they choose who acts
-    leaving = LEARNING - {"slow_q_nets"} if judged_by_slow else LEARNING
+    leaving = LEARNING - {"target_q_nets"} if judged_by_slow else LEARNING
     modules = run.agent.named_modules(remove_duplicate=False)
     parts = [name for name, _ in modules if name.rpartition(".")[2] in leaving]
     leave_out(run.agent, parts)

@@ -53,7 +53,7 @@ class AugmentedLagrangian(nn.Module):
         return {"multiplier": self.multiplier.clone(), "penalty": self.penalty.clone()}
 
 
-class FreeOfCharge(nn.Module):
+class NoConstraint(nn.Module):
     """No price at all, in place of the augmented Lagrangian: `lagrange.enabled: false`."""
 
     def price(self, cost: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class PolicySet(nn.Module):
         self.settings, self.learner = settings, learner
         self.offline = frozen_copy(learner.actor)
         if settings.init == "fresh":
-            renew_policy(learner)
+            reinitialize_policy(learner)
 
     @property
     def actor(self) -> Actor:
@@ -51,7 +51,7 @@ class PolicySet(nn.Module):
         """
         actors = (self.offline, self.actor)
         actions = torch.stack([policy_action(actor, feat, explore) for actor in actors], 1)
-        q_r, q_c = self.judge(feat, actions)
+        q_r, q_c = self.score_proposals(feat, actions)
         kappa, alpha = self.settings.kappa, self.settings.alpha
         probabilities = selection_probabilities(q_r, q_c, kappa, alpha)  # (N, P)
         if explore:
@@ -65,7 +65,7 @@ class PolicySet(nn.Module):
             "p_online": probabilities[:, ONLINE],
         }
 
-    def judge(self, feat: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def score_proposals(self, feat: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Q_r and Q_c (N, P) of proposals (N, P, A) at features (N, F).
 
         Neither is normalised or clamped at 0: what counts is the difference between proposals, and
@@ -73,7 +73,7 @@ class PolicySet(nn.Module):
         """
         critics = (self.learner.reward_critic, self.learner.cost_critic)
         if self.settings.q_source == "slow":
-            functions = [critic.slow_q for critic in critics]
+            functions = [critic.target_q for critic in critics]
         else:
             functions = [critic.q for critic in critics]
         # One call per proposal: equal ones get equal values to the last bit.
@@ -106,7 +106,7 @@ def selection_probabilities(q_r: Tensor, q_c: Tensor, kappa: float, alpha: float
     return (alpha * preference(q_r, q_c, kappa)).softmax(-1)
 
 
-def renew_policy(learner: SafeActorCritic) -> None:
+def reinitialize_policy(learner: SafeActorCritic) -> None:
     """Give the learner a new policy of the same size, and a new optimiser for it."""
     first, last = learner.actor.mlp[0], learner.actor.mlp[-1]
     actor = Actor(first.in_features, last.out_features // 2, learner.settings.net)
@@ -120,18 +120,18 @@ def single_policy(agent: Agent, policy: str) -> Agent:
     It shares all networks with the agent and is meant for acting. An agent without a set is a
     `UserError`.
     """
-    policy_set = agent.behavior
+    policy_set = agent.policy
     if not isinstance(policy_set, PolicySet):
         raise UserError(f"policy '{policy}' cannot be chosen: this run has no set, one policy acts")
-    behavior = policy_set.learner
+    learner = policy_set.learner
     if policy == "offline":
-        behavior = SafeActorCritic(
-            behavior.settings,
-            behavior.imagination,
+        learner = SafeActorCritic(
+            learner.settings,
+            learner.imagination,
             policy_set.offline,
-            behavior.reward_critic,
-            behavior.cost_critic,
-            behavior.reachability,
-            behavior.lagrangian,
+            learner.reward_critic,
+            learner.cost_critic,
+            learner.reachability,
+            learner.lagrangian,
         )
-    return Agent(agent.world_model, behavior, agent.action_size, agent.precision)
+    return Agent(agent.world_model, learner, agent.action_size, agent.precision)

@@ -23,56 +23,61 @@ class ReachabilityCritic(nn.Module):
         self.settings = settings
         self.net = BernoulliHead(feat_size, settings.net.layers, settings.net.units, outscale=0.0)
         nn.init.constant_(self.net.mlp[-1].bias, settings.bias)
-        self.slow_net = frozen_copy(self.net)
+        self.target_net = frozen_copy(self.net)
         self.optimizer = Optimizer(self.net.parameters(), settings.optimizer)
 
-    def danger(self, feat: Tensor) -> Tensor:
+    def violation_probability(self, feat: Tensor) -> Tensor:
         """p(s): (..., F) -> (...)."""
         return self.net(feat).probs()
 
     @torch.no_grad()
     def feasibility(self, feat: Tensor) -> Tensor:
         """u(s) = 1 - p(s) without gradient: (..., F) -> (...)."""
-        return 1 - self.danger(feat)
+        return 1 - self.violation_probability(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
         """What evaluations show: p of states (N, F)."""
-        return {"danger": self.danger(feat)}
+        return {"violation_probability": self.violation_probability(feat)}
 
     def update(self, traj: Trajectory, violation: Tensor, real: RealTransitions) -> Metrics:
         """One step; `violation` (N, H) are the probabilities that imagined states violate."""
-        belief = self.net(traj.feat[:, :-1])
+        dist = self.net(traj.feat[:, :-1])
         target = self.imagined_target(traj, violation)
-        imagined_loss = (traj.weight * belief.loss(target)).mean()
+        imagined_loss = (traj.weight * dist.loss(target)).mean()
         recorded = self.net(real.feat)
         real_target = self.real_target(real)
         error = real_target - recorded.probs().detach()
         weight = expectile_weight(error, self.settings.real_expectile)
         real_loss = masked_mean(weight * recorded.loss(real_target), real.mask)
         step = self.optimizer.step(imagined_loss + self.settings.real_weight * real_loss)
-        polyak_(self.slow_net, self.net, self.settings.slow_rate)
-        danger, recorded_danger = belief.probs().detach(), recorded.probs().detach()
+        polyak_(self.target_net, self.net, self.settings.tau)
+        violation_probability, recorded_violation_probability = (
+            dist.probs().detach(),
+            recorded.probs().detach(),
+        )
         return {
             **step,
             "imag_loss": imagined_loss.detach(),
             "real_loss": real_loss.detach(),
-            "danger": danger.mean(),
-            "danger_above_90": (danger > 0.9).float().mean(),
-            "danger_below_10": (danger < 0.1).float().mean(),
-            "danger_at_violation": masked_mean(recorded_danger, real.violation * real.mask),
+            "violation_probability": violation_probability.mean(),
+            "violation_probability_above_90": (violation_probability > 0.9).float().mean(),
+            "violation_probability_below_10": (violation_probability < 0.1).float().mean(),
+            "violation_probability_at_violation": masked_mean(
+                recorded_violation_probability, real.violation * real.mask
+            ),
             "violation_rate": violation.mean(),
         }
 
     @torch.no_grad()
     def imagined_target(self, traj: Trajectory, violation: Tensor) -> Tensor:
         """Discounted chance to violate along imagined rollouts, (N, H)."""
-        slow = self.slow_net(traj.feat).probs()
+        slow = self.target_net(traj.feat).probs()
         return reachability_target(violation, traj.cont, slow, self.settings.mu, self.settings.lam)
 
     @torch.no_grad()
     def real_target(self, real: RealTransitions) -> Tensor:
         """One recorded step, then the slow estimate, (B, T-1)."""
-        ahead = self.settings.mu * real.cont * self.slow_net(real.feat_next).probs()
+        ahead = self.settings.mu * real.cont * self.target_net(real.feat_next).probs()
         return real.violation + (1 - real.violation) * ahead
 
 
@@ -84,7 +89,7 @@ class AlwaysFeasible(nn.Module):
         return torch.ones(feat.shape[:-1], device=feat.device)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
-        """Nothing is known about danger, so nothing is shown."""
+        """Nothing is known about violation probability, so nothing is shown."""
         return {}
 
     def update(self, traj: Trajectory, violation: Tensor, real: RealTransitions) -> Metrics:

@@ -20,16 +20,16 @@ SIZES = ("auto", "fosp", "small", "cpu", "debug")
 ADDED = {  # settings that older runs do not name, with the value that is as it was
     "env.variant": "none",
     "augment": "none",
-    "dataset.sight": "all",
+    "dataset.field_of_view": "all",
     "actor.recorded_advantage": "q",
-    "world_model.draw_every": 1,
+    "world_model.recon_every": 1,
     "imagination.risky": 0.0,
     "cost_head.scale": 1.0,
     "cost_head.ahead": 0,
     "reachability.enabled": True,
     "lagrange.enabled": True,
     "run.profile": 0,
-    "run.model_alone": 0.0,
+    "run.pretrain": 0.0,
     "run.model_from": "",
     "compile": "off",
     "online.source": "",
@@ -43,7 +43,7 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "online.real_weight": 0.0,
     "online.reachability_real_weight": 1.0,
     "online.reachability_real_expectile": 0.5,
-    "online.alarm": 0.5,
+    "online.warning": 0.5,
     "policy_set.enabled": True,
     "policy_set.init": "copy",
     "policy_set.kappa": 0.1,
@@ -57,7 +57,7 @@ class EnvSettings:
     """The environment and its cameras."""
 
     cameras: tuple[str, ...] = setting("camera names, in the order the encoder sees them")
-    size: int = setting("side of the square pictures, in pixels", minimum=8)
+    size: int = setting("side of the square images, in pixels", minimum=8)
     action_repeat: int = setting("simulator steps per agent step", minimum=1)
     render: str = setting(
         "exact matches the task's own pixels, fast leaves out what 64x64 does not need",
@@ -72,16 +72,16 @@ class DatasetSettings:
 
     path: str = setting("HDF5 file; empty means logdir/<task>/dataset.h5, recorded if missing")
     episodes: int = setting("episodes to record", minimum=1)
-    mix: dict[str, float] = setting("share of each behaviour, e.g. safe=0.6,unsafe=0.2,random=0.2")
+    mix: dict[str, float] = setting("share of each policy, e.g. safe=0.6,unsafe=0.2,random=0.2")
     noise: float = setting("largest standard deviation of action noise while recording", minimum=0)
     min_speed: float = setting("slowest speed factor while recording", minimum=0, maximum=1)
-    sight: str = setting(
-        "what scripted behaviours act on: what the cameras showed lately, or all there is",
+    field_of_view: str = setting(
+        "what scripted policies act on: what the cameras showed lately, or all there is",
         choices=("cameras", "all"),
     )
     workers: int = setting("recording processes; 0 takes every core", minimum=0)
     storage: str = setting(
-        "ram decodes the pictures once, disk streams them, auto takes ram up to ram_limit_gb",
+        "ram decodes the images once, disk streams them, auto takes ram up to ram_limit_gb",
         choices=("auto", "ram", "disk"),
     )
     ram_limit_gb: float = setting("largest decoded dataset that auto keeps in memory", minimum=0)
@@ -95,9 +95,9 @@ class RunSettings:
     """How long a run is and what it does on the way; counted in gradient updates."""
 
     updates: int = setting("gradient updates of the offline phase", minimum=1)
-    model_alone: float = setting(
+    pretrain: float = setting(
         "share of these, from the first on, in which the world model learns alone, so that "
-        "behaviour learns from a model that is worth it; 1: nothing else is learned",
+        "policy learns from a model that is worth it; 1: nothing else is learned",
         minimum=0,
         maximum=1,
     )
@@ -196,12 +196,10 @@ class ReachabilitySettings:
     net: NetSize = setting("reachability network")
     mu: float = setting("discount per agent step of a coming violation", minimum=0, maximum=1)
     lam: float = setting("mixing of look-ahead lengths", minimum=0, maximum=1)
-    slow_rate: float = setting(
-        "share by which the slow copy moves per update", minimum=0, maximum=1
-    )
+    tau: float = setting("share by which the target network moves per update", minimum=0, maximum=1)
     bias: float = setting("first output before the sigmoid")
     real_expectile: float = setting(
-        "below 0.5 recorded rows are judged by the safest supported behaviour", minimum=0, maximum=1
+        "below 0.5 recorded rows are judged by the safest supported policy", minimum=0, maximum=1
     )
     real_weight: float = setting("weight of the loss on recorded rows", minimum=0)
     optimizer: OptimizerSettings = setting("optimiser of the reachability network")
@@ -233,7 +231,7 @@ class PolicySetSettings:
     kappa: float = setting("reward that a unit of cost is worth in the choice", minimum=0)
     alpha: float = setting("greed of the choice while exploring; 0 is uniform", minimum=0)
     q_source: str = setting(
-        "Q networks that judge both actions: the learning ones, or their slow copies",
+        "Q networks that judge both actions: the learning ones, or their target networks",
         choices=("online", "slow"),
     )
 
@@ -257,8 +255,10 @@ class OnlineSettings:
     reachability_real_expectile: float = setting(
         "takes the place of reachability.real_expectile", minimum=0, maximum=1
     )
-    alarm: float = setting(
-        "danger above which a coming violation counts as foreseen", minimum=0, maximum=1
+    warning: float = setting(
+        "violation probability above which a coming violation counts as warned of",
+        minimum=0,
+        maximum=1,
     )
 
 
@@ -283,7 +283,7 @@ class Config:
     )
     threads: int = setting("CPU threads of torch in each process; 0 takes every core", minimum=0)
     augment: str = setting(
-        "random change of training pictures: of place (shift), or of light and hues (colour)",
+        "random change of training images: of place (shift), or of light and hues (colour)",
         choices=("none", "shift", "colour"),
     )
     env: EnvSettings = setting("environment")

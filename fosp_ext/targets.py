@@ -31,9 +31,9 @@ def reachability_target(
 ) -> Tensor:
     """Chance to reach a violation, along rollouts (docs/algorithm.md eq. 2; RESPO, Thm. 1).
 
-    P[h] = v[h] + (1 - v[h]) * mu * cont[h] * ((1 - lam) * value[h+1] + lam * P[h+1]) and
-    P[H] = value[H]. Shapes: violation (N, H) and value (N, H+1) belong to states, cont (N, H) to
-    the transition after state h; all in [0, 1] -> (N, H) in [0, 1]. `mu` < 1 makes far danger count
+    P[h] = v[h] + (1 - v[h]) * mu * cont[h] * ((1 - lam) * value[h+1] + lam * P[h+1]) and P[H] =
+    value[H]. Shapes: violation (N, H) and value (N, H+1) belong to states, cont (N, H) to the
+    transition after state h; all in [0, 1] -> (N, H) in [0, 1]. `mu` < 1 makes far violations count
     less.
     """
     last, out = value[:, -1], []

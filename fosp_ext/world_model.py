@@ -17,7 +17,7 @@ from fosp_ext.settings import CostHeadSettings
 
 
 def cost_weights(cost: Tensor, weight: float) -> Tensor:
-    """`weight` where cost >= 1, else 1: missing a rare cost is worse than a false alarm."""
+    """`weight` where cost >= 1, else 1: missing a rare cost is worse than a false warning."""
     return torch.where(cost >= 1, weight, 1.0)
 
 
@@ -79,14 +79,14 @@ class SafeWorldModel(WorldModel):
 
     def violation(self, feat: Tensor) -> Tensor:
         """Probability that a state violates, (..., F) -> (...), freed of the class weight."""
-        belief: TwoHot = self.cost_head(feat)
-        return unweighted_probability(belief.mass_above(VIOLATION), self.cost_settings.weight)
+        dist: TwoHot = self.cost_head(feat)
+        return unweighted_probability(dist.mass_above(VIOLATION), self.cost_settings.weight)
 
-    def evaluate(
-        self, batch: Batch, drawn: slice = ALL_ROWS
+    def losses(
+        self, batch: Batch, reconstructed: slice = ALL_ROWS
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
-        """Adds the shares of rows that violate, that raise an alarm, and that rightly do."""
-        posterior, losses, metrics = super().evaluate(batch, drawn)
+        """Adds the shares of rows that violate, that raise a warning, and that rightly do."""
+        posterior, losses, metrics = super().losses(batch, reconstructed)
         if self.cost_settings.ahead:
             losses["cost_ahead_loss"] = self.ahead_loss(posterior.latent, batch)
             metrics["cost_ahead_loss"] = losses["cost_ahead_loss"].detach().mean()
@@ -94,6 +94,6 @@ class SafeWorldModel(WorldModel):
             predicted = self.cost_head(posterior.latent.feat()).mean() >= VIOLATION
             recorded = batch.cost >= VIOLATION
         metrics["cost_rate"] = recorded.float().mean()
-        metrics["cost_alarm_rate"] = predicted.float().mean()
+        metrics["cost_warning_rate"] = predicted.float().mean()
         metrics["cost_hit_rate"] = (predicted & recorded).float().mean()
         return posterior, losses, metrics

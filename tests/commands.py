@@ -78,10 +78,10 @@ def after_update(
     """Let `act` see, and change, the metrics of the update with this number in this process."""
     plain, count = Agent.update, 0
 
-    def update(self, batch, behave=True):
+    def update(self, batch, update_policy=True):
         nonlocal count
         count += 1
-        result = plain(self, batch, behave)
+        result = plain(self, batch, update_policy)
         if count == number:
             act(result)
         return result

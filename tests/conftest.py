@@ -44,25 +44,25 @@ def toy_episode(length: int = 40, seed: int = 0, terminated: bool = False) -> Ep
     place[0] = rng.uniform(0.2, 0.8, 2)
     for t in range(length):
         place[t + 1] = np.clip(place[t] + 0.1 * action[t], 0.05, 0.95)
-    front = np.stack([toy_picture(x, y) for x, y in place])  # (T+1, 64, 64, 3)
+    front = np.stack([toy_image(x, y) for x, y in place])  # (T+1, 64, 64, 3)
     return Episode(
         images={"vision": front, "vision_back": np.ascontiguousarray(front[:, :, ::-1])},
         action=action,
         reward=place[1:, 1] - place[:-1, 1],
         cost=(place[1:, 0] > 0.5).astype(np.float32),
         terminated=terminated,
-        behaviour=("safe", "unsafe")[seed % 2],
+        policy=("safe", "unsafe")[seed % 2],
         seed=seed,
     )
 
 
-def toy_picture(x: float, y: float) -> np.ndarray:
+def toy_image(x: float, y: float) -> np.ndarray:
     """The ground is red where it costs; the disc is white."""
     across, down = np.meshgrid(np.linspace(0, 1, 64), np.linspace(1, 0, 64))
-    picture = np.full((64, 64, 3), (40, 90, 160), np.uint8)
-    picture[across > 0.5] = (170, 60, 50)
-    picture[(across - x) ** 2 + (down - y) ** 2 < 0.1**2] = 255
-    return picture
+    image = np.full((64, 64, 3), (40, 90, 160), np.uint8)
+    image[across > 0.5] = (170, 60, 50)
+    image[(across - x) ** 2 + (down - y) ** 2 < 0.1**2] = 255
+    return image
 
 
 @pytest.fixture(scope="session")

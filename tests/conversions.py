@@ -28,7 +28,7 @@ def convert(*words: str, code: int = 0) -> None:
 
 
 def assert_same(one: Episode, other: Episode) -> None:
-    for name in ("action", "reward", "cost", "terminated", "behaviour", "seed"):
+    for name in ("action", "reward", "cost", "terminated", "policy", "seed"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     assert list(one.images) == list(other.images)
     for camera, frames in one.images.items():

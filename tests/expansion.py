@@ -17,10 +17,10 @@ def expanded(*names: str, **settings: str) -> Agent:
 def disagreeing(*names: str, **settings: str) -> Agent:
     """The same, but the policies differ, and the critics judge each action in its own way."""
     agent = expanded(*names, **settings)
-    learner = agent.behavior.learner
+    learner = agent.policy.learner
     torch.manual_seed(4)
     for critic in (learner.reward_critic, learner.cost_critic):
-        for net in (*critic.q_nets, *critic.slow_q_nets):
+        for net in (*critic.q_nets, *critic.target_q_nets):
             nn.init.normal_(net.mlp[-1].weight, std=0.3)
     nn.init.normal_(learner.actor.mlp[-1].weight)
     return agent
@@ -33,7 +33,7 @@ def features(agent: Agent, count: int, seed: int = 0) -> Tensor:
 
 
 def act(agent: Agent, feat: Tensor, explore: bool, seed: int = 0) -> tuple[Tensor, dict]:
-    """What the agent's behaviour does, with random numbers of its own."""
+    """What the agent's policy does, with random numbers of its own."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        return agent.behavior.act(feat, explore)
+        return agent.policy.act(feat, explore)

@@ -46,7 +46,7 @@ def counting_env(*_: object) -> CountingEnv:
 
 
 def make_batch(B: int = 4, T: int = 8, seed: int = 0) -> Batch:
-    """Pictures of random tiles with costs, an episode end in row 1 and a true end in row 2."""
+    """Images of random tiles with costs, an episode end in row 1 and a true end in row 2."""
     g = torch.Generator().manual_seed(seed)
     obs = {}
     for camera in INFO.cameras:

@@ -27,7 +27,7 @@ def marked_episode(stream: int, number: int, length: int) -> Episode:
         reward=rng.normal(size=length).astype(np.float32),
         cost=rng.integers(0, 3, length).astype(np.float32),
         terminated=number % 2 == 1,
-        behaviour="online",
+        policy="online",
         seed=1000 * stream + number,
     )
 

@@ -8,7 +8,7 @@ from dreamer.envs.counting import CountingEnv
 
 
 class SeededEnv(CountingEnv):
-    """Length, reward and pictures depend on the seed and, chaotically, on every action so far."""
+    """Length, reward and images depend on the seed and, chaotically, on every action so far."""
 
     def reset(self, *, seed=None, options=None):
         """5 to 11 steps; every other seed ends truly."""

@@ -1,4 +1,4 @@
-"""Small worlds for scripted behaviours, and what to measure in them."""
+"""Small worlds for scripted policies, and what to measure in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job, small: record, train offline, fine-tune, film and compare, for `make demo`."""
+"""The main job, small: record, train offline, fine-tune, video and compare, for `make demo`."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def main() -> int:
         "dataset (HDF5)": DATASET,
         "offline run": RUN,
         "online run": f"{ONLINE}  (TensorBoard: .venv/bin/tensorboard --logdir logdir/demo)",
-        "open-loop films": f"{RUN}/report",
+        "open-loop videos": f"{RUN}/report",
         "evaluations": f"{RUN}/eval, {ONLINE}/eval",
-        "a film": newest(f"{ONLINE}/eval/*/videos/ep_000.mp4"),
+        "a video": newest(f"{ONLINE}/eval/*/videos/ep_000.mp4"),
     }.items():
         print(f"  {name:<16} {place}")
     return 0

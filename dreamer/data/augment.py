@@ -1,4 +1,4 @@
-"""Random changes of training pictures against unseen conditions (docs/augmentation.md).
+"""Random changes of training images against unseen conditions (docs/augmentation.md).
 
 One draw holds for all steps of a sequence: the world changes from one sequence to the next, never
 within one, so that the world model has nothing random to predict.
@@ -17,7 +17,7 @@ from dreamer.types import Batch
 from dreamer.vision import image_operations
 
 Augmentation = Callable[[Batch, np.random.Generator], Batch]
-SHIFT = 1 / 16  # pictures move by up to this share of their side
+SHIFT = 1 / 16  # images move by up to this share of their side
 LIGHT = 0.4  # brightness, contrast and saturation change by up to this share
 HUE = 0.05  # of the colour circle; goal and hazards lie 0.33 apart
 
@@ -35,12 +35,12 @@ def unchanged(batch: Batch, rng: np.random.Generator) -> Batch:
 
 
 def shift(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Move the pictures, repeating their edges; each camera as if it were mounted differently."""
+    """Move the images, repeating their edges; each camera as if it were mounted differently."""
     obs = {}
-    for camera, pictures in batch.obs.items():
-        margin = round(SHIFT * pictures.shape[-2])
-        places = rng.integers(2 * margin + 1, size=(len(pictures), 2))  # top and left edge, (B, 2)
-        obs[camera] = _each_sequence(pictures, partial(_moved, margin), places)
+    for camera, images in batch.obs.items():
+        margin = round(SHIFT * images.shape[-2])
+        places = rng.integers(2 * margin + 1, size=(len(images), 2))  # top and left edge, (B, 2)
+        obs[camera] = _each_sequence(images, partial(_moved, margin), places)
     return batch._replace(obs=obs)
 
 
@@ -48,29 +48,27 @@ def colour(batch: Batch, rng: np.random.Generator) -> Batch:
     """Change brightness, contrast, saturation and hue; the same light falls on all cameras."""
     middle, reach = np.array([1, 1, 1, 0]), np.array([LIGHT, LIGHT, LIGHT, HUE])
     factors = rng.uniform(middle - reach, middle + reach, size=(len(batch.action), 4))
-    obs = {
-        camera: _each_sequence(pictures, _lit, factors) for camera, pictures in batch.obs.items()
-    }
+    obs = {camera: _each_sequence(images, _lit, factors) for camera, images in batch.obs.items()}
     return batch._replace(obs=obs)
 
 
-def _moved(margin: int, pictures: Tensor, top: int, left: int) -> Tensor:
-    ops, (height, width) = image_operations(), pictures.shape[-2:]
-    return ops.crop(ops.pad(pictures, [margin], padding_mode="edge"), top, left, height, width)
+def _moved(margin: int, images: Tensor, top: int, left: int) -> Tensor:
+    ops, (height, width) = image_operations(), images.shape[-2:]
+    return ops.crop(ops.pad(images, [margin], padding_mode="edge"), top, left, height, width)
 
 
 def _lit(
-    pictures: Tensor, brightness: float, contrast: float, saturation: float, hue: float
+    images: Tensor, brightness: float, contrast: float, saturation: float, hue: float
 ) -> Tensor:
     ops = image_operations()
-    changed = ops.adjust_contrast(ops.adjust_brightness(pictures, brightness), contrast)
+    changed = ops.adjust_contrast(ops.adjust_brightness(images, brightness), contrast)
     return ops.adjust_hue(ops.adjust_saturation(changed, saturation), hue)
 
 
-def _each_sequence(pictures: Tensor, change: Callable[..., Tensor], numbers: np.ndarray) -> Tensor:
-    """Apply `change` to the channels-first pictures of each sequence with its row of numbers."""
-    changed = torch.empty_like(pictures)  # (B, T, height, width, 3)
-    for before, after, row in zip(pictures, changed, numbers.tolist(), strict=True):
+def _each_sequence(images: Tensor, change: Callable[..., Tensor], numbers: np.ndarray) -> Tensor:
+    """Apply `change` to the channels-first images of each sequence with its row of numbers."""
+    changed = torch.empty_like(images)  # (B, T, height, width, 3)
+    for before, after, row in zip(images, changed, numbers.tolist(), strict=True):
         channels_first = before.permute(0, 3, 1, 2).contiguous()  # (T, 3, height, width)
         after.copy_(change(channels_first, *row).permute(0, 2, 3, 1))
     return changed

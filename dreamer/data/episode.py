@@ -16,17 +16,17 @@ class DatasetInfo:
     task: str
     cameras: tuple[str, ...]
     action_repeat: int
-    render: str  # how the pictures were drawn: "fast" or "exact"
-    size: int  # pictures are (size, size, 3)
+    render: str  # how the images were drawn: "fast" or "exact"
+    size: int  # images are (size, size, 3)
     action_size: int
     variant: str = "none"  # of the task; a policy may meet other variants than its data show
 
 
 @dataclass(frozen=True)
 class Episode:
-    """T transitions and the T + 1 pictures around them; row t is the answer to picture t.
+    """T transitions and the T + 1 images around them; row t is the answer to image t.
 
-    `action[t]` was taken after seeing picture t; `reward[t]` and `cost[t]` came with picture t + 1.
+    `action[t]` was taken after seeing image t; `reward[t]` and `cost[t]` came with image t + 1.
     """
 
     images: dict[str, np.ndarray]  # camera -> (T+1, height, width, 3) uint8
@@ -34,7 +34,7 @@ class Episode:
     reward: np.ndarray  # (T,) float32
     cost: np.ndarray  # (T,) float32, at least 0
     terminated: bool  # the task truly ended; False: it was cut off by a time limit
-    behaviour: str = "unknown"
+    policy: str = "unknown"
     seed: int = 0
 
     def __post_init__(self) -> None:

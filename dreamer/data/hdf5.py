@@ -44,15 +44,15 @@ def write_dataset(
         with output as file:
             images = _create_images(file, info)
             small: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
-            behaviours: list[str] = []
+            policies: list[str] = []
             rows = 0
             for episode in episodes:
                 _check_episode(episode, info)
                 for camera, frames in episode.images.items():
                     _append(images[camera], frames)
-                if episode.behaviour not in behaviours:
-                    behaviours.append(episode.behaviour)
-                record = _small_arrays(episode, rows, behaviours.index(episode.behaviour))
+                if episode.policy not in policies:
+                    policies.append(episode.policy)
+                record = _small_arrays(episode, rows, policies.index(episode.policy))
                 for name, value in record.items():
                     small[name].append(value)
                 rows += episode.length
@@ -61,7 +61,7 @@ def write_dataset(
                 raise UserError(f"no episodes to write to {path}")
             for name, (_, _, dtype) in ARRAYS.items():
                 file.create_dataset(name, data=np.concatenate(small[name]).astype(dtype))
-            _write_attributes(file, info, behaviours, versions)
+            _write_attributes(file, info, policies, versions)
         if path.exists():
             raise UserError(f"{path} was made by another program in the meantime; not overwritten")
 
@@ -71,7 +71,7 @@ def read_episodes(path: str | Path, indices: Collection[int] | None = None) -> I
     info = validate_dataset(path)
     with open_dataset(path) as file:
         arrays = {name: file[name][()] for name in ARRAYS}
-        behaviours = [text(name) for name in file.attrs["behaviours"]]
+        policies = [text(name) for name in file.attrs["policies"]]
         bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))
         for index, (begin, end) in enumerate(itertools.pairwise(bounds)):
             if indices is not None and index not in indices:
@@ -83,7 +83,7 @@ def read_episodes(path: str | Path, indices: Collection[int] | None = None) -> I
                 reward=arrays["rewards"][begin:end].astype(np.float32),
                 cost=arrays["costs"][begin:end].astype(np.float32),
                 terminated=bool(arrays["terminals"][end - 1]),
-                behaviour=behaviours[arrays["episode_behaviours"][index]],
+                policy=policies[arrays["episode_policies"][index]],
                 seed=int(arrays["episode_seeds"][index]),
             )
 
@@ -120,7 +120,7 @@ def _append(dataset: h5py.Dataset, frames: np.ndarray) -> None:
     dataset[begin:] = frames
 
 
-def _small_arrays(episode: Episode, first_row: int, behaviour: int) -> dict[str, np.ndarray]:
+def _small_arrays(episode: Episode, first_row: int, policy: int) -> dict[str, np.ndarray]:
     last = np.arange(episode.length) == episode.length - 1  # (T,)
     return {
         "actions": episode.action,
@@ -129,7 +129,7 @@ def _small_arrays(episode: Episode, first_row: int, behaviour: int) -> dict[str,
         "terminals": last & episode.terminated,
         "timeouts": last & (not episode.terminated),
         "episode_starts": np.array([first_row]),
-        "episode_behaviours": np.array([behaviour]),
+        "episode_policies": np.array([policy]),
         "episode_seeds": np.array([episode.seed]),
     }
 
@@ -145,7 +145,7 @@ def _running_versions() -> dict[str, str]:
 
 
 def _write_attributes(
-    file: h5py.File, info: DatasetInfo, behaviours: list[str], versions: dict[str, str] | None
+    file: h5py.File, info: DatasetInfo, policies: list[str], versions: dict[str, str] | None
 ) -> None:
     file.attrs["format"] = FORMAT
     file.attrs["format_version"] = FORMAT_VERSION
@@ -154,7 +154,7 @@ def _write_attributes(
     file.attrs["action_repeat"] = info.action_repeat
     file.attrs["render"] = info.render
     file.attrs["variant"] = info.variant
-    file.attrs["behaviours"] = behaviours
+    file.attrs["policies"] = policies
     file.attrs["versions"] = json.dumps(_running_versions() if versions is None else versions)
 
 

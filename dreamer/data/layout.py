@@ -21,7 +21,7 @@ ATTRIBUTES = {
     "cameras": "a list of text",
     "action_repeat": "a whole number",
     "render": "text",
-    "behaviours": "a list of text",
+    "policies": "a list of text",
     "versions": "text",
 }
 ARRAYS = {  # name -> (number of axes, dtype kinds, dtype written)
@@ -31,10 +31,10 @@ ARRAYS = {  # name -> (number of axes, dtype kinds, dtype written)
     "terminals": (1, "b", np.bool_),
     "timeouts": (1, "b", np.bool_),
     "episode_starts": (1, "iu", np.int64),
-    "episode_behaviours": (1, "iu", np.int64),
+    "episode_policies": (1, "iu", np.int64),
     "episode_seeds": (1, "iu", np.int64),
 }
-PER_EPISODE = ("episode_starts", "episode_behaviours", "episode_seeds")
+PER_EPISODE = ("episode_starts", "episode_policies", "episode_seeds")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Will the pictures of a dataset fit in memory? Answered before any of them is read."""
+"""Will the images of a dataset fit in memory? Answered before any of them is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dreamer.data.validation import validate_dataset
 from dreamer.errors import UserError
 
 STORAGES = ("ram", "disk")
-RAM_SHARE = 0.8  # of the memory that is free now; above it, decoded pictures do not fit
+RAM_SHARE = 0.8  # of the memory that is free now; above it, decoded images do not fit
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")  # where Linux tells its numbers
 GROUP_FILES = {  # of a control group, version 1 and 2: its limit, its use, its idle file cache
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -20,12 +20,12 @@ GROUP_FILES = {  # of a control group, version 1 and 2: its limit, its use, its 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Where the pictures of a dataset will be, and why; as text, one line for the user."""
+    """Where the images of a dataset will be, and why; as text, one line for the user."""
 
     path: Path
     rows: int
     cameras: int
-    needed: int  # bytes of all pictures, decoded
+    needed: int  # bytes of all images, decoded
     batches: int  # bytes of the batches that exist at one time
     free: int | None  # bytes that may be taken now, where the system says so
     storage: str  # "ram" or "disk"
@@ -41,20 +41,20 @@ class MemoryPlan:
         )
 
     @property
-    def pictures(self) -> int:
-        """Pictures of all cameras."""
+    def images(self) -> int:
+        """Images of all cameras."""
         return self.rows * self.cameras
 
 
 def plan_memory(
     path: str | Path, storage: str, ram_limit_gb: float, batch_rows: int, copies: int = 1
 ) -> MemoryPlan:
-    """Choose between memory and disk for a dataset; reads no picture.
+    """Choose between memory and disk for a dataset; reads no image.
 
-    `storage`: "auto" takes memory for pictures that stay below `ram_limit_gb` (GiB) and below a
+    `storage`: "auto" takes memory for images that stay below `ram_limit_gb` (GiB) and below a
     share of what is free; "disk" never does; "ram" always, a `UserError` where it cannot.
     `batch_rows` counts the rows of all batches that exist at one time, `copies` the processes of
-    this machine that each keep the pictures; the limit is one for each, what is free is for all.
+    this machine that each keep the images; the limit is one for each, what is free is for all.
     """
     path, info = Path(path), validate_dataset(path)
     with open_dataset(path) as file:
@@ -65,7 +65,7 @@ def plan_memory(
     if storage == "ram" and too_much:
         each = "" if copies == 1 else f" in each of {copies} processes"
         raise UserError(
-            f"the pictures of {path} take {needed / 2**30:.1f} GiB decoded{each} and "
+            f"the images of {path} take {needed / 2**30:.1f} GiB decoded{each} and "
             f"{free / 2**30:.1f} GiB are free; use storage 'disk'"
         )
     reason = ""

@@ -45,7 +45,7 @@ class EpisodeStore:
         self._arrange()
 
     def add(self, stream: int, episode: Episode) -> None:
-        """Append a finished episode to its stream; its pictures are kept, not copied."""
+        """Append a finished episode to its stream; its images are kept, not copied."""
         self._episodes.append(_Recorded(stream, episode.images, episode_rows(episode)))
         excess = len(self) + episode.length + 1 - self._capacity
         while excess > 0 and len(self._episodes) > 1:
@@ -69,7 +69,7 @@ class EpisodeStore:
         """B of the `starts(T)` windows, (B, T, ...); each begins like an episode.
 
         They are counted stream by stream, oldest first. They run over episode ends (`is_first`
-        marks them). `pinned` puts the pictures into page-locked memory, as `RowStore.windows` does.
+        marks them). `pinned` puts the images into page-locked memory, as `RowStore.windows` does.
         """
         newest = self._episodes[-1]
         batch = empty_batch(len(indices), T, newest.images, newest.small["action"].shape[1], pinned)
@@ -81,8 +81,8 @@ class EpisodeStore:
         T = batch.reward.shape[1]
         for number, first in enumerate(self._first_rows(indices, T).tolist()):
             for rows, recorded, source in self._window(first, T):
-                for camera, pictures in batch.obs.items():
-                    pictures.numpy()[number, rows] = recorded.images[camera][source]
+                for camera, images in batch.obs.items():
+                    images.numpy()[number, rows] = recorded.images[camera][source]
                 for key, value in recorded.small.items():
                     getattr(batch, key).numpy()[number, rows] = value[source]
         batch.is_first[:, 0] = 1
@@ -138,7 +138,7 @@ class ReplayStream:
         augmentation: Augmentation = unchanged,
         processes: int = 1,
     ) -> None:
-        """Cut (batch_size, length) windows; `augmentation` changes their pictures.
+        """Cut (batch_size, length) windows; `augmentation` changes their images.
 
         `offline_frac` in [0, 1]: the share of each batch from the dataset, rounded to whole
         windows; None: every window of both is as likely as every other (pool). Where several
@@ -175,5 +175,5 @@ class ReplayStream:
 
 def _part(batch: Batch, windows: slice) -> Batch:
     """Some windows of a batch, in its own memory."""
-    obs = {camera: pictures[windows] for camera, pictures in batch.obs.items()}
+    obs = {camera: images[windows] for camera, images in batch.obs.items()}
     return Batch(obs, *(value[windows] for value in batch[1:]))

@@ -22,7 +22,7 @@ def dataset_rows(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))  # (E+1,)
     episodes = len(bounds) - 1
     total = len(arrays["rewards"]) + episodes
-    lasts = bounds[1:] + np.arange(episodes)  # row of each episode's last picture
+    lasts = bounds[1:] + np.arange(episodes)  # row of each episode's last image
     firsts = bounds[:-1] + np.arange(episodes)
     asked = np.delete(np.arange(total), lasts)  # rows whose action was taken, (N,)
     rows = {
@@ -39,7 +39,7 @@ def dataset_rows(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def episode_rows(episode: Episode) -> dict[str, np.ndarray]:
-    """The T + 1 rows of one episode of T transitions, by their name; the pictures stay as is."""
+    """The T + 1 rows of one episode of T transitions, by their name; the images stay as is."""
     last = np.arange(episode.length) == episode.length - 1  # (T,)
     return dataset_rows(
         {
@@ -59,7 +59,7 @@ def empty_batch(
     action_size: int,
     pinned: bool = False,
 ) -> Batch:
-    """Room for B windows of T rows with pictures like `images` (camera -> (frames, ...)).
+    """Room for B windows of T rows with images like `images` (camera -> (frames, ...)).
 
     `pinned` puts them into page-locked memory, which a GPU reads faster.
     """

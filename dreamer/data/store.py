@@ -18,13 +18,13 @@ from dreamer.data.validation import validate_dataset
 from dreamer.errors import DatasetError, UserError
 from dreamer.types import Batch
 
-DECODE_BLOCK = 64 * CHUNK_FRAMES  # pictures that are decoded between two reports of progress
+DECODE_BLOCK = 64 * CHUNK_FRAMES  # images that are decoded between two reports of progress
 
 
 class RowStore:
     """Consecutive episodes as rows: an episode of T transitions has T + 1 rows.
 
-    Row t holds picture t, the reward and cost that came with it and the action that answered it:
+    Row t holds image t, the reward and cost that came with it and the action that answered it:
     zero reward and cost on an episode's first row, zero action on its last one.
     """
 
@@ -35,7 +35,7 @@ class RowStore:
         small: dict[str, np.ndarray],
         first_frame: int,
     ) -> None:
-        """Join the pictures from `first_frame` on with the numbers of their rows."""
+        """Join the images from `first_frame` on with the numbers of their rows."""
         self._path, self._images, self._first_frame = path, images, first_frame
         self._small = small
 
@@ -45,13 +45,13 @@ class RowStore:
         path: str | Path,
         storage: str,
         holdout: float = 0.1,
-        decoded: Callable[[int], None] = lambda pictures: None,
+        decoded: Callable[[int], None] = lambda images: None,
     ) -> tuple[RowStore, RowStore | None]:
         """(training episodes, held-out episodes): the last ceil(holdout * E) are held out.
 
-        `storage`: "ram" decodes all pictures now (`plan_memory` says whether they fit), "disk"
+        `storage`: "ram" decodes all images now (`plan_memory` says whether they fit), "disk"
         decodes the windows when they are read. Without a holdout the second store is None.
-        `decoded` hears how many further pictures are in memory.
+        `decoded` hears how many further images are in memory.
         """
         path = Path(path)
         if storage not in STORAGES:
@@ -123,8 +123,8 @@ class RowStore:
             getattr(batch, key).numpy()[:] = value[rows]
         batch.is_first[:, 0] = 1
         try:
-            for camera, pictures in batch.obs.items():
-                for window, first in zip(pictures.numpy(), self._first_frame + starts, strict=True):
+            for camera, images in batch.obs.items():
+                for window, first in zip(images.numpy(), self._first_frame + starts, strict=True):
                     window[:] = self._images[camera][first : first + T]  # one contiguous read
         except OSError as error:
             raise DatasetError(

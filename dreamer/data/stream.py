@@ -34,7 +34,7 @@ class WindowStream:
         seed: int,
         augmentation: Augmentation = unchanged,
     ) -> None:
-        """Cut (batch_size, length) windows from `store`; `augmentation` changes their pictures."""
+        """Cut (batch_size, length) windows from `store`; `augmentation` changes their images."""
         require_window(store, length)
         self._store, self._seed, self._augmentation = store, seed, augmentation
         self._batch_size, self._length = batch_size, length

@@ -27,7 +27,7 @@ def validate_dataset(path: str | Path) -> DatasetInfo:
     with open_dataset(path) as file:
         _check_attributes(file, path)
         arrays = _check_arrays(file, path)
-        _check_episodes(arrays, len(file.attrs["behaviours"]), path)
+        _check_episodes(arrays, len(file.attrs["policies"]), path)
         cameras = tuple(text(name) for name in file.attrs["cameras"])
         size = _check_images(
             file, path, cameras, len(arrays["rewards"]) + len(arrays["episode_starts"])
@@ -118,7 +118,7 @@ def _check_arrays(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_episodes(arrays: dict[str, np.ndarray], behaviours: int, path: Path) -> None:
+def _check_episodes(arrays: dict[str, np.ndarray], policies: int, path: Path) -> None:
     starts, rows = arrays["episode_starts"], len(arrays["rewards"])
     if not len(starts) or starts[0] != 0 or np.any(np.diff(starts) <= 0) or starts[-1] >= rows:
         raise DatasetError(f"{path}: 'episode_starts' must rise from 0 and stay below {rows} rows")
@@ -131,9 +131,9 @@ def _check_episodes(arrays: dict[str, np.ndarray], behaviours: int, path: Path) 
             f"{path}: 'terminals' and 'timeouts' must mark each episode's last row and no other, "
             f"row {row} is wrong"
         )
-    codes = arrays["episode_behaviours"]
-    if np.any((codes < 0) | (codes >= behaviours)):
-        raise DatasetError(f"{path}: 'episode_behaviours' must index the {behaviours} behaviours")
+    codes = arrays["episode_policies"]
+    if np.any((codes < 0) | (codes >= policies)):
+        raise DatasetError(f"{path}: 'episode_policies' must index the {policies} policies")
 
 
 def _check_images(file: h5py.File, path: Path, cameras: tuple[str, ...], frames: int) -> int:

@@ -30,8 +30,8 @@ class CountingEnv(gymnasium.Env):
         self.cameras = tuple(cameras)
         self.length, self.end, self.size = length, end, size
         self.count = 0
-        picture = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(self.cameras, picture))
+        image = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(self.cameras, image))
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_size,), np.float32)
 
     @staticmethod
@@ -69,7 +69,7 @@ class CountingEnv(gymnasium.Env):
         return self._observe(), self.reward_at(self.count), terminated, truncated, info
 
     def render(self) -> np.ndarray:
-        """A plain (size, size, 3) uint8 picture in the colour of the first camera."""
+        """A plain (size, size, 3) uint8 image in the colour of the first camera."""
         return self._observe()[self.cameras[0]]
 
     def _observe(self) -> dict[str, np.ndarray]:

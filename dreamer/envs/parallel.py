@@ -28,7 +28,7 @@ GRACE_SECONDS = 5.0  # a process has so long to close its environment before it 
 HUNG_UP = (EOFError, OSError)  # what a pipe raises when the process at its other end is gone
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What an environment returned for a reset or a step."""
 
     obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8
@@ -82,15 +82,15 @@ class ParallelEnvs:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def reset(self, seeds: dict[int, int]) -> dict[int, Outcome]:
+    def reset(self, seeds: dict[int, int]) -> dict[int, StepResult]:
         """Begin an episode in these workers, each in the world of its seed."""
         return self._ask("reset", {index: (seed,) for index, seed in seeds.items()})
 
-    def step(self, actions: dict[int, np.ndarray]) -> dict[int, Outcome]:
+    def step(self, actions: dict[int, np.ndarray]) -> dict[int, StepResult]:
         """One action, (A,) float32 in [-1, 1], in each of these workers."""
         return self._ask("step", {index: (action,) for index, action in actions.items()})
 
-    def replay(self, recorded: dict[int, tuple[int, np.ndarray]]) -> dict[int, list[Outcome]]:
+    def replay(self, recorded: dict[int, tuple[int, np.ndarray]]) -> dict[int, list[StepResult]]:
         """Seed and actions (T, A) of an episode -> the outcomes of its reset and its T steps.
 
         There are fewer than T + 1 only where the episode is over sooner.
@@ -179,16 +179,16 @@ class _Player:
     def make(self) -> None:
         self._env = self._make()
 
-    def reset(self, seed: int) -> Outcome:
+    def reset(self, seed: int) -> StepResult:
         obs, _ = self._env.reset(seed=seed)
-        return Outcome(_copied(obs), 0.0, 0.0, False, False)
+        return StepResult(_copied(obs), 0.0, 0.0, False, False)
 
-    def step(self, action: np.ndarray) -> Outcome:
+    def step(self, action: np.ndarray) -> StepResult:
         obs, reward, terminated, truncated, info = self._env.step(action)
         cost = float(info["cost"])
-        return Outcome(_copied(obs), float(reward), cost, bool(terminated), bool(truncated))
+        return StepResult(_copied(obs), float(reward), cost, bool(terminated), bool(truncated))
 
-    def replay(self, seed: int, actions: np.ndarray) -> list[Outcome]:
+    def replay(self, seed: int, actions: np.ndarray) -> list[StepResult]:
         outcomes = [self.reset(seed)]
         for action in actions:  # (A,)
             if outcomes[-1].terminated or outcomes[-1].truncated:
@@ -226,8 +226,8 @@ def _answer(player: _Player, method: str, arguments: tuple) -> _Reply:
 
 
 def _copied(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Copies: an environment may draw its next pictures into the same memory."""
-    return {name: np.array(picture) for name, picture in obs.items()}
+    """Copies: an environment may draw its next images into the same memory."""
+    return {name: np.array(image) for name, image in obs.items()}
 
 
 def _end(workers: Iterable[_Worker]) -> None:

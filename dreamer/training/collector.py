@@ -11,11 +11,11 @@ from torch import Tensor
 
 from dreamer.agent import Agent, AgentState
 from dreamer.data.episode import Episode
-from dreamer.envs.parallel import Outcome, ParallelEnvs
+from dreamer.envs.parallel import ParallelEnvs, StepResult
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.types import Latent
 
-BEHAVIOUR = "agent"  # what the episodes name as the one who played them
+POLICY = "agent"  # what the episodes name as the one who played them
 DROPPED = "environment {}: its running episode (world seed {}) is dropped, it starts its next one"
 DIFFERS = (
     "environment {}: its running episode (world seed {}) came out differently when it was played "
@@ -24,8 +24,8 @@ DIFFERS = (
 
 
 @dataclass(frozen=True)
-class Played:
-    """A finished episode and what the behaviour thought while it played."""
+class CollectedEpisode:
+    """A finished episode and what the policy thought while it played."""
 
     worker: int
     episode: Episode
@@ -37,7 +37,7 @@ class _Running:
     """An episode so far: the first outcome, then an action, estimates and an outcome per step."""
 
     seed: int
-    outcomes: list[Outcome]  # T+1, the first one is the reset's
+    outcomes: list[StepResult]  # T+1, the first one is the reset's
     actions: list[np.ndarray] = field(default_factory=list)  # T of (A,)
     estimates: dict[str, list[float]] = field(default_factory=dict)  # name -> T of them
 
@@ -51,28 +51,28 @@ class _Running:
         rows = [[step.reward for step in steps], [step.cost for step in steps]]
         return torch.tensor(rows, dtype=torch.float64)
 
-    def add(self, action: np.ndarray, estimates: dict[str, float], outcome: Outcome) -> None:
+    def add(self, action: np.ndarray, estimates: dict[str, float], outcome: StepResult) -> None:
         """One more step."""
         self.actions.append(action)
         self.outcomes.append(outcome)
         for name, value in estimates.items():
             self.estimates.setdefault(name, []).append(value)
 
-    def played(self, worker: int) -> Played:
+    def played(self, worker: int) -> CollectedEpisode:
         """The finished episode with its estimates as arrays."""
         columns = {name: np.array(column, np.float32) for name, column in self.estimates.items()}
-        return Played(worker, self.episode(), columns)
+        return CollectedEpisode(worker, self.episode(), columns)
 
     def episode(self) -> Episode:
         """The whole episode, in the form in which datasets keep it."""
         reward, cost = self.earned().float().numpy()
         return Episode(
-            images=_stack_pictures([outcome.obs for outcome in self.outcomes]),  # (T+1, ...)
+            images=_stack_images([outcome.obs for outcome in self.outcomes]),  # (T+1, ...)
             action=np.stack(self.actions),  # (T, A)
             reward=reward,
             cost=cost,
             terminated=self.outcomes[-1].terminated,
-            behaviour=BEHAVIOUR,
+            policy=POLICY,
             seed=self.seed,
         )
 
@@ -86,7 +86,7 @@ class _Running:
         }
 
     @classmethod
-    def again(cls, record: dict, outcomes: list[Outcome]) -> _Running | None:
+    def again(cls, record: dict, outcomes: list[StepResult]) -> _Running | None:
         """The recorded episode with replayed outcomes; None if they are not the recorded ones."""
         estimates = {name: list(column) for name, column in record["estimates"].items()}
         running = cls(record["seed"], outcomes, list(record["action"].numpy()), estimates)
@@ -94,7 +94,7 @@ class _Running:
         return running if same else None
 
 
-class Driver:
+class Collector:
     """Plays an agent, exploring, in every environment at once, one action per `step`.
 
     Episode k of worker w happens in a world whose seed depends on `seed`, w and k alone. The
@@ -117,7 +117,7 @@ class Driver:
         self._running: list[_Running | None] = [None] * len(envs)
         self._state = agent.initial(len(envs))
 
-    def step(self) -> list[Played]:
+    def step(self) -> list[CollectedEpisode]:
         """One action in every environment; returns the episodes that ended with it."""
         self._start_missing()
         actions, estimates = self._act()
@@ -137,7 +137,7 @@ class Driver:
     def state_dict(self) -> dict:
         """Everything that a later driver needs to go on: plain types and tensors on the CPU.
 
-        Of a running episode it has no pictures, but the actions that make them again.
+        Of a running episode it has no images, but the actions that make them again.
         """
         latent, action = self._state
         return {
@@ -189,9 +189,9 @@ class Driver:
         return int(sequence.generate_state(1)[0] >> 1)
 
     def _act(self) -> tuple[np.ndarray, list[dict[str, float]]]:
-        """Actions (N, A) float32 for the newest pictures of all workers, and its estimates."""
-        pictures = _stack_pictures([running.outcomes[-1].obs for running in self._running])
-        obs = {name: torch.from_numpy(x).to(self._device) for name, x in pictures.items()}
+        """Actions (N, A) float32 for the newest images of all workers, and its estimates."""
+        images = _stack_images([running.outcomes[-1].obs for running in self._running])
+        obs = {name: torch.from_numpy(x).to(self._device) for name, x in images.items()}
         is_first = torch.tensor(
             [float(not running.actions) for running in self._running], device=self._device
         )
@@ -206,6 +206,6 @@ class Driver:
         return actions, [dict(zip(estimates, row, strict=True)) for row in thoughts.tolist()]
 
 
-def _stack_pictures(observations: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _stack_images(observations: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Observations of one kind -> camera -> (observations, height, width, 3) uint8."""
     return {name: np.stack([obs[name] for obs in observations]) for name in observations[0]}

@@ -28,17 +28,17 @@ def heldout_metrics(
     """World-model losses on batches 0, 1, ... of held-out windows, the same ones every time.
 
     Where the model decodes costs, `cost_recall` is the share of recorded violations it finds and
-    `cost_precision` the share of its alarms that are true, both over all rows of all batches.
+    `cost_precision` the share of its warnings that are true, both over all rows of all batches.
     """
     sums: dict[str, float] = defaultdict(float)
     with fixed_randomness(device), agent.autocast(device):
         for index in range(batches):
-            metrics = agent.world_model.evaluate(stream.batch(index).to(device))[2]
+            metrics = agent.world_model.losses(stream.batch(index).to(device))[2]
             for name, value in metrics.items():
                 sums[name] += float(value) / batches
     if "cost_hit_rate" in sums:
         sums["cost_recall"] = sums["cost_hit_rate"] / max(sums["cost_rate"], 1e-9)
-        sums["cost_precision"] = sums["cost_hit_rate"] / max(sums["cost_alarm_rate"], 1e-9)
+        sums["cost_precision"] = sums["cost_hit_rate"] / max(sums["cost_warning_rate"], 1e-9)
     return dict(sums)
 
 
@@ -46,24 +46,24 @@ def heldout_metrics(
 def heldout_estimates(
     agent: Agent, stream: WindowStream, device: torch.device
 ) -> dict[str, Tensor]:
-    """What the behaviour does and thinks at one batch of held-out rows, for histograms.
+    """What the policy does and thinks at one batch of held-out rows, for histograms.
 
     `action` is (B*T, A), all else (B*T,).
     """
     batch = stream.batch(0).to(device)
     with fixed_randomness(device), agent.autocast(device):
-        latent = agent.world_model.evaluate(batch)[0].latent.merge_time()
-        action, estimates = agent.behavior.act(latent.feat(), explore=False)
+        latent = agent.world_model.losses(batch)[0].latent.merge_time()
+        action, estimates = agent.policy.act(latent.feat(), explore=False)
         return {"action": action, **estimates}
 
 
 @torch.no_grad()
-def open_loop_films(
+def open_loop_videos(
     agent: Agent, store: RowStore, length: int, device: torch.device
 ) -> dict[str, np.ndarray]:
     """Truth, prediction and error of the first episodes: camera -> (T, height, width, 3) uint8.
 
-    Each frame has a row of true pictures, one of the model's and one of absolute errors; the model
+    Each frame has a row of true images, one of the model's and one of absolute errors; the model
     sees the first rows (green border) and then only the actions (red border). T is `length`, or
     less where all episodes are shorter.
     """
@@ -71,7 +71,7 @@ def open_loop_films(
     with fixed_randomness(device), agent.autocast(device):
         predicted = agent.world_model.open_loop(batch, CONTEXT)
     return {
-        name: _film(batch.obs[name].float().cpu().numpy() / 255, image.float().cpu().numpy())
+        name: _video(batch.obs[name].float().cpu().numpy() / 255, image.float().cpu().numpy())
         for name, image in predicted.items()
     }
 
@@ -93,7 +93,7 @@ def fixed_randomness(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _film(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
+def _video(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
     error = np.abs(truth - model)
     rows = np.stack([truth, model, error])  # (3, B, T, size, size, 3)
     pixels = (rows * 255).round().astype(np.uint8).repeat(SCALE, 3).repeat(SCALE, 4)
@@ -104,9 +104,9 @@ def _film(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
     )
 
 
-def _border(pictures: np.ndarray) -> np.ndarray:
-    """(B, T, ...) pictures with a green frame while the model sees, a red one while it predicts."""
-    framed = pictures.copy()
+def _border(images: np.ndarray) -> np.ndarray:
+    """(B, T, ...) images with a green frame while the model sees, a red one while it predicts."""
+    framed = images.copy()
     for rows, colour in ((slice(0, CONTEXT), (0, 200, 0)), (slice(CONTEXT, None), (220, 0, 0))):
         part = framed[:, rows]
         part[:, :, :2], part[:, :, -2:] = colour, colour

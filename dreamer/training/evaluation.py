@@ -1,4 +1,4 @@
-"""Episodes in the real environment: returns, costs, lengths and films."""
+"""Episodes in the real environment: returns, costs, lengths and videos."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def result_row(result: EpisodeResult) -> dict:
     return asdict(result)
 
 
-class Film:
-    """A spectator that draws overhead view, cameras and numbers into one picture per step."""
+class VideoRecorder:
+    """A spectator that draws overhead view, cameras and numbers into one image per step."""
 
     SIDE = 256
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 from dreamer import distributed
 from dreamer.agent import Agent
-from dreamer.training.collector import Driver, Played
+from dreamer.training.collector import CollectedEpisode, Collector
 from dreamer.training.logger import Logger
 from dreamer.types import Batch
 
@@ -85,14 +85,14 @@ def offline_loop(
     batches: Iterator[Batch],
     done: int,
     updates: int,
-    model_alone: int,
+    pretrain: int,
     every: Every,
     logger: Logger,
     hooks: Hooks,
 ) -> int:
     """Learn from `batches` until `updates` are done, `done` of them before this call.
 
-    In the first `model_alone` of all updates the world model learns alone.
+    In the first `pretrain` of all updates the world model learns alone.
     Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked to stop; both save a
     checkpoint. A signal during a hook is answered after one more update. Of several processes, all
     stop after the same update, whichever got the signal.
@@ -102,7 +102,7 @@ def offline_loop(
             with logger.timer("data"):
                 batch = next(batches)
             with logger.timer("update"):
-                logger.add(agent.update(batch, behave=step > model_alone), prefix="train")
+                logger.add(agent.update(batch, update_policy=step > pretrain), prefix="train")
             logger.tick(step)
             stopped = stop.agreed()
             last = step == updates or stopped != 0
@@ -115,9 +115,9 @@ def offline_loop(
 
 def online_loop(
     agent: Agent,
-    driver: Driver,
+    collector: Collector,
     batch: Callable[[int], Batch],
-    keep: Callable[[list[Played], int, int], None],
+    keep: Callable[[list[CollectedEpisode], int, int], None],
     done: int,
     budget: Budget,
     every: Every,
@@ -134,7 +134,7 @@ def online_loop(
     Several processes act and learn in step, each with a driver of its own; their agent steps count
     together. Where an episode finished in any of them, all call `keep`, some with none.
     """
-    (agent_steps,) = distributed.totals(driver.agent_steps)
+    (agent_steps,) = distributed.totals(collector.agent_steps)
     if agent_steps >= budget.agent_steps and done >= budget.updates(agent_steps):
         return 0
     with StopRequest() as stop:
@@ -153,9 +153,9 @@ def online_loop(
             if stopped or agent_steps >= budget.agent_steps:
                 break
             with logger.timer("play"):
-                finished = driver.step()
+                finished = collector.step()
             agent_steps, ended, asked = distributed.totals(
-                driver.agent_steps, len(finished), stop.exit_code
+                collector.agent_steps, len(finished), stop.exit_code
             )
             if ended:
                 keep(finished, done, agent_steps)

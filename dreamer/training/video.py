@@ -1,4 +1,4 @@
-"""Pictures into files that people can watch: MP4 by PyAV, animated GIF by Pillow."""
+"""Images into files that people can watch: MP4 by PyAV, animated GIF by Pillow."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float) -> Path:
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18"}
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            file.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            file.mux(stream.encode(image))
         file.mux(stream.encode())
     return path
 
 
 def to_gif(frames: np.ndarray, fps: float) -> bytes:
     """(T, height, width, 3) uint8 frames as an animated GIF that repeats."""
-    pictures = [_paletted(frame) for frame in frames]
+    images = [_paletted(frame) for frame in frames]
     file = io.BytesIO()
-    pictures[0].save(
+    images[0].save(
         file,
         format="GIF",
         save_all=True,
-        append_images=pictures[1:],
+        append_images=images[1:],
         duration=max(20, round(100 / fps) * 10),  # a GIF counts in hundredths of a second
         loop=0,
     )
@@ -62,13 +62,13 @@ def annotate(frame: np.ndarray, lines: list[str]) -> np.ndarray:
     """The frame with a dark band of text under it, (height + band, width, 3) uint8."""
     height, width, _ = frame.shape
     band = LINE_HEIGHT * len(lines) + 2 * MARGIN
-    picture = Image.new("RGB", (width, height + band))
-    picture.paste(Image.fromarray(frame))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
+    image = Image.new("RGB", (width, height + band))
+    image.paste(Image.fromarray(frame))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default()
     for number, line in enumerate(lines):
         place = (MARGIN, height + MARGIN + LINE_HEIGHT * number)
         draw.text(place, line, fill=(255, 255, 255), font=font)
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
 def _paletted(frame: np.ndarray) -> Image.Image:

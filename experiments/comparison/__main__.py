@@ -4,14 +4,15 @@ A dataset is recorded, or one is taken. Every method is trained offline on it wi
 of updates, evaluated, and fine-tuned online in a variant that no data show, for the same number of
 agent steps; then it is evaluated again, on the same seeds. The end is the page of
 `fosp_ext.report`, two tables and one JSON file with every number. Where the world model learns
-alone at first (`run.model_alone`), that part is made once for each seed: it is the same for all
+alone at first (`run.pretrain`), that part is made once for each seed: it is the same for all
 methods but dreamerv3, whose model knows no cost.
 
 How many updates and agent steps that are follows from `--budget-minutes`: a few updates of every
 method and an episode are timed first, and the plan is said before anything begins. It is kept in
 `OUT/plan.json`, so the same command goes on where it was stopped, with the same numbers; methods
-and seeds can be added to it. Each step is a command of `train.py`, `eval.py`, `experiments.diagnose`
-(for offline runs of fosp) or `fosp_ext.report`; what it says is kept in `OUT/logs`.
+and seeds can be added to it. Each step is a command of `train.py`, `eval.py`,
+`experiments.diagnose` (for offline runs of fosp) or `fosp_ext.report`; what it says is kept in
+`OUT/logs`.
 
 Steps that do not wait for each other can run at the same time (`--jobs`): the dataset comes before
 everything, the report after everything, and each run's evaluations before its online run. One at a

@@ -16,7 +16,7 @@ from experiments.comparison.methods import Method, read_methods, read_settings
 from experiments.comparison.plan import (
     Jobs,
     Plan,
-    Wishes,
+    Request,
     at_once,
     describe,
     load_plan,
@@ -33,13 +33,13 @@ from fosp_ext.envs import check_task, check_variant, is_custom
 
 def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Everything, or what is left of it; returns the exit code."""
-    wishes, out = read_wishes(options)
-    methods, seeds = read_methods(options.methods, wishes.size, wishes.settings), options.seeds
+    request, out = read_request(options)
+    methods, seeds = read_methods(options.methods, request.size, request.settings), options.seeds
     with alone_in(out) as lock:
-        kept = load_plan(out / "plan.json", wishes)
-        steps = wishes.online_steps if kept is None else kept.online_steps
+        kept = load_plan(out / "plan.json", request)
+        steps = request.online_steps if kept is None else kept.online_steps
         jobs = choose_jobs(options, at_once(methods, seeds, online=steps != 0))
-        plan = kept or new_plan(wishes, methods, seeds, jobs, out)
+        plan = kept or new_plan(request, methods, seeds, jobs, out)
         print(_begins(plan, methods, seeds, jobs, out, kept is not None), flush=True)
         stages = all_stages(plan, methods, seeds, out, jobs.threads)
         code = run_stages(stages, out, plan.budget_minutes, jobs.count, (lock,))
@@ -54,19 +54,19 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     return 0
 
 
-def read_wishes(options: argparse.Namespace) -> tuple[Wishes, Path]:
+def read_request(options: argparse.Namespace) -> tuple[Request, Path]:
     """What is asked for, complete, and the folder for it; what fits no plan is a `UserError`."""
     _check_numbers(options)
     task = check_task(options.task)
     if is_custom(task):
-        raise UserError(f"{task}: only Safety-Gymnasium tasks have variants and behaviours")
+        raise UserError(f"{task}: only Safety-Gymnasium tasks have variants and policies")
     variant, size = check_variant(options.variant, task).name, options.size
     if size == "auto":
         size = "cpu" if choose_device("auto").type == "cpu" else "fosp"
     out = options.out or Path("logdir/learning") / f"{task}-{size}-{variant}"
     if options.dataset:
         _check_dataset(options.dataset, task)
-    wishes = Wishes(
+    request = Request(
         task=task,
         variant=variant,
         size=size,
@@ -79,7 +79,7 @@ def read_wishes(options: argparse.Namespace) -> tuple[Wishes, Path]:
         online_steps=options.online_steps,
         settings=read_settings(options.settings),
     )
-    return wishes, out
+    return request, out
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -114,10 +114,12 @@ def choose_jobs(options: argparse.Namespace, runs: int) -> Jobs:
     return Jobs(count, options.threads or shared)
 
 
-def new_plan(wishes: Wishes, methods: Sequence[Method], seeds: int, jobs: Jobs, out: Path) -> Plan:
+def new_plan(
+    request: Request, methods: Sequence[Method], seeds: int, jobs: Jobs, out: Path
+) -> Plan:
     """A plan for this machine; it is kept in the folder."""
-    speed = measure_speed(wishes, methods, jobs.threads)
-    plan = make_plan(wishes, methods, seeds, speed, jobs)
+    speed = measure_speed(request, methods, jobs.threads)
+    plan = make_plan(request, methods, seeds, speed, jobs)
     save_plan(plan, out / "plan.json")
     return plan
 

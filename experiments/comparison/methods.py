@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dreamer.config import load_presets, resolve, to_dict
 from dreamer.errors import UserError, did_you_mean
 from fosp_ext.report.runs import ONLINE_ONLY
+from fosp_ext.run.presets import PRESETS
 from fosp_ext.run.run_folder import flat
 from fosp_ext.settings import Config
 
-PRESETS = Path(__file__).parents[2] / "configs.yaml"
 OFFLINE = {"fosp": "fosp_offline"}  # other methods have an offline preset of their own name
 OWN = {  # settings that the commands of a comparison name themselves -> the option that says so
     "mode": "--methods",
@@ -113,7 +112,7 @@ def _method(
         envs=online.online.envs,
         ratio=online.online.ratio,
         # dreamerv3 has no cost decoder, so its model is another one
-        alone=0.0 if online.method == "dreamerv3" else online.run.model_alone,
+        alone=0.0 if online.method == "dreamerv3" else online.run.pretrain,
     )
 
 

@@ -49,7 +49,7 @@ class Jobs:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Request:
     """What the command line says; None leaves it to the plan."""
 
     task: str
@@ -82,7 +82,7 @@ class Plan:
     estimate: dict[str, float]  # part of the work -> seconds, for the methods and seeds at first
     speed: dict[str, Any]  # that the estimate goes by, as `Speed`
     # What plans had not at first:
-    settings: dict[str, str] = field(default_factory=dict)  # as in `Wishes`
+    settings: dict[str, str] = field(default_factory=dict)  # as in `Request`
     jobs: int = 1  # at the same time that the estimate goes by; a later start may have others
     threads: int = 0  # likewise, of each of them
     expected: float = 0.0  # seconds that all of it takes with these jobs; 0: the sum of `estimate`
@@ -90,7 +90,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Amounts:
+class Budget:
     """What a plan consists of."""
 
     recorded: int
@@ -102,7 +102,7 @@ class Amounts:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Job:
     """A training and its evaluations: steps of which each waits for the one before."""
 
     name: str
@@ -135,17 +135,17 @@ def _looks_after(method: Method) -> int:
 
 
 def make_plan(
-    wishes: Wishes, methods: Sequence[Method], seeds: int, speed: Speed, jobs: Jobs
+    request: Request, methods: Sequence[Method], seeds: int, speed: Speed, jobs: Jobs
 ) -> Plan:
     """Spend the time: what is wished for first, learning gets the rest.
 
     There is a least of everything, so the estimate of a plan may be longer than the budget.
     """
-    budget = 60 * wishes.budget_minutes
+    budget = 60 * request.budget_minutes
 
-    def weigh(work: float) -> tuple[Amounts, dict[str, float], float]:
-        amounts = _amounts(wishes, methods, seeds, speed, work)
-        return amounts, *_estimate(amounts, wishes.variant, methods, seeds, speed, jobs.count)
+    def weigh(work: float) -> tuple[Budget, dict[str, float], float]:
+        amounts = _amounts(request, methods, seeds, speed, work)
+        return amounts, *_estimate(amounts, request.variant, methods, seeds, speed, jobs.count)
 
     # Seconds of work that jobs do side by side within the budget: more than one of them does alone.
     work, too_much = budget, budget * jobs.count
@@ -158,19 +158,19 @@ def make_plan(
     amounts, estimate, expected = weigh(work)
     behaving = int(amounts.updates * (1 - max(method.alone for method in methods)))
     return Plan(
-        task=wishes.task,
-        variant=wishes.variant,
-        size=wishes.size,
-        dataset=wishes.dataset,
+        task=request.task,
+        variant=request.variant,
+        size=request.size,
+        dataset=request.dataset,
         episodes=amounts.recorded,
         eval_episodes=amounts.played,
         updates=amounts.updates,
         eval_every=max(1, behaving // CURVE_POINTS) if amounts.curves else 0,
         online_steps=amounts.steps,
-        budget_minutes=wishes.budget_minutes,
+        budget_minutes=request.budget_minutes,
         estimate={part: round(seconds, 1) for part, seconds in estimate.items()},
         speed=dataclasses.asdict(speed),
-        settings=wishes.settings,
+        settings=request.settings,
         jobs=jobs.count,
         threads=jobs.threads,
         expected=round(expected, 1),
@@ -179,29 +179,29 @@ def make_plan(
 
 
 def _amounts(
-    wishes: Wishes, methods: Sequence[Method], seeds: int, speed: Speed, work: float
-) -> Amounts:
+    request: Request, methods: Sequence[Method], seeds: int, speed: Speed, work: float
+) -> Budget:
     """How much of everything `work` seconds of one job are enough for."""
-    online = wishes.online_steps != 0
-    looks = seeds * evaluations(methods, wishes.variant, online)
-    played = wishes.eval_episodes or _within(
+    online = request.online_steps != 0
+    looks = seeds * evaluations(methods, request.variant, online)
+    played = request.eval_episodes or _within(
         LEAST_PLAYED, PLAYED, PLAYING_SHARE * work / (looks * speed.episode)
     )
     recorded = 0
-    if wishes.recorded:
-        affordable = RECORDING_SHARE * 60 * wishes.budget_minutes * speed.cores / speed.episode
-        recorded = wishes.episodes or _within(LEAST_RECORDED, RECORDED, affordable)
-    bare = Amounts(recorded, played, curves=False, online=online)
-    spent, _ = _estimate(bare, wishes.variant, methods, seeds, speed, 1)
+    if request.recorded:
+        affordable = RECORDING_SHARE * 60 * request.budget_minutes * speed.cores / speed.episode
+        recorded = request.episodes or _within(LEAST_RECORDED, RECORDED, affordable)
+    bare = Budget(recorded, played, curves=False, online=online)
+    spent, _ = _estimate(bare, request.variant, methods, seeds, speed, 1)
     rest = work - sum(spent.values())
     on_the_way = seeds * len(offline_names(methods)) * _curve_seconds(speed)
     curves = on_the_way <= CURVE_SHARE * rest
-    updates, steps = _learning(wishes, methods, seeds, speed, rest - curves * on_the_way)
+    updates, steps = _learning(request, methods, seeds, speed, rest - curves * on_the_way)
     return dataclasses.replace(bare, curves=curves, updates=updates, steps=steps)
 
 
 def _learning(
-    wishes: Wishes, methods: Sequence[Method], seeds: int, speed: Speed, rest: float
+    request: Request, methods: Sequence[Method], seeds: int, speed: Speed, rest: float
 ) -> tuple[int, int]:
     """(updates, agent steps) for the seconds that are left, or as wished for; never none at all."""
     takers = {method.offline for method in methods if method.alone}
@@ -210,7 +210,7 @@ def _learning(
     update *= seeds
     step = seeds * sum(_step_seconds(method, speed) for method in methods)
     whole = speed.length * max(method.envs for method in methods)  # an episode in each environment
-    updates, steps = wishes.updates, wishes.online_steps
+    updates, steps = request.updates, request.online_steps
     if updates is None:
         online = max(ONLINE_SHARE * rest, whole * step) if steps is None else steps * step
         updates = max(LEAST_UPDATES, _round_down((rest - online) / update))
@@ -240,7 +240,7 @@ def _round_down(number: float) -> int:
 
 
 def _estimate(
-    amounts: Amounts, variant: str, methods: Sequence[Method], seeds: int, speed: Speed, jobs: int
+    amounts: Budget, variant: str, methods: Sequence[Method], seeds: int, speed: Speed, jobs: int
 ) -> tuple[dict[str, float], float]:
     """(seconds of each part of the work, seconds until all of it is done).
 
@@ -264,15 +264,15 @@ def _estimate(
 
 
 def make_chains(
-    amounts: Amounts, variant: str, methods: Sequence[Method], seeds: int, speed: Speed
-) -> list[Chain]:
+    amounts: Budget, variant: str, methods: Sequence[Method], seeds: int, speed: Speed
+) -> list[Job]:
     """Every training with its evaluations, in the order in which they begin."""
     chains, shared = {}, shared_part(methods) > 0
     for seed in range(seeds):
         model = f"model-seed{seed}"
         if shared:
             parts = {"starting": speed.start, "offline training": amounts.updates * speed.model}
-            chains[model] = Chain(model, None, parts)
+            chains[model] = Job(model, None, parts)
         for method in methods:
             offline = f"{method.offline}-offline-seed{seed}"
             after = model if shared and method.alone else None
@@ -284,8 +284,8 @@ def make_chains(
 
 
 def _offline_chain(
-    name: str, after: str | None, method: Method, amounts: Amounts, variant: str, speed: Speed
-) -> Chain:
+    name: str, after: str | None, method: Method, amounts: Budget, variant: str, speed: Speed
+) -> Job:
     looks, update = _looks_before(variant), speed.update[method.offline]
     parts = {
         "starting": (1 + looks + method.diagnosed) * speed.start + speed.first[method.offline],
@@ -294,20 +294,20 @@ def _offline_chain(
         "reporting": method.diagnosed * (DIAGNOSIS_SECONDS + EPISODES * speed.episode),
         "offline training": amounts.updates * (update - (speed.model if after else 0.0)),
     }
-    return Chain(name, after, parts)
+    return Job(name, after, parts)
 
 
-def _online_chain(name: str, after: str, method: Method, amounts: Amounts, speed: Speed) -> Chain:
+def _online_chain(name: str, after: str, method: Method, amounts: Budget, speed: Speed) -> Job:
     looks = _looks_after(method)
     parts = {
         "starting": (1 + looks) * speed.start + speed.first[method.offline],
         "evaluating": looks * amounts.played * speed.episode,
         "online training": amounts.steps * _step_seconds(method, speed),
     }
-    return Chain(name, after, parts)
+    return Job(name, after, parts)
 
 
-def side_by_side(chains: Sequence[Chain], jobs: int) -> float:
+def side_by_side(chains: Sequence[Job], jobs: int) -> float:
     """Seconds until the last chain ends, if a free job takes the first one that may begin."""
     now, over, waiting = 0.0, {None}, list(chains)
     running: list[tuple[float, str]] = []
@@ -363,7 +363,7 @@ def save_plan(plan: Plan, path: Path) -> None:
         part.write_text(json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
 
 
-def load_plan(path: Path, wishes: Wishes) -> Plan | None:
+def load_plan(path: Path, request: Request) -> Plan | None:
     """The plan of an earlier start, or nothing; one that was made for other wishes is refused."""
     if not path.exists():
         return None
@@ -372,9 +372,9 @@ def load_plan(path: Path, wishes: Wishes) -> Plan | None:
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no plan of this benchmark: {error}") from error
     for name in ("task", "variant", "size", "dataset", "settings"):
-        _check_same(path, name, getattr(plan, name), getattr(wishes, name))
+        _check_same(path, name, getattr(plan, name), getattr(request, name))
     for name in ("episodes", "eval_episodes", "updates", "online_steps"):
-        wish = getattr(wishes, name)
+        wish = getattr(request, name)
         if wish is not None:
             _check_same(path, name, getattr(plan, name), wish)
     return plan

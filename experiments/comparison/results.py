@@ -22,7 +22,7 @@ from experiments.comparison.plan import Plan
 from experiments.comparison.run import past_stages
 from experiments.comparison.stages import (
     ROOT,
-    Look,
+    PlannedEvaluation,
     RunKey,
     agent_steps,
     diagnosis_file,
@@ -71,7 +71,7 @@ def as_json(
     }
 
 
-def single(run: Path, key: RunKey, look: Look, plan: Plan) -> dict[str, Any]:
+def single(run: Path, key: RunKey, look: PlannedEvaluation, plan: Plan) -> dict[str, Any]:
     """One evaluation of one run, complete in itself."""
     played = _evaluation(run, look, plan)
     summary = json.loads((played.folder / "summary.json").read_text())
@@ -95,7 +95,7 @@ def single(run: Path, key: RunKey, look: Look, plan: Plan) -> dict[str, Any]:
     }
 
 
-def phase(key: RunKey, look: Look) -> str:
+def phase(key: RunKey, look: PlannedEvaluation) -> str:
     """What was evaluated: offline, online, online set, online alone or offline alone."""
     return "offline alone" if look.policy == "offline" else key.phase + PHASES[look.policy]
 
@@ -177,7 +177,9 @@ def collect(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> lis
     for method in methods if plan.online_steps else ():
         sources = [offline_folder(out, method.offline, seed) for seed in range(seeds)]
         runs = [online_folder(out, method.name, seed) for seed in range(seeds)]
-        before = [_evaluation(source, Look(plan.variant, None), plan) for source in sources]
+        before = [
+            _evaluation(source, PlannedEvaluation(plan.variant, None), plan) for source in sources
+        ]
         for look in looks_after(method, plan):
             alone = look.policy in ("online", "offline")
             rows.append(
@@ -192,7 +194,7 @@ def collect(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> lis
     return rows
 
 
-def _evaluation(run: Path, look: Look, plan: Plan) -> Evaluation:
+def _evaluation(run: Path, look: PlannedEvaluation, plan: Plan) -> Evaluation:
     folder = find_evaluation(run, look, plan.eval_episodes)
     if folder is None:
         raise UserError(f"{run} has no evaluation in variant {look.variant}; was it removed?")
@@ -226,7 +228,7 @@ def offline_numbers(
     found = []
     for name in offline_names(methods):
         runs = [offline_folder(out, name, seed) for seed in range(seeds)]
-        played = [_evaluation(run, Look(NONE.name, None), plan) for run in runs]
+        played = [_evaluation(run, PlannedEvaluation(NONE.name, None), plan) for run in runs]
         found.append(
             {
                 "method": name,
@@ -240,19 +242,19 @@ def offline_numbers(
 
 
 def dataset_numbers(path: Path) -> dict[str, Any]:
-    """What the behaviours in the dataset earned and cost."""
+    """What the policies in the dataset earned and cost."""
     summary = summarise(path)
     return {
         "path": short(path),
         "fingerprint": fingerprint(path),
-        "behaviours": {
+        "policies": {
             group.name: {
                 "episodes": len(group.returns),
                 "return": spread(group.returns),
                 "cost": spread(group.costs),
                 "safe_episodes": float((group.costs == 0).mean()),
             }
-            for group in summary.by_behaviour()
+            for group in summary.by_policy()
         },
     }
 

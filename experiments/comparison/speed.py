@@ -19,7 +19,7 @@ from dreamer.training.progress import Progress
 from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory
 from experiments.comparison.methods import PRESETS, Method, offline_config, offline_names
-from experiments.comparison.plan import Speed, Wishes
+from experiments.comparison.plan import Request, Speed
 from fosp_ext.build import build_agent, compile_agent
 from fosp_ext.envs import check_task, make_run_env
 from fosp_ext.envs.tasks import action_size
@@ -28,7 +28,7 @@ TIMED, MOST_SECONDS = 4, 20.0  # updates, and after how long there are fewer of 
 IMPORTS = "import fosp_ext.run.modes, fosp_ext.run.evaluate"
 
 
-def measure_speed(wishes: Wishes, methods: Sequence[Method], threads: int) -> Speed:
+def measure_speed(request: Request, methods: Sequence[Method], threads: int) -> Speed:
     """Time a start, updates of every method on synthetic batches, and one episode.
 
     `threads` are those that each step will have; 0: every core.
@@ -36,15 +36,15 @@ def measure_speed(wishes: Wishes, methods: Sequence[Method], threads: int) -> Sp
     keep_freed_memory()  # as train.py does
     device, names = choose_device("auto"), offline_names(methods)
     first, update, model = {}, {}, {}
-    threads = threads or offline_config(names[0], wishes.size, wishes.settings).threads
+    threads = threads or offline_config(names[0], request.size, request.settings).threads
     if threads:
         torch.set_num_threads(threads)
     with Progress("timing", len(names) + 1, "measurements", sys.stderr) as progress:
         for name in names:
-            found = time_updates(name, wishes.size, wishes.settings, device)
+            found = time_updates(name, request.size, request.settings, device)
             first[name], update[name], model[name] = found
             progress.advance()
-        opening, episode, length = time_episode(wishes, names[0], device)
+        opening, episode, length = time_episode(request, names[0], device)
         progress.advance()
     start = time_imports() + opening
     shared = next((model[method.offline] for method in methods if method.alone), 0.0)
@@ -61,32 +61,32 @@ def time_updates(
     config = offline_config(name, size, settings)
     run, cameras = config.run, len(config.env.cameras)
     batch = make_batch(Shape(cameras, run.batch_size, run.batch_length, {}), device)
-    action, picture = batch.action.shape[-1], next(iter(batch.obs.values())).shape[-2]
-    info = DatasetInfo("synthetic", tuple(batch.obs), 1, "fast", picture, action)
+    action, image = batch.action.shape[-1], next(iter(batch.obs.values())).shape[-2]
+    info = DatasetInfo("synthetic", tuple(batch.obs), 1, "fast", image, action)
     agent = build_agent(config, info, device)
     compile_agent(agent, config.compile, device)
-    first, usual = _time_kind(agent, batch, device, behave=True)
-    share = run.model_alone
-    alone = _time_kind(agent, batch, device, behave=False)[1] if share else 0.0
+    first, usual = _time_kind(agent, batch, device, update_policy=True)
+    share = run.pretrain
+    alone = _time_kind(agent, batch, device, update_policy=False)[1] if share else 0.0
     return max(first - usual, 0.0), share * alone + (1 - share) * usual, share * alone
 
 
 def _time_kind(
-    agent: Agent, batch: Batch, device: torch.device, behave: bool
+    agent: Agent, batch: Batch, device: torch.device, update_policy: bool
 ) -> tuple[float, float]:
-    """Seconds of a first update with or without behaviour, and the median of some later ones."""
+    """Seconds of a first update with or without policy, and the median of some later ones."""
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) < TIMED + 1 and sum(seconds) < MOST_SECONDS):
         begin = time.perf_counter()
-        agent.update(batch, behave)
+        agent.update(batch, update_policy)
         synchronize(device)
         seconds.append(time.perf_counter() - begin)
     return seconds[0], statistics.median(seconds[1:])
 
 
-def time_episode(wishes: Wishes, name: str, device: torch.device) -> tuple[float, float, int]:
+def time_episode(request: Request, name: str, device: torch.device) -> tuple[float, float, int]:
     """(seconds to make the environment, seconds of an episode, its agent steps)."""
-    config, task = offline_config(name, wishes.size, wishes.settings), check_task(wishes.task)
+    config, task = offline_config(name, request.size, request.settings), check_task(request.task)
     env = config.env
     info = DatasetInfo(
         task, env.cameras, env.action_repeat, env.render, env.size, action_size(task) or 0

@@ -35,7 +35,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Look:
+class PlannedEvaluation:
     """An evaluation of a run: where, and which policy of a set acts (None: there is one policy)."""
 
     variant: str
@@ -57,15 +57,17 @@ def online_folder(out: Path, name: str, seed: int) -> Path:
     return out / name / "online" / f"seed{seed}"
 
 
-def looks_before(plan: Plan) -> list[Look]:
+def looks_before(plan: Plan) -> list[PlannedEvaluation]:
     """How an offline run is evaluated: in the variant, and in the task as it is."""
-    return [Look(variant, None) for variant in dict.fromkeys((NONE.name, plan.variant))]
+    return [
+        PlannedEvaluation(variant, None) for variant in dict.fromkeys((NONE.name, plan.variant))
+    ]
 
 
-def looks_after(method: Method, plan: Plan) -> list[Look]:
+def looks_after(method: Method, plan: Plan) -> list[PlannedEvaluation]:
     """How an online run is evaluated: what acts, then the policies of a set alone."""
     policies = ("set", "online", "offline") if method.expanded else (None,)
-    return [Look(plan.variant, policy) for policy in policies]
+    return [PlannedEvaluation(plan.variant, policy) for policy in policies]
 
 
 def all_stages(
@@ -96,7 +98,7 @@ class RunKey:
     method: str  # of an offline run its offline name
     phase: str  # "offline" or "online"
     seed: int
-    looks: tuple[Look, ...]  # how it is evaluated
+    looks: tuple[PlannedEvaluation, ...]  # how it is evaluated
     begins: int = 0  # updates of a world model that it took over
 
 
@@ -159,8 +161,8 @@ class _Maker:
         first = next(method.offline for method in methods if method.alone)
         words = (
             *self._training(first, seed, folder, plan.model_updates),
-            *("--run.model_alone", "1", "--run.eval_every", "0", "--run.report_every", "0"),
-            *(*self.limit, *self._settings("run.model_alone")),
+            *("--run.pretrain", "1", "--run.eval_every", "0", "--run.report_every", "0"),
+            *(*self.limit, *self._settings("run.pretrain")),
         )
         done = partial(_has_updates, folder, plan.model_updates)
         return Stage(f"model-seed{seed}", words, done, self._dataset())
@@ -210,7 +212,9 @@ class _Maker:
         title = run_title(method.offline, "offline", seed)
         return evaluation_name(title, looks_before(self.plan)[-1])
 
-    def _evaluations(self, title: str, run: Path, looks: Sequence[Look]) -> Iterator[Stage]:
+    def _evaluations(
+        self, title: str, run: Path, looks: Sequence[PlannedEvaluation]
+    ) -> Iterator[Stage]:
         plan, before = self.plan, title
         for look in looks:
             alone = look.policy in ("online", "offline")
@@ -242,7 +246,7 @@ class _Maker:
         return [word for key, x in changed.items() for word in (f"--{key}", x)]
 
 
-def evaluation_name(title: str, look: Look) -> str:
+def evaluation_name(title: str, look: PlannedEvaluation) -> str:
     """The name of a run's evaluation; it tells only what is special about it."""
     special = [word for word in (look.variant, look.policy) if word not in (NONE.name, "set", None)]
     return "-".join(["eval", title, *special])
@@ -281,10 +285,10 @@ def newest_step(run: Path) -> int:
 def agent_steps(run: Path) -> int:
     """Agent steps that the newest checkpoint of an online run has behind it; 0 without one."""
     path = Checkpoint(run / "checkpoints", 1).latest()
-    return 0 if path is None else Checkpoint.load(path)["online"]["driver"]["agent_steps"]
+    return 0 if path is None else Checkpoint.load(path)["online"]["collector"]["agent_steps"]
 
 
-def find_evaluation(run: Path, look: Look, episodes: int) -> Path | None:
+def find_evaluation(run: Path, look: PlannedEvaluation, episodes: int) -> Path | None:
     """The evaluation of the run's newest checkpoint on the fixed seeds; None if not yet played."""
     wanted = {
         "variant": look.variant,
@@ -299,5 +303,5 @@ def find_evaluation(run: Path, look: Look, episodes: int) -> Path | None:
     return None
 
 
-def _is_played(run: Path, look: Look, episodes: int) -> bool:
+def _is_played(run: Path, look: PlannedEvaluation, episodes: int) -> bool:
     return find_evaluation(run, look, episodes) is not None

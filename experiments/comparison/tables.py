@@ -29,7 +29,7 @@ def tables(found: dict[str, Any]) -> str:
         "interval]; the first lines are the episodes of the dataset.",
         markdown(
             ("method", "return", "cost", "without cost"),
-            [*_data(found["dataset"]["behaviours"]), *map(_offline, found["offline"])],
+            [*_data(found["dataset"]["policies"]), *map(_offline, found["offline"])],
         ),
     ]
     if found["online"]:
@@ -51,8 +51,8 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _data(behaviours: dict[str, Any]) -> Iterator[list[str]]:
-    for name, group in behaviours.items():
+def _data(policies: dict[str, Any]) -> Iterator[list[str]]:
+    for name, group in policies.items():
         intervals = [(group[key]["mean"], *group[key]["ci95"]) for key in ("return", "cost")]
         cells = [cell(interval) for interval in intervals]
         yield [f"dataset: {name}", *cells, f"{group['safe_episodes']:.2f}"]

@@ -10,7 +10,7 @@ from dreamer.errors import UserError, tell_error
 from fosp_ext.dataset.check import check_dataset
 from fosp_ext.dataset.convert import FORMATS, convert
 from fosp_ext.dataset.exchange import RENDERS, Labels
-from fosp_ext.dataset.figure import draw_summary, free_picture_path
+from fosp_ext.dataset.figure import draw_summary, free_figure_path
 from fosp_ext.dataset.rearrange import Choice, merge, split
 from fosp_ext.dataset.summary import describe, summarise, table
 
@@ -46,10 +46,10 @@ def run_inspect(options: argparse.Namespace) -> int:
     """Print the numbers of a file and draw them."""
     summary = summarise(options.file)
     print("\n".join(describe(summary)))
-    if not options.no_picture:
-        path = options.picture or free_picture_path(options.file)
+    if not options.no_image:
+        path = options.image or free_figure_path(options.file)
         draw_summary(summary, path)
-        print(f"\npicture: {path}")
+        print(f"\nfigure: {path}")
     return 0
 
 
@@ -78,7 +78,7 @@ def run_merge(options: argparse.Namespace) -> int:
 def run_split(options: argparse.Namespace) -> int:
     """Cut a file, or take some of its episodes."""
     choice = Choice(
-        behaviours=options.behaviour,
+        policies=options.policy,
         max_cost=options.max_cost,
         episodes=options.episodes,
         fraction=options.fraction,
@@ -96,7 +96,7 @@ def run_convert(options: argparse.Namespace) -> int:
         action_repeat=options.action_repeat,
         render=options.render,
         cameras=options.cameras,
-        behaviour=options.behaviour,
+        policy=options.policy,
     )
     kinds = (options.kind, options.to)
     remarks = convert(options.source, options.target, kinds, labels, options.time_limit, sys.stderr)
@@ -127,18 +127,18 @@ def _add(
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
-    about = "print what a file holds, and draw it: outcomes, actions, pictures"
+    about = "print what a file holds, and draw it: outcomes, actions, images"
     parser = _add(commands, "inspect", about, "logdir/SafetyPointGoal1-v0/dataset.h5")
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
-        "--picture", type=Path, metavar="PNG", help="where to draw (default: FILE with .png)"
+        "--image", type=Path, metavar="PNG", help="where to draw (default: FILE with .png)"
     )
-    parser.add_argument("--no-picture", action="store_true", help="only print")
+    parser.add_argument("--no-image", action="store_true", help="only print")
     parser.set_defaults(run=run_inspect)
 
 
 def _add_validate(commands: argparse._SubParsersAction) -> None:
-    about = "check every key and decode every picture"
+    about = "check every key and decode every image"
     parser = _add(commands, "validate", about, "first.h5 second.h5")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.set_defaults(run=run_validate)
@@ -154,12 +154,12 @@ def _add_merge(commands: argparse._SubParsersAction) -> None:
 
 def _add_split(commands: argparse._SubParsersAction) -> None:
     about = "take some episodes of a file, and put the others in a second one if it is named"
-    parser = _add(commands, "split", about, "data.h5 safe.h5 rest.h5 --behaviour safe --max-cost 0")
+    parser = _add(commands, "split", about, "data.h5 safe.h5 rest.h5 --policy safe --max-cost 0")
     parser.add_argument("input", type=Path, metavar="IN")
     parser.add_argument("output", type=Path, metavar="OUT", help="new file of the chosen episodes")
     parser.add_argument("rest", type=Path, nargs="?", metavar="REST", help="new file of all others")
     parser.add_argument(
-        "--behaviour", type=_names, default=(), metavar="NAMES", help="only these, as safe,random"
+        "--policy", type=_names, default=(), metavar="NAMES", help="only these, as safe,random"
     )
     parser.add_argument(
         "--max-cost", type=float, metavar="COST", help="only episodes that cost no more"
@@ -191,9 +191,9 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         "--cameras",
         type=_names,
         metavar="NAMES",
-        help="names of its pictures in order, or some of them: image=vision,image2=vision_back",
+        help="names of its images in order, or some of them: image=vision,image2=vision_back",
     )
-    facts.add_argument("--behaviour", metavar="NAME", help="who acted (default: unknown)")
+    facts.add_argument("--policy", metavar="NAME", help="who acted (default: unknown)")
     facts.add_argument(
         "--time-limit", type=int, metavar="N", help="N transitions or more were cut off, not ended"
     )

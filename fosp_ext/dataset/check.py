@@ -1,4 +1,4 @@
-"""Is every byte of a dataset readable? The full check, which decodes all pictures."""
+"""Is every byte of a dataset readable? The full check, which decodes all images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dreamer.data.validation import validate_dataset
 from dreamer.errors import DatasetError
 from dreamer.training.progress import Progress
 
-BLOCK = 16 * CHUNK_FRAMES  # pictures decoded at once
+BLOCK = 16 * CHUNK_FRAMES  # images decoded at once
 
 
 def check_dataset(path: str | Path, stream: TextIO | None = None) -> DatasetInfo:
-    """Refuse a file with a wrong key or with pictures that cannot be decoded; say which ones."""
+    """Refuse a file with a wrong key or with images that cannot be decoded; say which ones."""
     info = validate_dataset(path)
     with open_dataset(path) as file:
         total = len(file[f"images/{info.cameras[0]}"])
@@ -23,14 +23,14 @@ def check_dataset(path: str | Path, stream: TextIO | None = None) -> DatasetInfo
         title = f"checking {Path(path).name}"
         with Progress(title, len(starts) * len(info.cameras), "blocks", stream) as progress:
             for camera in info.cameras:
-                pictures = file[f"images/{camera}"]
+                images = file[f"images/{camera}"]
                 for begin in starts:
                     end = min(begin + BLOCK, total)
                     try:
-                        pictures[begin:end]
+                        images[begin:end]
                     except OSError as error:
                         raise DatasetError(
-                            f"{path} is damaged: pictures {begin} to {end - 1} of camera "
+                            f"{path} is damaged: images {begin} to {end - 1} of camera "
                             f"'{camera}' cannot be decoded"
                         ) from error
                     progress.advance()

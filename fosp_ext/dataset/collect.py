@@ -1,4 +1,4 @@
-"""Recording a dataset with scripted behaviours, in parallel and resumable.
+"""Recording a dataset with scripted policies, in parallel and resumable.
 
 Each finished episode is at once a file of its own in the folder `<path>.parts`. A collection that
 was stopped, in whatever way, goes on from there; at the end the parts become one dataset file.

@@ -12,9 +12,9 @@ import numpy as np
 
 from dreamer.errors import UserError, did_you_mean
 from fosp_ext.envs import QUALITIES, check_cameras, check_task, check_variant, task_cameras
-from fosp_ext.envs.scripted import available_behaviours
+from fosp_ext.envs.scripted import available_policies
 
-SIGHTS = ("cameras", "all")
+FIELDS_OF_VIEW = ("cameras", "all")
 LEAST_SEED = 1_000_000  # datasets never contain the worlds of small, hand-picked evaluation seeds
 
 
@@ -24,17 +24,17 @@ class CollectSettings:
 
     task: str
     cameras: tuple[str, ...]
-    size: int  # pictures are (size, size, 3)
+    size: int  # images are (size, size, 3)
     action_repeat: int
     render: str  # "fast" or "exact"
     episodes: int
-    mix: dict[str, float]  # behaviour -> share of the episodes
+    mix: dict[str, float]  # policy -> share of the episodes
     noise: float  # each episode's action noise is drawn between 0 and this standard deviation
     min_speed: float  # each episode's speed limit is drawn between this share and 1
     workers: int  # processes; 0 takes every core
     seed: int
     variant: str = "none"  # of the task (docs/variants.md)
-    sight: str = "cameras"  # one of `SIGHTS`: what the behaviours know
+    field_of_view: str = "cameras"  # one of `FIELDS_OF_VIEW`: what the policies know
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", check_task(self.task))
@@ -43,8 +43,10 @@ class CollectSettings:
         _check_mix(self.mix, self.task)
         if self.render not in QUALITIES:
             raise UserError(f"render must be one of {', '.join(QUALITIES)}, got '{self.render}'")
-        if self.sight not in SIGHTS:
-            raise UserError(f"sight must be one of {', '.join(SIGHTS)}, got '{self.sight}'")
+        if self.field_of_view not in FIELDS_OF_VIEW:
+            raise UserError(
+                f"sight must be one of {', '.join(FIELDS_OF_VIEW)}, got '{self.field_of_view}'"
+            )
         least = {
             "size": 1,
             "action_repeat": 1,
@@ -65,37 +67,37 @@ class Recording:
     """Everything that decides one episode. Equal recordings give equal episodes."""
 
     index: int  # place in the dataset
-    behaviour: str
-    seed: int  # of the environment and of the behaviour's own randomness
+    policy: str
+    seed: int  # of the environment and of the policy's own randomness
     noise: float  # standard deviation of the noise on executed actions
     speed: float  # share of the robot's top speed
-    sight: str  # one of `SIGHTS`
+    field_of_view: str  # one of `FIELDS_OF_VIEW`
 
 
 def plan_episodes(settings: CollectSettings) -> list[Recording]:
     """All episodes in the order of the file: shares exact to one episode, evenly interleaved."""
     plan = []
-    for index, behaviour in enumerate(_interleave(_counts(settings.mix, settings.episodes))):
+    for index, policy in enumerate(_interleave(_counts(settings.mix, settings.episodes))):
         rng = np.random.default_rng([settings.seed, index])
         plan.append(
             Recording(
                 index=index,
-                behaviour=behaviour,
+                policy=policy,
                 seed=int(rng.integers(LEAST_SEED, 2**31)),
                 noise=float(rng.uniform(0, settings.noise)),
                 speed=float(rng.uniform(settings.min_speed, 1)),
-                sight=settings.sight,
+                field_of_view=settings.field_of_view,
             )
         )
     return plan
 
 
 def _check_mix(mix: dict[str, float], task: str) -> None:
-    known = available_behaviours(task)
+    known = available_policies(task)
     for name, share in mix.items():
         if name not in known:
             raise UserError(
-                f"mix: no behaviour '{name}' for task '{task}'{did_you_mean(name, known)}"
+                f"mix: no policy '{name}' for task '{task}'{did_you_mean(name, known)}"
                 f" (available: {', '.join(known)})"
             )
         if share < 0:
@@ -116,7 +118,7 @@ def _counts(mix: dict[str, float], episodes: int) -> dict[str, int]:
 
 
 def _interleave(counts: dict[str, int]) -> Iterator[str]:
-    """Each behaviour as often as counted; next comes the one furthest behind its share."""
+    """Each policy as often as counted; next comes the one furthest behind its share."""
     total, used = sum(counts.values()), dict.fromkeys(counts, 0)
     for done in range(1, total + 1):
         behind = {name: counts[name] * done / total - used[name] for name in counts}

@@ -48,7 +48,7 @@ def write_own(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> Non
 
 FORMATS = {
     "fosp": Format(read_own, write_own, "the dataset file of this project"),
-    "dsrl": Format(read_dsrl, write_dsrl, "an HDF5 file of DSRL's layout, with pictures"),
+    "dsrl": Format(read_dsrl, write_dsrl, "an HDF5 file of DSRL's layout, with images"),
     "minari": Format(read_minari, write_minari, "a Minari dataset folder, named like goal-v0"),
     "dreamer": Format(read_dreamer, write_dreamer, "a folder of DreamerV3's npz chunks"),
 }

@@ -62,22 +62,22 @@ class Piece(NamedTuple):
 def read_dreamer(path: Path, labels: Labels) -> Source:
     """Episodes of a folder of chunks, those of each stream in order.
 
-    Row t holds picture t, the reward and cost that came with it, and the action that answered it.
+    Row t holds image t, the reward and cost that came with it, and the action that answered it.
     """
     streams = _streams(path)
     first = _load(streams[0][0].path)
-    pictures = {key: value.shape for key, value in sorted(first.items()) if _is_picture(value)}
-    if not pictures:
-        raise UserError(f"{path} has no pictures, only {', '.join(sorted(first))}")
+    images = {key: value.shape for key, value in sorted(first.items()) if _is_image(value)}
+    if not images:
+        raise UserError(f"{path} has no images, only {', '.join(sorted(first))}")
     ours = {key: camera for camera, key in THEIR_NAMES.items()}
     actions = check_actions(path, first["action"].shape)
-    found = Found(pictures, {key: ours.get(key, key) for key in pictures}, actions)
+    found = Found(images, {key: ours.get(key, key) for key in images}, actions)
     note_file = path / NOTE_FILE
     note = parse_note(note_file, note_file.read_bytes()) if note_file.exists() else {}
     info, keys = complete_info(path, found, note.get("info"), labels)
     pieces = [piece for stream in streams for piece in _pieces(stream)]
     remarks: Counter[str] = Counter()
-    played = note.get("episodes", [[labels.behaviour or "unknown", 0]] * len(pieces))
+    played = note.get("episodes", [[labels.policy or "unknown", 0]] * len(pieces))
     if len(played) != len(pieces):
         raise DatasetError(
             f"{note_file} names {len(played)} episodes, the chunks beside it hold {len(pieces)}"
@@ -93,7 +93,7 @@ def write_dreamer(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) ->
         writer = _Writer(folder)
         for episode in episodes:
             writer.add(_rows(episode))
-            played.append([episode.behaviour, episode.seed])
+            played.append([episode.policy, episode.seed])
         writer.close()
         note = {"info": note_of(info), "episodes": played}
         (folder / NOTE_FILE).write_text(json.dumps(note))
@@ -195,7 +195,7 @@ def _load(path: Path, only: tuple[str, ...] | None = None) -> dict[str, np.ndarr
     return {key: value[:rows] for key, value in arrays.items() if value.ndim}
 
 
-def _is_picture(value: np.ndarray) -> bool:
+def _is_image(value: np.ndarray) -> bool:
     return value.dtype == np.uint8 and value.ndim == 4 and value.shape[-1] == 3
 
 
@@ -229,7 +229,7 @@ def _episodes(
     remarks: Counter[str],
 ) -> Iterator[Episode]:
     load = lru_cache(maxsize=1)(_load)  # episodes come in order: each chunk is decoded once
-    for index, (piece, (behaviour, seed)) in enumerate(zip(pieces, played, strict=True)):
+    for index, (piece, (policy, seed)) in enumerate(zip(pieces, played, strict=True)):
         rows = _take(piece, load)
         if len(rows["reward"]) < 2:
             remarks[SHORT] += 1
@@ -250,16 +250,16 @@ def _episodes(
             reward=rows["reward"][1:].astype(np.float32),
             cost=rows["cost"][1:].astype(np.float32),
             terminated=bool(rows["is_terminal"][-1]),
-            behaviour=str(behaviour),
+            policy=str(policy),
             seed=int(seed),
         )
 
 
 def _check_alignment(folder: Path, index: int, rows: dict[str, np.ndarray]) -> None:
-    """Refuse rows that hold the action which led to their picture, as other programs write them."""
+    """Refuse rows that hold the action which led to their image, as other programs write them."""
     complete = rows["is_first"][0] and rows["is_last"][-1]
     if complete and np.any(rows["action"][-1]) and not np.any(rows["action"][0]):
         raise DatasetError(
             f"{folder}, episode {index}: its first action is zero and its last is not, so a row "
-            "seems to hold the action before its picture; DreamerV3 stores the one after it"
+            "seems to hold the action before its image; DreamerV3 stores the one after it"
         )

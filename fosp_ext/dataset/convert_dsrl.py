@@ -1,4 +1,4 @@
-"""DSRL files with pictures: one HDF5 file of single transitions (docs/data_format.md)."""
+"""DSRL files with images: one HDF5 file of single transitions (docs/data_format.md)."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from fosp_ext.dataset.exchange import (
 OBSERVATIONS = ("observations", "next_observations")
 NUMBERS = ("rewards", "costs", "terminals", "timeouts")
 KEYS = (*OBSERVATIONS, "actions", *NUMBERS)
-CAMERAS = ("vision", "vision_back")  # names of the pictures where nobody gives others
+CAMERAS = ("vision", "vision_back")  # names of the images where nobody gives others
 
 
 def read_dsrl(path: Path, labels: Labels) -> Source:
-    """Episodes of a DSRL file whose observations are uint8 pictures (N, size, size, 3 cameras).
+    """Episodes of a DSRL file whose observations are uint8 images (N, size, size, 3 cameras).
 
     The observations of DSRL's own files are vectors; those are refused.
     """
@@ -46,11 +46,11 @@ def read_dsrl(path: Path, labels: Labels) -> Source:
         small = _check(file, path)
         rows, size, _, channels = file["observations"].shape
         note = parse_note(path, text(file.attrs[NOTE])) if NOTE in file.attrs else None
-        behaviours = [text(name) for name in file.attrs.get("behaviours", [])]
+        policies = [text(name) for name in file.attrs.get("policies", [])]
     keys = [str(k) for k in range(channels // 3)]
     names = note.get("cameras", ()) if note else (CAMERAS if len(keys) <= len(CAMERAS) else keys)
     found = Found(
-        pictures=dict.fromkeys(keys, (size, size, 3)),
+        images=dict.fromkeys(keys, (size, size, 3)),
         names=dict(zip(keys, names, strict=False)),
         action_size=check_actions(path, small["actions"].shape),
     )
@@ -61,22 +61,22 @@ def read_dsrl(path: Path, labels: Labels) -> Source:
         ends = np.append(ends, rows)
         remarks[OPEN] += 1
     bounds = np.append(0, ends)
-    actors = behaviours or [labels.behaviour or "unknown"]
-    if not set(small["behaviours"]) <= set(range(len(actors))):
-        raise DatasetError(f"{path}: 'behaviours' must index the {len(actors)} names of behaviours")
+    actors = policies or [labels.policy or "unknown"]
+    if not set(small["policies"]) <= set(range(len(actors))):
+        raise DatasetError(f"{path}: 'policies' must index the {len(actors)} names of policies")
     episodes = _episodes(path, places, small, bounds, actors)
     return Source(info, len(ends), episodes, remarks)
 
 
 def write_dsrl(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> None:
-    """The seven keys of DSRL, with the pictures of all cameras side by side in the channels.
+    """The seven keys of DSRL, with the images of all cameras side by side in the channels.
 
-    `behaviours` and `seeds` say for each transition who acted and how the episode was reset.
+    `policies` and `seeds` say for each transition who acted and how the episode was reset.
     """
     refuse_existing(path)
     shape = (info.size, info.size, 3 * len(info.cameras))
     small: dict[str, list[np.ndarray]] = {key: [] for key in ("actions", *NUMBERS)}
-    small |= {"behaviours": [], "seeds": []}
+    small |= {"policies": [], "seeds": []}
     names: list[str] = []
     with atomic_path(path) as part:
         output = HDF5Output(part)
@@ -87,21 +87,21 @@ def write_dsrl(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> No
                     chunks=(CHUNK_FRAMES, *shape), compression="gzip", compression_opts=4,
                 )  # fmt: skip
             for episode in episodes:
-                pictures = np.concatenate([episode.images[name] for name in info.cameras], -1)
-                _append(file["observations"], pictures[:-1])
-                _append(file["next_observations"], pictures[1:])
-                if episode.behaviour not in names:
-                    names.append(episode.behaviour)
-                for key, value in _numbers(episode, names.index(episode.behaviour)).items():
+                images = np.concatenate([episode.images[name] for name in info.cameras], -1)
+                _append(file["observations"], images[:-1])
+                _append(file["next_observations"], images[1:])
+                if episode.policy not in names:
+                    names.append(episode.policy)
+                for key, value in _numbers(episode, names.index(episode.policy)).items():
                     small[key].append(value)
                 output.check()
             for key, values in small.items():
                 file[key] = np.concatenate(values)
-            file.attrs["behaviours"] = names
+            file.attrs["policies"] = names
             file.attrs[NOTE] = json.dumps(note_of(info))
 
 
-def _numbers(episode: Episode, behaviour: int) -> dict[str, np.ndarray]:
+def _numbers(episode: Episode, policy: int) -> dict[str, np.ndarray]:
     last = np.arange(episode.length) == episode.length - 1
     return {
         "actions": episode.action,
@@ -109,7 +109,7 @@ def _numbers(episode: Episode, behaviour: int) -> dict[str, np.ndarray]:
         "costs": episode.cost,
         "terminals": last & episode.terminated,
         "timeouts": last & (not episode.terminated),
-        "behaviours": np.full(episode.length, behaviour),
+        "policies": np.full(episode.length, policy),
         "seeds": np.full(episode.length, episode.seed),
     }
 
@@ -121,7 +121,7 @@ def _append(dataset: h5py.Dataset, rows: np.ndarray) -> None:
 
 
 def _check(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
-    """Refuse what is not DSRL's layout or has no pictures; the small arrays."""
+    """Refuse what is not DSRL's layout or has no images; the small arrays."""
     for key in KEYS:
         if not isinstance(file.get(key), h5py.Dataset) or not file[key].shape:
             raise DatasetError(f"{path}: '{key}' is missing{did_you_mean(key, file)}")
@@ -130,17 +130,17 @@ def _check(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
         if len(file[key]) != rows or not rows:
             raise DatasetError(f"{path}: '{key}' has {len(file[key])} rows, not {rows or 'some'}")
     shape, kind = file["observations"].shape, file["observations"].dtype
-    pictures = len(shape) == 4 and shape[1] == shape[2] and shape[3] % 3 == 0
-    if not pictures or kind != np.uint8:
+    images = len(shape) == 4 and shape[1] == shape[2] and shape[3] % 3 == 0
+    if not images or kind != np.uint8:
         raise UserError(
-            f"{path} has no pictures: its observations are {kind} with shape {shape}; they must be "
+            f"{path} has no images: its observations are {kind} with shape {shape}; they must be "
             "uint8 with shape (N, size, size, 3 for each camera)"
         )
     if file["next_observations"].shape != shape:
         raise DatasetError(f"{path}: 'next_observations' must have the shape of 'observations'")
     small = {key: flat(path, key, file[key][()], rows) for key in NUMBERS}
     small |= {key: small[key].astype(bool) for key in ("terminals", "timeouts")}
-    for key in ("behaviours", "seeds"):
+    for key in ("policies", "seeds"):
         known = file[key][()] if key in file else np.zeros(rows, np.int64)
         small[key] = flat(path, key, known, rows)
     return {**small, "actions": file["actions"][()]}
@@ -151,7 +151,7 @@ def _episodes(
     places: dict[str, str],
     small: dict[str, np.ndarray],
     bounds: np.ndarray,
-    behaviours: list[str],
+    policies: list[str],
 ) -> Iterator[Episode]:
     with open_dataset(path) as file:
         channels = file["observations"].shape[-1]
@@ -163,18 +163,18 @@ def _episodes(
                     f"{path}, episode {index}: a row of 'next_observations' is not the observation "
                     "of the row after it"
                 )
-            pictures = np.concatenate([seen, then[-1:]])  # (T+1, size, size, 3 cameras)
+            images = np.concatenate([seen, then[-1:]])  # (T+1, size, size, 3 cameras)
             yield build_episode(
                 path,
                 index,
                 images={
-                    camera: np.ascontiguousarray(np.split(pictures, channels // 3, -1)[int(k)])
+                    camera: np.ascontiguousarray(np.split(images, channels // 3, -1)[int(k)])
                     for camera, k in places.items()
                 },
                 action=small["actions"][rows].astype(np.float32),
                 reward=small["rewards"][rows].astype(np.float32),
                 cost=small["costs"][rows].astype(np.float32),
                 terminated=bool(small["terminals"][end - 1]),
-                behaviour=behaviours[small["behaviours"][begin]],
+                policy=policies[small["policies"][begin]],
                 seed=int(small["seeds"][begin]),
             )

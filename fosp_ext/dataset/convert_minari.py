@@ -1,4 +1,4 @@
-"""Minari datasets with pictures: a folder with HDF5 and JSON (docs/data_format.md)."""
+"""Minari datasets with images: a folder with HDF5 and JSON (docs/data_format.md)."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from fosp_ext.dataset.exchange import (
 
 FILE, METADATA = "main_data.hdf5", "metadata.json"
 LAYOUT_VERSION = "0.5.3"  # of Minari
-SMALLEST_ENCODED = 32  # Minari keeps smaller pictures as plain arrays
-ONLY_CAMERA = "vision"  # name of observations that are one picture
+SMALLEST_ENCODED = 32  # Minari keeps smaller images as plain arrays
+ONLY_CAMERA = "vision"  # name of observations that are one image
 JPEG, PNG = b"\xff\xd8", b"\x89P"  # first bytes
-LOSSY = "pictures stored as JPEG: close to what was drawn, not equal to it"
+LOSSY = "images stored as JPEG: close to what was drawn, not equal to it"
 
 
 def read_minari(path: Path, labels: Labels) -> Source:
@@ -56,20 +56,20 @@ def read_minari(path: Path, labels: Labels) -> Source:
         if not count:
             raise DatasetError(f"{folder / FILE} has no episodes")
         first = _group(file, 0, folder)
-        pictures = _pictures(first, folder)
+        images = _images(first, folder)
         found = Found(
-            pictures={key: value.shape for key, value in pictures.items()},
-            names={key: key for key in pictures},
+            images={key: value.shape for key, value in images.items()},
+            names={key: key for key in images},
             action_size=check_actions(path, getattr(first["actions"], "shape", ())),
         )
     info, keys = complete_info(path, found, metadata.get(NOTE), labels)
     remarks: Counter[str] = Counter()
-    default = labels.behaviour or "unknown"
+    default = labels.policy or "unknown"
     return Source(info, count, _episodes(folder, count, keys, default, remarks), remarks)
 
 
 def write_minari(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> None:
-    """A folder that Minari loads. Pictures are PNG, which loses nothing, instead of JPEG."""
+    """A folder that Minari loads. Images are PNG, which loses nothing, instead of JPEG."""
     refuse_existing(path)
     name = _dataset_id(path)
     counts: list[int] = []
@@ -104,7 +104,7 @@ def _write_episode(group: h5py.Group, index: int, episode: Episode) -> None:
             "id": index,
             "seed": episode.seed,
             "total_steps": episode.length,
-            "behaviour": episode.behaviour,
+            "policy": episode.policy,
         }
     )
     group["actions"] = episode.action
@@ -141,8 +141,8 @@ def _box(shape: tuple[int, ...], dtype: str, low: float, high: float) -> dict[st
 
 
 def _observation_space(info: DatasetInfo) -> dict[str, Any]:
-    picture = _box((info.size, info.size, 3), "uint8", 0, 255)
-    return {"type": "Dict", "subspaces": dict.fromkeys(info.cameras, picture)}
+    image = _box((info.size, info.size, 3), "uint8", 0, 255)
+    return {"type": "Dict", "subspaces": dict.fromkeys(info.cameras, image)}
 
 
 def _dataset_id(path: Path) -> str:
@@ -166,21 +166,21 @@ def _group(file: h5py.File, index: int, folder: Path) -> h5py.Group:
     return group
 
 
-def _pictures(group: h5py.Group, folder: Path) -> dict[str, np.ndarray]:
-    """The first picture of each observation that is one, by its key."""
+def _images(group: h5py.Group, folder: Path) -> dict[str, np.ndarray]:
+    """The first image of each observation that is one, by its key."""
     observations = group["observations"]
     if isinstance(observations, h5py.Dataset):
         observations = {ONLY_CAMERA: observations}
     found = {}
     for key, values in observations.items():
-        if isinstance(values, h5py.Dataset) and _is_picture(values):
+        if isinstance(values, h5py.Dataset) and _is_image(values):
             found[key] = _decode(values[:1], folder)[0]
     if not found:
-        raise UserError(f"{folder} has no pictures among its observations")
+        raise UserError(f"{folder} has no images among its observations")
     return found
 
 
-def _is_picture(values: h5py.Dataset) -> bool:
+def _is_image(values: h5py.Dataset) -> bool:
     if values.ndim == 4:
         return values.dtype == np.uint8 and values.shape[-1] == 3
     encoded = h5py.check_vlen_dtype(values.dtype) == np.uint8 or (
@@ -190,13 +190,13 @@ def _is_picture(values: h5py.Dataset) -> bool:
 
 
 def _decode(values: np.ndarray, folder: Path) -> np.ndarray:
-    """Plain or encoded pictures -> (T, size, size, 3) uint8."""
+    """Plain or encoded images -> (T, size, size, 3) uint8."""
     if values.ndim == 4:
         return values
     try:
         return np.stack([np.asarray(Image.open(io.BytesIO(v)).convert("RGB")) for v in values])
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{folder / FILE}: a picture cannot be decoded ({error})") from error
+        raise DatasetError(f"{folder / FILE}: an image cannot be decoded ({error})") from error
 
 
 def _episodes(
@@ -215,7 +215,7 @@ def _episodes(
             encoded = {camera: stored[key][()] for camera, key in keys.items()}
             for values in encoded.values():
                 if values.ndim < 4:
-                    remarks[LOSSY] += sum(bytes(picture[:2]) == JPEG for picture in values)
+                    remarks[LOSSY] += sum(bytes(image[:2]) == JPEG for image in values)
             for key in set(stored) - set(keys.values()):
                 remarks[f"episodes whose observations '{key}' were left out"] += 1
             T = len(group["rewards"])
@@ -229,6 +229,6 @@ def _episodes(
                 # with the infos of the reset in front, or without
                 cost=flat(folder, "infos/cost", cost[len(cost) - T :], T).astype(np.float32),
                 terminated=bool(group["terminations"][-1]),
-                behaviour=str(group.attrs.get("behaviour", default)),
+                policy=str(group.attrs.get("policy", default)),
                 seed=int(group.attrs.get("seed", 0)),
             )

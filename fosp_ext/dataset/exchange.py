@@ -31,7 +31,7 @@ class Labels:
     action_repeat: int | None = None
     render: str | None = None
     cameras: tuple[str, ...] | None = None  # names in the order of the file, or key=name
-    behaviour: str | None = None  # of episodes that the file gives no name
+    policy: str | None = None  # of episodes that the file gives no name
 
 
 class Source(NamedTuple):
@@ -50,7 +50,7 @@ Writer = Callable[[Path, DatasetInfo, Iterator[Episode]], None]
 class Found(NamedTuple):
     """What the arrays of a foreign file show by themselves."""
 
-    pictures: dict[str, tuple[int, ...]]  # key -> shape (..., size, size, 3), in the file's order
+    images: dict[str, tuple[int, ...]]  # key -> shape (..., size, size, 3), in the file's order
     names: dict[str, str]  # key -> camera, where nobody gives it another name
     action_size: int
 
@@ -64,7 +64,7 @@ def complete_info(
     Second result: the key of each camera in the file.
     """
     if note is None:
-        keys = _choose_pictures(path, found, labels.cameras)
+        keys = _choose_images(path, found, labels.cameras)
         given = _from_labels(path, labels)
     else:
         given = _from_note(path, note)
@@ -75,9 +75,9 @@ def complete_info(
         ours = {camera: key for key, camera in found.names.items()}
         missing = [camera for camera in given.cameras if camera not in ours]
         if missing:
-            raise DatasetError(f"{path}: the pictures of camera '{missing[0]}' are missing")
+            raise DatasetError(f"{path}: the images of camera '{missing[0]}' are missing")
         keys = {camera: ours[camera] for camera in given.cameras}
-    size = _size(path, {key: found.pictures[key] for key in keys.values()})
+    size = _size(path, {key: found.images[key] for key in keys.values()})
     info = replace(given, cameras=tuple(keys), size=size, action_size=found.action_size)
     return info, keys
 
@@ -157,7 +157,7 @@ def _from_labels(path: Path, labels: Labels) -> DatasetInfo:
     for name, option in (("task", "--task"), ("action_repeat", "--action-repeat")):
         if getattr(labels, name) is None:
             raise UserError(f"{path} does not say its {name.replace('_', ' ')}; give it: {option}")
-    render = labels.render or "exact"  # the simulator's own pictures
+    render = labels.render or "exact"  # the simulator's own images
     if render not in RENDERS:
         raise UserError(f"render must be one of {', '.join(RENDERS)}, not '{render}'")
     if labels.action_repeat < 1:
@@ -166,33 +166,33 @@ def _from_labels(path: Path, labels: Labels) -> DatasetInfo:
     return DatasetInfo(task, (), labels.action_repeat, render, size=0, action_size=0)
 
 
-def _choose_pictures(path: Path, found: Found, told: tuple[str, ...] | None) -> dict[str, str]:
-    """Camera -> key. `told` names all pictures in order, or chooses some: key=camera."""
-    listed = ", ".join(found.pictures)
+def _choose_images(path: Path, found: Found, told: tuple[str, ...] | None) -> dict[str, str]:
+    """Camera -> key. `told` names all images in order, or chooses some: key=camera."""
+    listed = ", ".join(found.images)
     if told is None:
-        keys = {found.names[key]: key for key in found.pictures}
+        keys = {found.names[key]: key for key in found.images}
     elif all("=" in word for word in told):
         keys = {camera: key for key, _, camera in (word.partition("=") for word in told)}
-    elif len(told) == len(found.pictures):
-        keys = dict(zip(told, found.pictures, strict=True))
+    elif len(told) == len(found.images):
+        keys = dict(zip(told, found.images, strict=True))
     else:
         raise UserError(
-            f"{path} has {len(found.pictures)} pictures per step ({listed}) and {len(told)} names "
+            f"{path} has {len(found.images)} images per step ({listed}) and {len(told)} names "
             "were given; choose some with key=name"
         )
     for key in keys.values():
-        if key not in found.pictures:
-            raise UserError(f"{path} has no pictures '{key}', only {listed}")
+        if key not in found.images:
+            raise UserError(f"{path} has no images '{key}', only {listed}")
     return keys
 
 
 def _size(path: Path, shapes: dict[str, tuple[int, ...]]) -> int:
-    """The one size of all chosen pictures (..., size, size, 3)."""
+    """The one size of all chosen images (..., size, size, 3)."""
     sizes = {side for shape in shapes.values() for side in shape[-3:-1]}
     if len(sizes) != 1:
         listed = ", ".join(f"{key} {shape[-3]}x{shape[-2]}" for key, shape in shapes.items())
         raise UserError(
-            f"{path}: pictures must be square and of one size, they are {listed}; "
+            f"{path}: images must be square and of one size, they are {listed}; "
             "choose some with --cameras key=name"
         )
     return sizes.pop()

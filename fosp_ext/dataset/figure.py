@@ -1,4 +1,4 @@
-"""One picture of a dataset: what it earned, what it cost, what it did and what it saw."""
+"""One figure of a dataset: what it earned, what it cost, what it did and what it saw."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-COLOURS = {"safe": "#0072B2", "careless": "#E69F00", "unsafe": "#D55E00", "random": "#8C8C8C"}
+COLOURS = {"safe": "#0072B2", "near_miss": "#E69F00", "unsafe": "#D55E00", "random": "#8C8C8C"}
 OTHER_COLOURS = ("#009E73", "#CC79A7", "#999933", "#56B4E9", "#332288", "#882255")
-COSTLY = (208, 0, 0)  # frame around a picture that came with a cost
-FRAME, CELL = 4, 128  # pixels: width of a frame, least size of a picture on the sheet
-SHEET_BEHAVIOURS = 4  # behaviours on the contact sheet, those with most episodes
-MOMENTS = 10  # pictures in a row of it
+COSTLY = (208, 0, 0)  # frame around a figure that came with a cost
+FRAME, CELL = 4, 128  # pixels: width of a frame, least size of a figure on the sheet
+SHEET_POLICIES = 4  # policies on the contact sheet, those with most episodes
+MOMENTS = 10  # figures in a row of it
 WIDTH = 13.0  # inches
 TEXT = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def draw_summary(summary: DatasetSummary, path: str | Path) -> None:
-    """Write the picture (PNG) to the new file `path`."""
+    """Write the figure (PNG) to the new file `path`."""
     refuse_existing(path)
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("a picture needs matplotlib: pip install matplotlib") from error
+        raise UserError("a figure needs matplotlib: pip install matplotlib") from error
     rows = _sheet(summary)
     strip = len(summary.info.cameras) * (WIDTH - 0.8) / MOMENTS + 0.3
     heights = [4.6, 2.6, 0.4 + len(rows) * strip]
@@ -51,7 +51,7 @@ def draw_summary(summary: DatasetSummary, path: str | Path) -> None:
             fontweight="bold",
         )
         top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
-        groups = summary.by_behaviour()
+        groups = summary.by_policy()
         colours = _colours(groups)
         _scatter_and_outcomes(top, groups, colours)
         _actions(middle, summary, colours)
@@ -60,7 +60,7 @@ def draw_summary(summary: DatasetSummary, path: str | Path) -> None:
             figure.savefig(part, format="png", dpi=110, facecolor="white")
 
 
-def free_picture_path(dataset: Path) -> Path:
+def free_figure_path(dataset: Path) -> Path:
     """The dataset's name with .png, or the first of name-2.png, name-3.png, ... that is free."""
     path, number = dataset.with_suffix(".png"), 2
     while path.exists():
@@ -98,11 +98,11 @@ def _scatter_and_outcomes(figure: SubFigure, groups: list[Group], colours: dict[
 
 
 def _actions(figure: SubFigure, summary: DatasetSummary, colours: dict[str, str]) -> None:
-    """How often each number of the action had which value, by behaviour, and the costly steps."""
+    """How often each number of the action had which value, by policy, and the costly steps."""
     shown = min(summary.actions.shape[1], 4)
     axes = figure.subplots(1, shown + 1)
-    steps = np.repeat(summary.behaviour, summary.lengths)  # (N,)
-    names = np.unique(summary.behaviour)
+    steps = np.repeat(summary.policy, summary.lengths)  # (N,)
+    names = np.unique(summary.policy)
     for k in range(shown):
         for name in names:
             axes[k].hist(
@@ -126,11 +126,11 @@ def _step_costs(axes: Axes, costs: np.ndarray, steps: np.ndarray, colours: dict[
 
 
 def _sheet(summary: DatasetSummary) -> list[Episode]:
-    """For each behaviour, the episode of median return."""
-    groups = sorted(summary.by_behaviour(), key=lambda group: -len(group.returns))
+    """For each policy, the episode of median return."""
+    groups = sorted(summary.by_policy(), key=lambda group: -len(group.returns))
     chosen = []
-    for group in groups[:SHEET_BEHAVIOURS]:
-        indices = np.flatnonzero(summary.behaviour == group.name)
+    for group in groups[:SHEET_POLICIES]:
+        indices = np.flatnonzero(summary.policy == group.name)
         chosen.append(int(indices[np.argsort(group.returns)[len(indices) // 2]]))
     by_index = dict(zip(sorted(chosen), read_episodes(summary.path, set(chosen)), strict=True))
     return [by_index[index] for index in chosen]
@@ -144,7 +144,7 @@ def _contact_sheet(
 ) -> None:
     """One strip of moments for each episode."""
     figure.suptitle(
-        "The episode of median return of each behaviour. Red frame: this picture came with a cost.",
+        "The episode of median return of each policy. Red frame: this figure came with a cost.",
         x=0.008, ha="left", fontsize=11, fontweight="bold",
     )  # fmt: skip
     grid = figure.subplots(len(episodes), 1, squeeze=False)[:, 0]
@@ -162,13 +162,13 @@ def _contact_sheet(
             middle = (k + 0.5) * height / len(cameras)
             axes.text(-6, middle, camera, rotation=90, ha="right", va="center", fontsize=8)
         axes.set_ylabel(
-            f"{episode.behaviour}\nreturn {episode.score:.1f}, cost {episode.total_cost:.0f}",
-            labelpad=16, fontsize=10, fontweight="bold", color=colours[episode.behaviour],
+            f"{episode.policy}\nreturn {episode.score:.1f}, cost {episode.total_cost:.0f}",
+            labelpad=16, fontsize=10, fontweight="bold", color=colours[episode.policy],
         )  # fmt: skip
 
 
 def _moments(episode: Episode) -> list[int]:
-    """Evenly spread pictures; where some of a tenth came with a cost, the one that cost most."""
+    """Evenly spread figures; where some of a tenth came with a cost, the one that cost most."""
     came_with = np.append(0, episode.cost)  # (T+1,)
     edges = np.linspace(0, len(came_with), MOMENTS + 1).astype(int)
     moments = []
@@ -180,18 +180,18 @@ def _moments(episode: Episode) -> list[int]:
 
 
 def _strip(episode: Episode, cameras: tuple[str, ...], moments: list[int]) -> np.ndarray:
-    """Pictures (height, width, 3): a row for each camera, enlarged, costly ones framed."""
+    """Figures (height, width, 3): a row for each camera, enlarged, costly ones framed."""
     came_with = np.append(0, episode.cost)  # (T+1,)
     zoom = max(1, CELL // episode.images[cameras[0]].shape[1])
     rows = []
     for camera in cameras:
         row = []
         for moment in moments:
-            picture = episode.images[camera][moment].repeat(zoom, 0).repeat(zoom, 1)
+            figure = episode.images[camera][moment].repeat(zoom, 0).repeat(zoom, 1)
             edge = COSTLY if came_with[moment] > 0 else (255, 255, 255)
-            side = picture.shape[0] + 2 * FRAME
+            side = figure.shape[0] + 2 * FRAME
             framed = np.full((side, side, 3), edge, np.uint8)
-            framed[FRAME:-FRAME, FRAME:-FRAME] = picture
+            framed[FRAME:-FRAME, FRAME:-FRAME] = figure
             row.append(framed)
         rows.append(np.concatenate(row, 1))
     return np.concatenate(rows)

@@ -43,7 +43,7 @@ def merge(path: str | Path, sources: Sequence[Path], stream: TextIO | None = Non
 class Choice:
     """Which episodes `split` takes: all that pass the filters, or some of those."""
 
-    behaviours: tuple[str, ...] = ()  # none named: any
+    policies: tuple[str, ...] = ()  # none named: any
     max_cost: float | None = None  # of an episode
     episodes: int | None = None  # how many of those that pass
     fraction: float | None = None  # or what share of them
@@ -51,14 +51,14 @@ class Choice:
 
     def indices(self, summary: DatasetSummary) -> np.ndarray:
         """Indices of the chosen episodes, rising."""
-        known = sorted(set(summary.behaviour))
-        for name in self.behaviours:
+        known = sorted(set(summary.policy))
+        for name in self.policies:
             if name not in known:
                 hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
-                raise UserError(f"{summary.path} has no behaviour '{name}'{hint}")
+                raise UserError(f"{summary.path} has no policy '{name}'{hint}")
         passes = np.ones(len(summary.lengths), bool)
-        if self.behaviours:
-            passes &= np.isin(summary.behaviour, self.behaviours)
+        if self.policies:
+            passes &= np.isin(summary.policy, self.policies)
         if self.max_cost is not None:
             passes &= summary.costs <= self.max_cost
         chosen = np.flatnonzero(passes)

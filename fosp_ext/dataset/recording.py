@@ -15,7 +15,7 @@ from dreamer.data.hdf5 import write_dataset
 from dreamer.envs.worker import end_with_parent
 from fosp_ext.dataset.collect_plan import Recording
 from fosp_ext.envs import make_env
-from fosp_ext.envs.scripted import Behaviour, make_behaviour
+from fosp_ext.envs.scripted import ScriptedPolicy, make_scripted_policy
 
 if TYPE_CHECKING:
     from fosp_ext.envs.custom import CustomEnv
@@ -44,32 +44,32 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
     """Play one episode and write it as a dataset of its own, whole or not at all."""
     env = worker_env(choice)
     rng = np.random.default_rng(recording.seed)
-    behaviour = make_behaviour(
-        recording.behaviour,
+    policy = make_scripted_policy(
+        recording.policy,
         choice.task,
         rng,
         recording.noise,
         recording.speed,
         choice.action_repeat,
         env.action_space.shape[0],
-        choice.cameras if recording.sight == "cameras" else (),
+        choice.cameras if recording.field_of_view == "cameras" else (),
     )
-    episode = play_episode(env, behaviour, recording.behaviour, recording.seed)
+    episode = play_episode(env, policy, recording.policy, recording.seed)
     info = DatasetInfo(**vars(choice), action_size=episode.action.shape[1])
     write_dataset(path, [episode], info)
 
 
 def play_episode(
-    env: SafetyGymEnv | CustomEnv, behaviour: Behaviour, name: str, seed: int
+    env: SafetyGymEnv | CustomEnv, policy: ScriptedPolicy, name: str, seed: int
 ) -> Episode:
-    """The episode that `behaviour` plays in the world of `seed`."""
+    """The episode that `policy` plays in the world of `seed`."""
     frames, actions, rewards, costs = [], [], [], []
-    behaviour.reset()
+    policy.reset()
     obs, _ = env.reset(seed=seed)
     frames.append(obs)
     terminated = truncated = False
     while not (terminated or truncated):
-        action = behaviour.act(env.privileged())
+        action = policy.act(env.privileged())
         obs, reward, terminated, truncated, info = env.step(action)
         frames.append(obs)
         actions.append(action)
@@ -81,7 +81,7 @@ def play_episode(
         reward=np.array(rewards, np.float32),
         cost=np.array(costs, np.float32),
         terminated=bool(terminated),
-        behaviour=name,
+        policy=name,
         seed=seed,
     )
 

@@ -1,4 +1,4 @@
-"""What a dataset file holds, in numbers: read from its small arrays, no picture is decoded."""
+"""What a dataset file holds, in numbers: read from its small arrays, no image is decoded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DatasetSummary:
     info: DatasetInfo
     versions: dict[str, str]  # package -> version it was recorded with
     file_bytes: int
-    behaviour: np.ndarray  # (E,) names
+    policy: np.ndarray  # (E,) names
     returns: np.ndarray  # (E,)
     costs: np.ndarray  # (E,)
     lengths: np.ndarray  # (E,)
@@ -43,9 +43,9 @@ class DatasetSummary:
 
     @property
     def decoded_bytes(self) -> int:
-        """What the pictures take in memory."""
-        pictures = len(self.actions) + len(self.lengths)
-        return pictures * len(self.info.cameras) * self.info.size**2 * 3
+        """What the images take in memory."""
+        images = len(self.actions) + len(self.lengths)
+        return images * len(self.info.cameras) * self.info.size**2 * 3
 
     def group(self, name: str, chosen: np.ndarray) -> Group:
         """The episodes where `chosen` (E,) is true."""
@@ -58,18 +58,18 @@ class DatasetSummary:
             int((self.step_costs[steps] > 0).sum()),
         )
 
-    def by_behaviour(self) -> list[Group]:
-        """One group for each behaviour, in alphabetical order."""
-        return [self.group(str(name), self.behaviour == name) for name in np.unique(self.behaviour)]
+    def by_policy(self) -> list[Group]:
+        """One group for each policy, in alphabetical order."""
+        return [self.group(str(name), self.policy == name) for name in np.unique(self.policy)]
 
 
 def summarise(path: str | Path) -> DatasetSummary:
-    """Check a dataset file, except for its pictures, and add up its episodes."""
+    """Check a dataset file, except for its images, and add up its episodes."""
     path = Path(path)
     info = validate_dataset(path)
     with open_dataset(path) as file:
         arrays = {name: file[name][()] for name in ARRAYS}
-        names = np.array([text(name) for name in file.attrs["behaviours"]])
+        names = np.array([text(name) for name in file.attrs["policies"]])
         versions = json.loads(text(file.attrs["versions"]))
     starts = arrays["episode_starts"]
     ends = np.append(starts[1:], len(arrays["rewards"]))
@@ -78,7 +78,7 @@ def summarise(path: str | Path) -> DatasetSummary:
         info=info,
         versions=versions,
         file_bytes=path.stat().st_size,
-        behaviour=names[arrays["episode_behaviours"]],
+        policy=names[arrays["episode_policies"]],
         returns=np.add.reduceat(arrays["rewards"], starts),
         costs=np.add.reduceat(arrays["costs"], starts),
         lengths=ends - starts,
@@ -94,7 +94,7 @@ def describe(summary: DatasetSummary) -> Iterator[str]:
     ended = int(summary.terminated.sum())
     yield str(summary.path)
     yield f"  task           {info.task}, variant {info.variant}"
-    yield f"  pictures       {' and '.join(info.cameras)}, {info.size}x{info.size}, {info.render}"
+    yield f"  images       {' and '.join(info.cameras)}, {info.size}x{info.size}, {info.render}"
     yield f"  action         {info.action_size} numbers, held for {info.action_repeat} frames"
     yield f"  episodes       {len(summary.lengths)}, of which {ended} truly ended"
     yield f"  transitions    {len(summary.actions)}"
@@ -109,13 +109,13 @@ def describe(summary: DatasetSummary) -> Iterator[str]:
 
 
 def table(summary: DatasetSummary) -> Iterator[str]:
-    """Lines of a table: mean +- standard deviation over the episodes of each behaviour."""
-    groups = summary.by_behaviour()
+    """Lines of a table: mean +- standard deviation over the episodes of each policy."""
+    groups = summary.by_policy()
     if len(groups) > 1:
         groups.append(summary.group("all", np.ones(len(summary.lengths), bool)))
-    width = max(len("behaviour"), *(len(group.name) for group in groups))
+    width = max(len("policy"), *(len(group.name) for group in groups))
     yield (
-        f"  {'behaviour':{width}}  {'episodes':>8}  {'return':>15}  {'cost':>15}  "
+        f"  {'policy':{width}}  {'episodes':>8}  {'return':>15}  {'cost':>15}  "
         f"{'steps with cost':>15}  length"
     )
     for group in groups:

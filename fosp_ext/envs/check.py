@@ -23,7 +23,7 @@ from fosp_ext.envs.loading import LoadedEnv, load_env
 from fosp_ext.envs.trial import Row, Trace, first_difference, play
 
 REPLAYED = 100  # steps played again to see whether a seed decides them
-PROBLEMS = ("reset", "step", "pictures", "reward", "cost", "terminated", "truncated")
+PROBLEMS = ("reset", "step", "images", "reward", "cost", "terminated", "truncated")
 USE_THE_SEED = "take all chance from self.np_random, after super().reset(seed=seed)"
 
 
@@ -48,8 +48,8 @@ class Examination:
                 self.ends(traces, limit)
                 self.seeds(loaded, traces, seed)
         if self.fits:
-            with self.blamed("films"):
-                self.films(seed)
+            with self.blamed("videos"):
+                self.videos(seed)
         return self.fits
 
     def spaces(self, env: Any) -> None:
@@ -77,9 +77,9 @@ class Examination:
         rows = [row for trace in traces for row in trace.rows[1:]]
         if not rows:
             return
-        if "pictures" not in problems:
-            still = any(len({row.pictures for row in trace.rows}) == 1 for trace in traces)
-            self.ok("pictures", "uint8", "nothing moves in an episode" if still else "")
+        if "images" not in problems:
+            still = any(len({row.images for row in trace.rows}) == 1 for trace in traces)
+            self.ok("images", "uint8", "nothing moves in an episode" if still else "")
         if "reward" not in problems:
             rewards = [row.reward for row in rows]
             self.ok("reward", f"{min(rewards):g} to {max(rewards):g} in a step")
@@ -124,12 +124,10 @@ class Examination:
                 self.ok(name, f"the same episode ({trace.steps} steps compared)")
         if len(traces) > 1:
             equal = traces[0].rows[0] == traces[1].rows[0]
-            self.ok(
-                "other seed", "another episode", "begins with the same picture" if equal else ""
-            )
+            self.ok("other seed", "another episode", "begins with the same image" if equal else "")
 
-    def films(self, seed: int) -> None:
-        """The environment as training and films see it."""
+    def videos(self, seed: int) -> None:
+        """The environment as training and videos see it."""
         env = make_env(self.task, self.cameras)
         try:
             env.reset(seed=seed)
@@ -137,7 +135,7 @@ class Examination:
             height, width, _ = env.render().shape
         finally:
             env.close()
-        self.ok("films", f"{width}x{height}")
+        self.ok("videos", f"{width}x{height}")
 
     @contextmanager
     def opened(self) -> Iterator[LoadedEnv]:

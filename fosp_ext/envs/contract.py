@@ -15,7 +15,7 @@ import numpy as np
 
 from dreamer.errors import UserError
 
-IMAGE = "image"  # the camera's name where the whole observation is one picture
+IMAGE = "image"  # the camera's name where the whole observation is one image
 A_CAMERA = "a camera is uint8 (height, width, 3)"
 
 
@@ -75,19 +75,19 @@ def read_flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def read_pictures(obs: Any, cameras: Sequence[str]) -> dict[str, np.ndarray]:
-    """A copy of each camera's picture, (height, width, 3) uint8."""
+def read_images(obs: Any, cameras: Sequence[str]) -> dict[str, np.ndarray]:
+    """A copy of each camera's image, (height, width, 3) uint8."""
     entries = obs if isinstance(obs, Mapping) else {IMAGE: obs}
-    pictures = {}
+    images = {}
     for camera in cameras:
         if camera not in entries:
             raise UserError(
                 f"the observation lacks '{camera}'; it has {', '.join(map(str, entries))}"
             )
-        if not is_picture(entries[camera]):
+        if not is_image(entries[camera]):
             raise UserError(f"observation '{camera}' is {_kind(entries[camera])}; {A_CAMERA}")
-        pictures[camera] = entries[camera].copy()
-    return pictures
+        images[camera] = entries[camera].copy()
+    return images
 
 
 def read_action_space(space: Any) -> gymnasium.spaces.Box:
@@ -104,16 +104,16 @@ def read_action_space(space: Any) -> gymnasium.spaces.Box:
 
 
 def cameras_of(space: Any) -> dict[str, tuple[int, ...]]:
-    """The pictures in an observation space: name -> (height, width, 3)."""
+    """The images in an observation space: name -> (height, width, 3)."""
     entries = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {IMAGE: space}
-    return {name: entry.shape for name, entry in entries.items() if _is_picture_box(entry)}
+    return {name: entry.shape for name, entry in entries.items() if _is_image_box(entry)}
 
 
 def check_choice(cameras: Sequence[str], space: Any) -> None:
     """Refuse cameras that the observation space does not have; say which it has."""
     known = cameras_of(space)
     if not known:
-        raise UserError(f"no picture in the observation space {space}; {A_CAMERA}")
+        raise UserError(f"no image in the observation space {space}; {A_CAMERA}")
     for camera in cameras:
         if camera not in known:
             raise UserError(
@@ -122,12 +122,12 @@ def check_choice(cameras: Sequence[str], space: Any) -> None:
             )
 
 
-def is_picture(value: Any) -> bool:
+def is_image(value: Any) -> bool:
     """Whether a value is a (height, width, 3) uint8 array."""
     return isinstance(value, np.ndarray) and value.dtype == np.uint8 and _is_rgb(value.shape)
 
 
-def _is_picture_box(space: Any) -> bool:
+def _is_image_box(space: Any) -> bool:
     box = isinstance(space, gymnasium.spaces.Box)
     return box and space.dtype == np.uint8 and _is_rgb(space.shape)
 

@@ -16,11 +16,11 @@ from PIL import Image
 from dreamer.errors import UserError
 from fosp_ext.envs.contract import (
     check_choice,
-    is_picture,
+    is_image,
     read_action_space,
     read_cost,
     read_flag,
-    read_pictures,
+    read_images,
     read_reward,
     split_reset,
     split_step,
@@ -29,7 +29,7 @@ from fosp_ext.envs.loading import load_env
 
 
 class CustomEnv(gymnasium.Env):
-    """Chosen pictures of a foreign environment, resized; reward and cost summed over the repeat.
+    """Chosen images of a foreign environment, resized; reward and cost summed over the repeat.
 
     Actions are scaled from [-1, 1] to the environment's own bounds. What breaks the rules is a
     `UserError` that names the environment; what the environment itself raises is passed on.
@@ -44,15 +44,15 @@ class CustomEnv(gymnasium.Env):
         self.action_repeat, self.render_quality = action_repeat, render
         self._inner, self._time_limit = load_env(task)
         self._steps = 0  # of the inner environment in this episode
-        self._pictures: dict[str, np.ndarray] = {}
+        self._images: dict[str, np.ndarray] = {}
         with self._named():
             check_choice(cameras, self._inner.observation_space)
             box = read_action_space(self._inner.action_space)
         self._low, self._high = box.low.astype(np.float64), box.high.astype(np.float64)
         self._action_type = box.dtype
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, box.shape, np.float32)
-        picture = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(cameras, picture))
+        image = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(cameras, image))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -86,13 +86,13 @@ class CustomEnv(gymnasium.Env):
         return obs, reward, terminated, truncated, {"cost": cost}
 
     def render(self) -> np.ndarray:
-        """The environment's own picture, made square with black edges, or the first camera's."""
+        """The environment's own image, made square with black edges, or the first camera's."""
         own = getattr(self._inner, "render_mode", None) == "rgb_array"
-        picture = self._inner.render() if own else None
-        return _square(picture) if is_picture(picture) else self._pictures[self.cameras[0]].copy()
+        image = self._inner.render() if own else None
+        return _square(image) if is_image(image) else self._images[self.cameras[0]].copy()
 
     def privileged(self) -> None:
-        """Nothing is known of this world but its pictures; `random` behaviour needs no more."""
+        """Nothing is known of this world but its images; `random` policy needs no more."""
 
     def close(self) -> None:
         """Close the environment."""
@@ -108,9 +108,9 @@ class CustomEnv(gymnasium.Env):
         return np.clip(scaled, self._low, self._high).astype(self._action_type)
 
     def _observe(self, obs: Any) -> dict[str, np.ndarray]:
-        pictures = read_pictures(obs, self.cameras)
-        self._pictures = {name: _resized(picture, self.size) for name, picture in pictures.items()}
-        return dict(self._pictures)
+        images = read_images(obs, self.cameras)
+        self._images = {name: _resized(image, self.size) for name, image in images.items()}
+        return dict(self._images)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -121,16 +121,16 @@ class CustomEnv(gymnasium.Env):
             raise UserError(f"environment {self.task}: {error}") from error
 
 
-def _resized(picture: np.ndarray, size: int) -> np.ndarray:
-    """The whole picture as (size, size, 3); a smaller pixel is the mean of those it covers."""
-    if picture.shape[:2] == (size, size):
-        return picture
-    return np.array(Image.fromarray(picture).resize((size, size), Image.Resampling.BOX))
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    """The whole image as (size, size, 3); a smaller pixel is the mean of those it covers."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
 
 
-def _square(picture: np.ndarray) -> np.ndarray:
-    height, width, _ = picture.shape
+def _square(image: np.ndarray) -> np.ndarray:
+    height, width, _ = image.shape
     side = max(height, width)
     up, left = (side - height) // 2, (side - width) // 2
     edges = ((up, side - height - up), (left, side - width - left), (0, 0))
-    return np.pad(picture, edges)
+    return np.pad(image, edges)

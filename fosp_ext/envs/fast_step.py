@@ -1,9 +1,9 @@
-"""The official environment's step without what pictures do not need, equal to it bit for bit.
+"""The official environment's step without what images do not need, equal to it bit for bit.
 
 Most of an official step is not physics. Three things are left out (`fast_rules.py` has a fourth,
 the look-ups by name):
 
-1. The lidar. It is an observation, and ours are pictures.
+1. The lidar. It is an observation, and ours are images.
 2. Repeated work. The official step calls `mj_forward` three times at its end, and the next
    `mj_step` does the same once more. But `mj_forward` is a function of positions, speeds, controls
    and the solver's starting point, and changes none of them. So one call does, and even that is

@@ -48,7 +48,7 @@ def probe(backend: str, seconds: float = PROBE_SECONDS, gpu: int | None = None) 
             command, env=environment, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"no picture within {seconds:.0f} s"
+        return f"no image within {seconds:.0f} s"
     if "drawn" in child.stdout:
         return ""  # a driver that only fails while shutting down is good enough
     lines = child.stderr.strip().splitlines()

@@ -40,7 +40,7 @@ def load_env(task: str) -> LoadedEnv:
     if name in gymnasium.registry:
         loaded = _make_registered(name)
     elif callable(creator):
-        loaded = LoadedEnv(creator(**_pictures_for_films(creator)), None)
+        loaded = LoadedEnv(creator(**_images_for_videos(creator)), None)
     else:
         hint = did_you_mean(name, _names(module))
         raise UserError(f"task '{task}': '{module_name}' has and registers no '{name}'{hint}")
@@ -77,11 +77,11 @@ def _make_registered(name: str) -> LoadedEnv:
     spec.order_enforce, spec.disable_env_checker = False, True
     point = spec.entry_point
     creator = load_env_creator(point) if isinstance(point, str) else point
-    return LoadedEnv(gymnasium.make(spec, **_pictures_for_films(creator)), time_limit)
+    return LoadedEnv(gymnasium.make(spec, **_images_for_videos(creator)), time_limit)
 
 
-def _pictures_for_films(creator: Callable) -> dict[str, str]:
-    """The argument that makes `render()` return a picture, where the environment knows it."""
+def _images_for_videos(creator: Callable) -> dict[str, str]:
+    """The argument that makes `render()` return an image, where the environment knows it."""
     modes = getattr(creator, "metadata", {}).get("render_modes", ["rgb_array"])
     known = "render_mode" in inspect.signature(creator).parameters and "rgb_array" in modes
     return {"render_mode": "rgb_array"} if known else {}

@@ -1,4 +1,4 @@
-"""Camera pictures from MuJoCo, all through one OpenGL context for the life of the process.
+"""Camera images from MuJoCo, all through one OpenGL context for the life of the process.
 
 Safety-Gymnasium builds a new model at every reset. A context made anew for each of them costs up to
 a second and leaks memory on some drivers. But MuJoCo's part of a context holds only textures and
@@ -33,7 +33,7 @@ SMALL = 64  # pixels; the context's own window is not drawn into
 
 
 class Renderer:
-    """Draws square pictures of any model that shares textures and meshes with the first one.
+    """Draws square images of any model that shares textures and meshes with the first one.
 
     `quality="exact"` gives the pixels of Safety-Gymnasium's own viewer, if `model` has the sky.
     `quality="smooth"` leaves out the sky and the reflections on the floor, `quality="fast"` the
@@ -65,7 +65,7 @@ class Renderer:
     def draw(
         self, model: mujoco.MjModel, data: mujoco.MjData, cameras: Sequence[mujoco.MjvCamera]
     ) -> list[np.ndarray]:
-        """A fresh (size, size, 3) uint8 picture from each camera.
+        """A fresh (size, size, 3) uint8 image from each camera.
 
         Every kind of object is drawn, as Safety-Gymnasium does, unless the camera cannot see it.
         """
@@ -73,7 +73,7 @@ class Renderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         groups = model.geom_group.copy()  # which kind of object each one is; lent to us meanwhile
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        pictures = []
+        images = []
         for camera in cameras:
             model.geom_group[:] = np.where(_may_be_seen(model, data, camera), SHOWN, HIDDEN)
             mujoco.mjv_updateScene(
@@ -81,9 +81,9 @@ class Renderer:
             )
             mujoco.mjr_render(self._viewport, self._scene, self._context)
             mujoco.mjr_readPixels(self._pixels, None, self._viewport, self._context)
-            pictures.append(self._pixels[::-1].copy())  # OpenGL counts rows from the bottom
+            images.append(self._pixels[::-1].copy())  # OpenGL counts rows from the bottom
         model.geom_group[:] = groups
-        return pictures
+        return images
 
     def close(self) -> None:
         """Free textures and meshes. A second call does nothing."""
@@ -125,7 +125,7 @@ def _may_be_seen(
 
     The software driver spends as much on each of them as on a small visible one. An object is in
     view if a sphere around it is not wholly beyond one of the four planes through the camera's
-    position and the borders of its picture. The sphere also holds the object's mirror image in the
+    position and the borders of its image. The sphere also holds the object's mirror image in the
     floor. Objects without a size, such as the floor, and those before a free camera are all kept.
     """
     if camera.type != mujoco.mjtCamera.mjCAMERA_FIXED:
@@ -141,7 +141,7 @@ def _may_be_seen(
     return ~beyond.any(axis=1) | (model.geom_rbound == 0)
 
 
-# of a camera that looks along -z: normals of its picture's borders, for half a right angle
+# of a camera that looks along -z: normals of its image's borders, for half a right angle
 _BORDERS = ((1.0, 0.0, -1.0), (-1.0, 0.0, -1.0), (0.0, 1.0, -1.0), (0.0, -1.0, -1.0))
 
 

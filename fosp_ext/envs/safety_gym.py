@@ -1,4 +1,4 @@
-"""Safety-Gymnasium behind gymnasium's interface: camera pictures in, one cost per step out.
+"""Safety-Gymnasium behind gymnasium's interface: camera images in, one cost per step out.
 
 Use `fosp_ext.envs.make_env`, which prepares the imports of MuJoCo and Safety-Gymnasium.
 """
@@ -64,8 +64,8 @@ class SafetyGymEnv(gymnasium.Env):
         self._eyes: list[mujoco.MjvCamera] = []
         self._overhead: Renderer | None = None
 
-        picture = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(cameras, picture))
+        image = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(cameras, image))
         low, high = self._world.action_space.low, self._world.action_space.high
         self._action_center, self._action_scale = (high + low) / 2, (high - low) / 2
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, low.shape, np.float32)
@@ -107,7 +107,7 @@ class SafetyGymEnv(gymnasium.Env):
         )
 
     def render(self) -> np.ndarray:
-        """A (256, 256, 3) uint8 picture from straight above, for videos.
+        """A (256, 256, 3) uint8 image from straight above, for videos.
 
         It shows the area in which objects are placed, and more while the robot is further out.
         """
@@ -120,7 +120,7 @@ class SafetyGymEnv(gymnasium.Env):
         return self._overhead.draw(model, data, [camera])[0]
 
     def privileged(self) -> WorldState:
-        """Where everything is, for scripted behaviours."""
+        """Where everything is, for scripted policies."""
         return read_world_state(self._world.task, self.robot)
 
     def close(self) -> None:
@@ -162,12 +162,12 @@ class SafetyGymEnv(gymnasium.Env):
             # each new model of the task gives its cameras the same numbers
             self._eyes = [model_camera(model, name) for name in self.cameras]
         drawn = self._renderer.draw(model, data, self._eyes)
-        pictures = dict(zip(self.cameras, drawn, strict=True))
+        images = dict(zip(self.cameras, drawn, strict=True))
         if not self.variant.pixel_noise:
-            return pictures
+            return images
         return {
-            name: add_noise(picture, self.variant.pixel_noise, self._noise)
-            for name, picture in pictures.items()
+            name: add_noise(image, self.variant.pixel_noise, self._noise)
+            for name, image in images.items()
         }
 
     def _forward(self) -> dict:

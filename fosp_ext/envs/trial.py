@@ -13,7 +13,7 @@ from fosp_ext.envs.contract import (
     read_action_space,
     read_cost,
     read_flag,
-    read_pictures,
+    read_images,
     read_reward,
     split_reset,
     split_step,
@@ -24,7 +24,7 @@ from fosp_ext.envs.loading import LoadedEnv
 class Row(NamedTuple):
     """What one step returned; None where it broke the rules. The first row is the reset."""
 
-    pictures: str | None  # their digest
+    images: str | None  # their digest
     reward: float | None = 0.0
     cost: float | None = 0.0
     terminated: bool | None = False
@@ -99,7 +99,7 @@ def first_difference(one: Trace, other: Trace) -> str:
 
 
 def _digest(trace: Trace, obs: Any, cameras: Sequence[str]) -> str | None:
-    pictures = trace.read("pictures", read_pictures, obs, cameras)
-    if pictures is None:
+    images = trace.read("images", read_images, obs, cameras)
+    if images is None:
         return None
-    return hashlib.sha256(b"".join(x.tobytes() for x in pictures.values())).hexdigest()
+    return hashlib.sha256(b"".join(x.tobytes() for x in images.values())).hexdigest()

@@ -33,7 +33,7 @@ class Variant:
     name: str
     description: str
     hazard_count: float = 1.0  # times as many, rounded up
-    hazard_size: float = 1.0  # times the radius, in the picture and in the rule of cost
+    hazard_size: float = 1.0  # times the radius, in the image and in the rule of cost
     hazard_areas: tuple[Area, ...] = ()  # where hazards lie; empty: wherever the task puts them
     hazard_shape: Shape | None = None
     goal_shape: Shape | None = None

@@ -1,4 +1,4 @@
-"""What a scripted behaviour may know: positions and speeds that the cameras do not say."""
+"""What a scripted policy may know: positions and speeds that the cameras do not say."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _LOADED: dict[str, Any] = {}  # file name -> contents, which Safety-Gymnasium on
 def edit_world(xml: str, robot: str, variant: Variant) -> str:
     """Adds the camera `vision_back`, drops the sky and gives objects and lamps the variant's looks.
 
-    The sky is six pictures of ten million pixels, decoded anew at every reset: 0.3 s and 190 MB.
+    The sky is six images of ten million pixels, decoded anew at every reset: 0.3 s and 190 MB.
     """
     root = ElementTree.fromstring(xml)
     agent = root.find("./worldbody/body[@name='agent']")

@@ -20,7 +20,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m fosp_ext.report",
-        description="Write one HTML page, and its pictures as PNG, that compares runs.",
+        description="Write one HTML page, and its figures as PNG, that compares runs.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -31,7 +31,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--csv", action="store_true", help="write the tables as CSV too")
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda or cuda:N, for the estimates of danger"
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N, for the estimates of violation probability",
     )
     return parser.parse_args(argv)
 

@@ -20,7 +20,7 @@ from fosp_ext.report.published import CITATION, LINK, published
 from fosp_ext.report.runs import SOURCES, Run
 from fosp_ext.report.strips import draw_episodes
 from fosp_ext.report.training_cost import before_and_after, price_table
-from fosp_ext.report.videos import films, relative
+from fosp_ext.report.videos import relative, videos
 from fosp_ext.run.evaluate import new_folder
 from fosp_ext.run.warnings import AHEAD
 
@@ -45,28 +45,29 @@ BEFORE = (
 PRICE = (
     "What the policy did while it learned, mean over seeds: training episodes that have ended and "
     "the agent steps until then, costs summed over them, cost per episode in the first and in the "
-    "last fifth of them, share of episodes with a violation. An alarm is a step with a danger p "
-    f"above online.alarm. Foreseen: share of the violations, counted where they begin, with an "
-    f"alarm at most {AHEAD} agent steps ahead. False alarms: share of the alarms that no violation "
+    "last fifth of them, share of episodes with a violation. A warning is a step with p above "
+    "online.warning. Recall: share of the violations, counted where they begin, with a warning at "
+    f"most {AHEAD} agent steps ahead. False warnings: share of the warnings that no violation "
     f"followed within {AHEAD} agent steps. Online policy: share of steps in which it acted, not "
     "the offline policy beside it. Not defined: there was nothing to count."
 )
 STRIPS = (
-    "Each strip is a training episode, the first on top. Its colour is the danger p when each "
-    "action was chosen, grey where it is not estimated. Tall red ticks: a violation begins. Short "
-    "red ticks: it goes on. Where there are two policies, the line below the strip says which "
-    "acted. Bars: return and summed cost of the episode."
+    "Each strip is a training episode, the first on top. Its colour is the violation probability p "
+    "when each action was chosen, grey where it is not estimated. Tall red ticks: a violation "
+    "begins. Short red ticks: it goes on. Where there are two policies, the line below the strip "
+    "says which acted. Bars: return and summed cost of the episode."
 )
 SCATTER = (
     "Towards the lower right is better. Large dots: means of our groups, small ones their seeds. "
-    "Crosses: episodes of the datasets the runs learnt from, squares their means by behaviour; the "
-    "behaviours see what no camera shows. Hollow: published values, read by eye from plots, for "
+    "Crosses: episodes of the datasets the runs learnt from, squares their means by policy; the "
+    "policies see what no camera shows. Hollow: published values, read by eye from plots, for "
     "the task without a variant and, if online, for fine-tuning there. The "
     f"axis of the cost is linear up to {LINEAR_COST} and logarithmic above."
 )
 RELIABILITY = (
-    "Above: of the rows with a danger around p, the share where a violation followed; on the "
-    "dotted line p would be that share. Below: how many rows. The table has the details."
+    "Above: of the rows with a violation probability around p, the share where a violation "
+    "followed; on the dotted line p would be that share. Below: how many rows. The table has the "
+    "details."
 )
 IQM = (
     "The mean of the middle half of all task and seed pairs; seeds are drawn again within their "
@@ -79,31 +80,32 @@ MEASURES = (
     "saying the mean."
 )
 CALIBRATION = (
-    f"At every row of the held-out episodes the newest checkpoint is asked for danger p, and the "
-    f"record for whether a violation followed within {AHEAD} agent steps. {MEASURES} The recorded "
-    "behaviours acted here, not the policy for which p is learnt, and p discounts a violation by "
-    "how far ahead it is: a difference from the diagonal is not the error of the network alone."
+    "At every row of the held-out episodes the newest checkpoint is asked for violation "
+    f"probability p, and the record for whether a violation followed within {AHEAD} agent steps. "
+    f"{MEASURES} The recorded policies acted here, not the policy for which p is learnt, and p "
+    "discounts a violation by how far ahead it is: a difference from the diagonal is not the "
+    "error of the network alone."
 )
 WHILE_LEARNING = (
-    "In the training episodes of online runs, danger p was noted when each action was chosen, "
-    "before anyone knew what would follow: forecasts by an estimate that was still learning, about "
-    f"the policies that acted. The record says whether a violation followed within {AHEAD} agent "
-    f"steps. {MEASURES}"
+    "In the training episodes of online runs, violation probability p was noted when each action "
+    "was chosen, before anyone knew what would follow: forecasts by an estimate that was still "
+    "learning, about the policies that acted. The record says whether a violation followed within "
+    f"{AHEAD} agent steps. {MEASURES}"
 )
 
 
 class Shown(NamedTuple):
-    """A picture on the page, and its name as a file beside it."""
+    """A figure on the page, and its name as a file beside it."""
 
     name: str
-    picture: figures.Picture
+    figure: figures.FigureFile
     title: str
     words: str
 
 
 def write(material: Material, out: Path, with_csv: bool) -> Path:
-    """Write page, pictures and tables; returns their new folder."""
-    pictures, listed = _pictures(material), _tables(material)
+    """Write page, figures and tables; returns their new folder."""
+    drawn, listed = _figures(material), _tables(material)
     folder = new_folder(out)
     page = Page("Comparison of runs")
     _runs(page, material, folder)
@@ -111,17 +113,17 @@ def write(material: Material, out: Path, with_csv: bool) -> Path:
     for name, words in explained.items():
         _table(page, listed, name, words)
     said: set[str] = set()
-    for shown in pictures:
+    for shown in drawn:
         page.heading(shown.title)
-        page.picture(shown.picture, shown.title)
+        page.figure(shown.figure, shown.title)
         if shown.words not in said:
             page.paragraph(shown.words)
         said.add(shown.words)
-        _write(folder / f"{shown.name}.png", shown.picture.light)
+        _write(folder / f"{shown.name}.png", shown.figure.light)
     _table(page, listed, "calibration", CALIBRATION)
     _table(page, listed, "calibration_while_learning", WHILE_LEARNING)
     _table(page, listed, "published", CITATION, LINK)
-    _films(page, material, folder)
+    _videos(page, material, folder)
     if with_csv:
         for table in listed.values():
             _write(folder / f"{table.name}.csv", _csv(table))
@@ -129,23 +131,27 @@ def write(material: Material, out: Path, with_csv: bool) -> Path:
     return folder
 
 
-def _pictures(material: Material) -> list[Shown]:
+def _figures(material: Material) -> list[Shown]:
     """In the order of the page."""
-    pictures = []
+    shown = []
     for task in material.tasks:
         short = task_folder(task)
-        pictures += [*_curves(material, task), *_strips(material, task)]
+        shown += [*_curves(material, task), *_strips(material, task)]
         drawn = _scatter(material, task)
         if drawn:
             title = f"Return and cost in {task}"
-            pictures.append(Shown(f"scatter-{short}", drawn, title, SCATTER))
+            shown.append(Shown(f"scatter-{short}", drawn, title, SCATTER))
     for name, title, seen in (
-        ("calibration", "Reliability of the estimated danger", material.seen),
-        ("calibration-while-learning", "Reliability of the danger while learning", material.played),
+        ("calibration", "Reliability of the estimated violation probability", material.seen),
+        (
+            "calibration-while-learning",
+            "Reliability of the violation probability while learning",
+            material.played,
+        ),
     ):
         if seen:
-            pictures.append(Shown(name, figures.draw_calibration(seen), title, RELIABILITY))
-    return pictures
+            shown.append(Shown(name, figures.draw_calibration(seen), title, RELIABILITY))
+    return shown
 
 
 def _curves(material: Material, task: str) -> Iterator[Shown]:
@@ -164,18 +170,18 @@ def _strips(material: Material, task: str) -> Iterator[Shown]:
     played = [(group, run) for group in material.of(task) for run in group.runs if run.episodes]
     for number, (group, run) in enumerate(played, 1):
         label = f"{group.label}, seed {run.config.seed}"
-        drawn = draw_episodes(label, run.episodes, run.config.online.alarm)
+        drawn = draw_episodes(label, run.episodes, run.config.online.warning)
         name = f"online-episodes-{task_folder(task)}-{number}"
         yield Shown(name, drawn, f"Online episodes in {task}: {label}", STRIPS)
 
 
-def _scatter(material: Material, task: str) -> figures.Picture | None:
+def _scatter(material: Material, task: str) -> figures.FigureFile | None:
     ours = [
         Outcome(result.name, _means(result.scores), _means(result.costs))
         for result in material.results
         if result.group.task == task
     ]
-    data = material.behaviours.get(task, [])
+    data = material.policies.get(task, [])
     return figures.draw_scatter(task, ours, data, published(task)) if ours or data else None
 
 
@@ -239,17 +245,19 @@ def _length(run: Run) -> str:
     )
 
 
-def _films(page: Page, material: Material, folder: Path) -> None:
+def _videos(page: Page, material: Material, folder: Path) -> None:
     found = [
-        film
+        video
         for group in material.groups
         for run in group.runs
-        for film in films(run, group.label, folder)
+        for video in videos(run, group.label, folder)
     ]
     if found:
         page.heading("Films")
-        page.films(found)
-        page.paragraph("The films lie in the run folders; the links hold while both stay in place.")
+        page.videos(found)
+        page.paragraph(
+            "The videos lie in the run folders; the links hold while both stay in place."
+        )
 
 
 def _csv(table: tables.Table) -> bytes:

@@ -1,4 +1,4 @@
-"""The pictures of a report, each drawn for a light and for a dark page."""
+"""The figures of a report, each drawn for a light and for a dark page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fosp_ext.report.material import Outcome
 from fosp_ext.report.published import METHODS, Published
 from fosp_ext.report.runs import Curve, Group, Source
 from fosp_ext.report.statistics import band, on_common_steps
-from fosp_ext.report.violation_probability import Foresight
+from fosp_ext.report.violation_probability import Forecast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,31 +29,31 @@ LINEAR_COST = 10  # up to here the axis of the cost is linear, above it logarith
 DPI = 110
 
 
-class Picture(NamedTuple):
+class FigureFile(NamedTuple):
     """The same drawing twice, as PNG."""
 
     light: bytes
     dark: bytes
 
 
-def draw(shape: tuple[float, float], paint: Callable[[Figure], None]) -> Picture:
+def draw(shape: tuple[float, float], paint: Callable[[Figure], None]) -> FigureFile:
     """Let `paint` fill a figure of so many inches, once for each kind of page."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("a report needs matplotlib: pip install matplotlib") from error
-    pictures = []
-    for theme in Picture._fields:
+    figures = []
+    for theme in FigureFile._fields:
         with mpl.rc_context(_style(INK[theme], PAPER[theme])):
             figure, file = Figure(figsize=shape, layout="constrained"), io.BytesIO()
             paint(figure)
             figure.savefig(file, format="png", dpi=DPI)
-            pictures.append(file.getvalue())
-    return Picture(*pictures)
+            figures.append(file.getvalue())
+    return FigureFile(*figures)
 
 
-def draw_curves(groups: Sequence[Group], source: Source) -> Picture | None:
+def draw_curves(groups: Sequence[Group], source: Source) -> FigureFile | None:
     """Return, cost and cost regret over gradient updates; None where no run has two points."""
     curves = [(g.label, [c for run in g.runs if (c := run.curve(source))]) for g in groups]
     if all(len(curve.updates) < 2 for _, own in curves for curve in own):
@@ -75,17 +75,15 @@ def draw_curves(groups: Sequence[Group], source: Source) -> Picture | None:
 
 def draw_scatter(
     task: str, ours: Sequence[Outcome], data: Sequence[Outcome], others: Sequence[Published]
-) -> Picture:
+) -> FigureFile:
     """Return against cost: dots of ours, small crosses of the data, hollow published values."""
 
     def paint(figure: Figure) -> None:
         axis = figure.subplots()
-        for k, behaviour in enumerate(data):
+        for k, policy in enumerate(data):
             grey = str(0.45 + 0.12 * (k % 4))
-            axis.scatter(
-                behaviour.scores, behaviour.costs, s=10, marker="x", alpha=0.35, color=grey
-            )
-            _mean(axis, behaviour, "s", grey, f"data: {behaviour.name}")
+            axis.scatter(policy.scores, policy.costs, s=10, marker="x", alpha=0.35, color=grey)
+            _mean(axis, policy, "s", grey, f"data: {policy.name}")
         for k, outcome in enumerate(ours):
             colour, dot = COLOURS[k % len(COLOURS)], DOTS[k // len(COLOURS) % len(DOTS)]
             axis.scatter(
@@ -112,7 +110,7 @@ def draw_scatter(
     return draw((11, 5.6), paint)
 
 
-def draw_calibration(runs: Sequence[tuple[str, Foresight]]) -> Picture:
+def draw_calibration(runs: Sequence[tuple[str, Forecast]]) -> FigureFile:
     """Reliability diagram, above how many rows have which estimate: one line for each run."""
 
     def paint(figure: Figure) -> None:
@@ -122,8 +120,12 @@ def draw_calibration(runs: Sequence[tuple[str, Foresight]]) -> Picture:
             bins = reliability(seen.estimate, seen.outcome)
             _reliability(diagram, rows, bins, COLOURS[k % len(COLOURS)], label)
         diagram.set(ylabel="share where a violation followed", ylim=(-0.02, 1.02), xlim=(0, 1))
-        diagram.set_title("Danger and what followed", loc="left")
-        rows.set(xlabel="estimated danger p, mean of its tenth", ylabel="rows", yscale="log")
+        diagram.set_title("Violation probability and what followed", loc="left")
+        rows.set(
+            xlabel="estimated violation probability p, mean of its tenth",
+            ylabel="rows",
+            yscale="log",
+        )
         _legend_below(figure, diagram)
 
     return draw((7, 7), paint)

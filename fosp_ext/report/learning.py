@@ -21,11 +21,13 @@ class TrainingEpisode:
     score: float
     cost: float
     violation: np.ndarray  # bool: did the action of this step violate?
-    danger: np.ndarray | None  # p when the action was chosen; None: nobody estimates it
+    violation_probability: (
+        np.ndarray | None
+    )  # p when the action was chosen; None: nobody estimates it
     online: np.ndarray | None  # bool: did the online policy act? None: it has no company
-    foreseen: int  # onsets of violations that an alarm announced; 0 without danger
-    judged_alarms: int  # alarms of which it is known what followed
-    false_alarms: int  # of those, without a violation
+    warned: int  # onsets of violations that a warning announced; 0 without violation probability
+    judged_warnings: int  # warnings of which it is known what followed
+    false_warnings: int  # of those, without a violation
 
     @property
     def onsets(self) -> np.ndarray:
@@ -36,9 +38,16 @@ class TrainingEpisode:
 def training_episode(line: dict[str, Any]) -> TrainingEpisode:
     """Read one line; KeyError, TypeError or ValueError where it is none."""
     violation = bits(line["violation"])
-    danger = np.array(line["danger"], np.float64) if "danger" in line else None
+    violation_probability = (
+        np.array(line["violation_probability"], np.float64)
+        if "violation_probability" in line
+        else None
+    )
     online = bits(line["online"]) if "online" in line else None
-    if any(steps is not None and steps.shape != violation.shape for steps in (danger, online)):
+    if any(
+        steps is not None and steps.shape != violation.shape
+        for steps in (violation_probability, online)
+    ):
         raise ValueError("its lists differ in length")
     return TrainingEpisode(
         number=int(line["episode"]),
@@ -47,11 +56,11 @@ def training_episode(line: dict[str, Any]) -> TrainingEpisode:
         score=float(line["score"]),
         cost=float(line["cost"]),
         violation=violation,
-        danger=danger,
+        violation_probability=violation_probability,
         online=online,
-        foreseen=int(line.get("foreseen", 0)),
-        judged_alarms=int(line.get("judged_alarms", 0)),
-        false_alarms=int(line.get("false_alarms", 0)),
+        warned=int(line.get("warned", 0)),
+        judged_warnings=int(line.get("judged_warnings", 0)),
+        false_warnings=int(line.get("false_warnings", 0)),
     )
 
 

@@ -16,13 +16,13 @@ from fosp_ext.dataset.summary import summarise
 from fosp_ext.report.runs import Group, Run, group_runs, read_run
 from fosp_ext.report.tables import Result, results
 from fosp_ext.report.training_cost import while_learning
-from fosp_ext.report.violation_probability import Foresight, foresight
+from fosp_ext.report.violation_probability import Forecast, forecast
 from fosp_ext.run.data import dataset_path
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A dot of the scatter: a group of ours, or a behaviour of the dataset."""
+    """A dot of the scatter: a group of ours, or a policy of the dataset."""
 
     name: str
     scores: np.ndarray  # per seed, or per episode
@@ -35,9 +35,9 @@ class Material:
 
     groups: list[Group]
     results: list[Result]
-    behaviours: dict[str, list[Outcome]] = field(default_factory=dict)  # task -> its dataset's
-    seen: list[tuple[str, Foresight]] = field(default_factory=list)  # run -> what it foresaw
-    played: list[tuple[str, Foresight]] = field(default_factory=list)  # the same, while learning
+    policies: dict[str, list[Outcome]] = field(default_factory=dict)  # task -> its dataset's
+    seen: list[tuple[str, Forecast]] = field(default_factory=list)  # run -> what it foresaw
+    played: list[tuple[str, Forecast]] = field(default_factory=list)  # the same, while learning
     remarks: list[str] = field(default_factory=list)  # what is left out, and why
 
     @property
@@ -67,7 +67,7 @@ def gather(paths: Sequence[Path], device: str, stream: TextIO) -> Material:
             stream.write(f"{run.path}\n")
             if not run.newest():
                 material.remarks.append(f"{run.path}: no evaluation, so it is in no table.")
-            _add_behaviours(material, run, read)
+            _add_policies(material, run, read)
             _add_calibration(material, run, material.label(group, run), chosen, stream)
     return material
 
@@ -76,7 +76,7 @@ def _add_calibration(
     material: Material, run: Run, label: str, device: torch.device, stream: TextIO
 ) -> None:
     """What its newest checkpoint foresees, and what it foresaw while it learned."""
-    seen = foresight(run, device, stream)
+    seen = forecast(run, device, stream)
     if isinstance(seen, str):
         material.remarks.append(f"{run.path}: no calibration, {seen}.")
     else:
@@ -88,20 +88,20 @@ def _add_calibration(
         material.played.append((label, played))
 
 
-def _add_behaviours(material: Material, run: Run, read: set[Path]) -> None:
-    """What the behaviours of the run's dataset earned and cost; each file is read once."""
+def _add_policies(material: Material, run: Run, read: set[Path]) -> None:
+    """What the policies of the run's dataset earned and cost; each file is read once."""
     path = dataset_path(run.config)
     if path.resolve() in read:
         return
     read.add(path.resolve())
     if not path.exists():
-        material.remarks.append(f"{path} is not there: its behaviours are in no picture.")
+        material.remarks.append(f"{path} is not there: its policies are in no figure.")
         return
     try:
         summary = summarise(path)
     except UserError as error:
-        material.remarks.append(f"{error}: its behaviours are in no picture.")
+        material.remarks.append(f"{error}: its policies are in no figure.")
         return
-    material.behaviours.setdefault(run.task, []).extend(
-        Outcome(group.name, group.returns, group.costs) for group in summary.by_behaviour()
+    material.policies.setdefault(run.task, []).extend(
+        Outcome(group.name, group.returns, group.costs) for group in summary.by_policy()
     )

@@ -1,4 +1,4 @@
-"""The page: one HTML file with its pictures inside, readable offline and on a small screen."""
+"""The page: one HTML file with its figures inside, readable offline and on a small screen."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
-from fosp_ext.report.figures import Picture
+from fosp_ext.report.figures import FigureFile
 from fosp_ext.report.tables import Cell, Interval, Table
-from fosp_ext.report.videos import FilmLink
+from fosp_ext.report.videos import VideoLink
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --paper: #ffffff;
@@ -35,8 +35,8 @@ td.text { min-width: 8rem; }
 img { max-width: 100%; height: auto; }
 @media (max-width: 48rem) { .plot { overflow-x: auto; }
   .plot img { height: 22rem; max-width: none; } }
-.films { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; }
-.films figure { margin: 0; }
+.videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; }
+.videos figure { margin: 0; }
 """
 
 
@@ -84,17 +84,17 @@ class Page:
             f"<tbody>{rows}</tbody></table></div>"
         )
 
-    def picture(self, picture: Picture, words: str) -> None:
+    def figure(self, figure: FigureFile, words: str) -> None:
         """A drawing in the version that suits the reader's screen."""
         self._parts.append(
-            '<div class="plot"><picture><source media="(prefers-color-scheme: dark)" '
-            f'srcset="{_data(picture.dark, "png")}"><img src="{_data(picture.light, "png")}" '
-            f'alt="{escape(words)}"></picture></div>'
+            '<div class="plot"><figure><source media="(prefers-color-scheme: dark)" '
+            f'srcset="{_data(figure.dark, "png")}"><img src="{_data(figure.light, "png")}" '
+            f'alt="{escape(words)}"></figure></div>'
         )
 
-    def films(self, films: Sequence[FilmLink]) -> None:
-        """Stills that lead to the films."""
-        self._parts.append(f'<div class="films">{"".join(map(_film, films))}</div>')
+    def videos(self, videos: Sequence[VideoLink]) -> None:
+        """Stills that lead to the videos."""
+        self._parts.append(f'<div class="videos">{"".join(map(_video, videos))}</div>')
 
     def text(self) -> str:
         """The HTML."""
@@ -107,10 +107,10 @@ class Page:
         )
 
 
-def _film(film: FilmLink) -> str:
-    caption, href = escape(film.caption), escape(quote(film.href))
-    shown = f'<img src="{_data(film.still, "jpeg")}" alt="{caption}"><br>' if film.still else ""
-    name = escape(film.href.rpartition("/")[2])
+def _video(video: VideoLink) -> str:
+    caption, href = escape(video.caption), escape(quote(video.href))
+    shown = f'<img src="{_data(video.still, "jpeg")}" alt="{caption}"><br>' if video.still else ""
+    name = escape(video.href.rpartition("/")[2])
     link = f'<a href="{href}">{shown}{name}</a>'
     return f"<figure>{link}<figcaption>{caption}</figcaption></figure>"
 

@@ -75,8 +75,8 @@ class Evaluation:
     episodes: int
 
     @property
-    def films(self) -> list[Path]:
-        """Its films, in order."""
+    def videos(self) -> list[Path]:
+        """Its videos, in order."""
         return sorted((self.folder / "videos").glob("*.mp4"))
 
 

@@ -82,7 +82,7 @@ def cost_regret(costs: np.ndarray, episodes: int) -> np.ndarray:
     """Running average of episode costs (K,), from 0: r <- 0.99 r + 0.01 cost, per episode.
 
     One entry stands for `episodes` episodes of that mean cost. It begins at 0, so a short run stays
-    below its costs: a picture of how cost came in, to be compared at equal numbers of episodes.
+    below its costs: a figure of how cost came in, to be compared at equal numbers of episodes.
     """
     regret, running = [], 0.0
     for cost in costs:

@@ -1,4 +1,4 @@
-"""The training episodes of an online run as strips: danger, violations, and who acted."""
+"""Training episodes of an online run as strips: violation probability, violations, who acted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fosp_ext.report.figures import Picture, draw
+from fosp_ext.report.figures import FigureFile, draw
 from fosp_ext.report.learning import TrainingEpisode, evenly
 
 if TYPE_CHECKING:
@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-SHOWN = 60  # strips of a picture
+SHOWN = 60  # strips of a figure
 SLOT = 0.17  # inches of a strip and its surroundings
 RED = "#E3211C"
 ACTED = {"offline": "#8A939B", "online": "#E69F00"}
-BANDS = {"danger": (-0.42, 0.2), "violation": (-0.42, 0.2), "policy": (0.26, 0.42)}  # of a slot
+BANDS = {
+    "violation_probability": (-0.42, 0.2),
+    "violation": (-0.42, 0.2),
+    "policy": (0.26, 0.42),
+}  # of a slot
 
 
-def draw_episodes(label: str, episodes: Sequence[TrainingEpisode], alarm: float) -> Picture:
+def draw_episodes(label: str, episodes: Sequence[TrainingEpisode], warning: float) -> FigureFile:
     """One strip for each training episode, the first on top; beside it return and cost.
 
-    The colour is the danger p when each action was chosen. A tall red tick is a step at which a
-    violation begins, a short one where it goes on. The line below says which policy acted.
+    The colour is the violation probability p when each action was chosen. A tall red tick is a step
+    at which a violation begins, a short one where it goes on. The line below says which policy
+    acted.
     """
     shown = evenly(episodes, SHOWN)
 
@@ -50,21 +55,25 @@ def draw_episodes(label: str, episodes: Sequence[TrainingEpisode], alarm: float)
         _bars(cost, [episode.cost for episode in shown], RED, "cost")
         _legend(figure, shown)
         if image is not None:
-            bar = figure.colorbar(image, ax=cost, label="danger p (red line: alarm)", aspect=30)
-            bar.ax.axhline(alarm, color=RED, linewidth=2)
+            bar = figure.colorbar(
+                image, ax=cost, label="violation probability p (red line: warning)", aspect=30
+            )
+            bar.ax.axhline(warning, color=RED, linewidth=2)
 
     return draw((13, 1.9 + SLOT * max(len(shown), 8)), paint)
 
 
 def _strip(axis: Axes, place: int, episode: TrainingEpisode) -> AxesImage | None:
-    """One episode at height `place`; the image of its danger if there is one."""
+    """One episode at height `place`; the image of its violation probability if there is one."""
     image = None
-    if episode.danger is None:
-        top, bottom = BANDS["danger"]
+    if episode.violation_probability is None:
+        top, bottom = BANDS["violation_probability"]
         length = len(episode.violation)
         axis.fill_between([0, length], place + top, place + bottom, color="grey", alpha=0.2)
     else:
-        image = _band(axis, place, "danger", episode.danger, "cividis")
+        image = _band(
+            axis, place, "violation_probability", episode.violation_probability, "cividis"
+        )
     if episode.online is not None:
         from matplotlib.colors import ListedColormap
 

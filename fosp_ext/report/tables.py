@@ -11,7 +11,7 @@ from fosp_ext.report.calibration import auroc, brier
 from fosp_ext.report.published import published
 from fosp_ext.report.runs import Evaluation, Group, Run, played_by
 from fosp_ext.report.statistics import iqm_interval, mean_interval
-from fosp_ext.report.violation_probability import Foresight
+from fosp_ext.report.violation_probability import Forecast
 from fosp_ext.run.warnings import AHEAD
 
 Cell = str | int | float
@@ -123,27 +123,28 @@ def over_tasks(found: Sequence[Result]) -> Table:
     return Table("over_tasks", "Interquartile mean over tasks and seeds", columns, rows)
 
 
-def calibration_table(name: str, episodes: str, seen: Sequence[tuple[str, Foresight]]) -> Table:
-    """How well the danger foretells violations; the last column is what a constant would get.
+def calibration_table(name: str, episodes: str, seen: Sequence[tuple[str, Forecast]]) -> Table:
+    """How well the violation probability foretells violations; the last column is what a constant
+    would get.
 
     `episodes` says which ones were judged.
     """
     rows = [
         (
             label,
-            foresight.updates,
-            foresight.episodes,
-            len(foresight.outcome),
-            float(foresight.outcome.mean()),
-            float(foresight.estimate.mean()),
-            auroc(foresight.estimate, foresight.outcome),
-            brier(foresight.estimate, foresight.outcome),
-            float(foresight.outcome.mean() * (1 - foresight.outcome.mean())),
+            forecast.updates,
+            forecast.episodes,
+            len(forecast.outcome),
+            float(forecast.outcome.mean()),
+            float(forecast.estimate.mean()),
+            auroc(forecast.estimate, forecast.outcome),
+            brier(forecast.estimate, forecast.outcome),
+            float(forecast.outcome.mean() * (1 - forecast.outcome.mean())),
         )
-        for label, foresight in seen
+        for label, forecast in seen
     ]
     columns = (
-        "run", "updates", episodes, "rows", "violation follows", "mean danger",
+        "run", "updates", episodes, "rows", "violation follows", "mean violation probability",
         "AUROC", "Brier score", "Brier of the mean",
     )  # fmt: skip
     return Table(name, f"Violations within {AHEAD} agent steps, {episodes}", columns, rows)

@@ -11,27 +11,28 @@ from fosp_ext.report.learning import TrainingEpisode
 from fosp_ext.report.runs import Evaluation, Group, Run
 from fosp_ext.report.statistics import mean_interval
 from fosp_ext.report.tables import Cell, Interval, Result, Table
-from fosp_ext.report.violation_probability import Foresight
+from fosp_ext.report.violation_probability import Forecast
 from fosp_ext.run.warnings import AHEAD, follows
 
 
-def while_learning(run: Run) -> Foresight | None:
-    """The danger it saw as it played, and what followed; None where nothing was estimated.
+def while_learning(run: Run) -> Forecast | None:
+    """The violation probability it saw as it played, and what followed; None where nothing was
+    estimated.
 
-    The danger of a step was noted when its action was chosen, so a violation by that action is
-    the first that it can foretell.
+    The violation probability of a step was noted when its action was chosen, so a violation by that
+    action is the first that it can foretell.
     """
     estimates, outcomes = [], []
     for episode in run.episodes:
-        if episode.danger is not None:
+        if episode.violation_probability is not None:
             rows = np.concatenate([[False], episode.violation])  # of row t: by the action before it
             following, known = (answer[:-1] for answer in follows(rows, AHEAD))
-            estimates.append(episode.danger[known])
+            estimates.append(episode.violation_probability[known])
             outcomes.append(following[known])
     estimate, outcome = np.concatenate([[], *estimates]), np.concatenate([[], *outcomes])
     if not len(estimate):
         return None
-    return Foresight(run.episodes[-1].updates, len(estimates), estimate, outcome.astype(bool))
+    return Forecast(run.episodes[-1].updates, len(estimates), estimate, outcome.astype(bool))
 
 
 def price_table(groups: Sequence[Group]) -> Table:
@@ -43,10 +44,10 @@ def price_table(groups: Sequence[Group]) -> Table:
     ]
     columns = (
         "task", "runs", "seeds", "episodes", "agent steps", "summed cost",
-        "cost, first fifth", "cost, last fifth", "with a violation", "foreseen", "false alarms",
+        "cost, first fifth", "cost, last fifth", "with a violation", "warned", "false warnings",
         "online policy",
     )  # fmt: skip
-    return Table("price", "Price of learning", columns, rows)
+    return Table("price", "Training cost", columns, rows)
 
 
 def _price(group: Group, runs: Sequence[Run]) -> tuple[Cell | Interval, ...]:
@@ -63,8 +64,8 @@ def _price(group: Group, runs: Sequence[Run]) -> tuple[Cell | Interval, ...]:
         mean_interval([_costs(episodes[:fifth]) for episodes, fifth in pairs]),
         mean_interval([_costs(episodes[-fifth:]) for episodes, fifth in pairs]),
         float(np.mean([np.mean([e.violation.any() for e in own]) for own in played])),
-        _known_mean([_foreseen(episodes) for episodes in played]),
-        _known_mean([_false_alarms(episodes) for episodes in played]),
+        _known_mean([_warned(episodes) for episodes in played]),
+        _known_mean([_false_warnings(episodes) for episodes in played]),
         _known_mean([_online_share(episodes) for episodes in played]),
     )
 
@@ -73,17 +74,17 @@ def _costs(episodes: Sequence[TrainingEpisode]) -> np.ndarray:
     return np.array([episode.cost for episode in episodes])
 
 
-def _foreseen(episodes: Sequence[TrainingEpisode]) -> float:
-    """Share of the violations that an alarm announced; NaN without violations or estimates."""
-    judged = [episode for episode in episodes if episode.danger is not None]
+def _warned(episodes: Sequence[TrainingEpisode]) -> float:
+    """Share of the violations that a warning announced; NaN without violations or estimates."""
+    judged = [episode for episode in episodes if episode.violation_probability is not None]
     onsets = sum(int(episode.onsets.sum()) for episode in judged)
-    return sum(episode.foreseen for episode in judged) / onsets if onsets else float("nan")
+    return sum(episode.warned for episode in judged) / onsets if onsets else float("nan")
 
 
-def _false_alarms(episodes: Sequence[TrainingEpisode]) -> float:
-    """Share of the judged alarms that no violation followed; NaN without alarms."""
-    judged = sum(episode.judged_alarms for episode in episodes)
-    return sum(episode.false_alarms for episode in episodes) / judged if judged else float("nan")
+def _false_warnings(episodes: Sequence[TrainingEpisode]) -> float:
+    """Share of the judged warnings that no violation followed; NaN without warnings."""
+    judged = sum(episode.judged_warnings for episode in episodes)
+    return sum(episode.false_warnings for episode in episodes) / judged if judged else float("nan")
 
 
 def _online_share(episodes: Sequence[TrainingEpisode]) -> float:

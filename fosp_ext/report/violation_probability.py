@@ -24,7 +24,7 @@ from fosp_ext.run.warnings import AHEAD, follows
 
 
 @dataclass(frozen=True)
-class Foresight:
+class Forecast:
     """Estimates at the rows of held-out episodes whose next steps are known, each (n,)."""
 
     updates: int  # of the checkpoint that was asked
@@ -33,7 +33,7 @@ class Foresight:
     outcome: np.ndarray  # bool: did a violation follow within AHEAD agent steps?
 
 
-def foresight(run: Run, device: torch.device, stream: TextIO) -> Foresight | str:
+def forecast(run: Run, device: torch.device, stream: TextIO) -> Forecast | str:
     """Ask the newest checkpoint about every held-out row; a reason where that cannot be done."""
     share = run.config.dataset.holdout
     if not share:
@@ -56,35 +56,37 @@ def foresight(run: Run, device: torch.device, stream: TextIO) -> Foresight | str
 
 def ask(
     agent: Agent, heldout: RowStore, updates: int, device: torch.device, stream: TextIO
-) -> Foresight | str:
+) -> Forecast | str:
     """The agent's p at every row of each episode, from its first row on, and what followed."""
     firsts = np.flatnonzero(heldout.small("is_first"))
     bounds = np.append(firsts, len(heldout))
     estimates, outcomes = [], []
-    with Progress("estimating danger", len(firsts), "episodes", stream) as progress:
+    with Progress("estimating violation probability", len(firsts), "episodes", stream) as progress:
         for begin, end in itertools.pairwise(bounds):
-            danger = episode_danger(agent, heldout, int(begin), int(end), device)
-            if danger is None:
+            violation_probability = episode_violation_probability(
+                agent, heldout, int(begin), int(end), device
+            )
+            if violation_probability is None:
                 return "the agent has no reachability estimate"
             following, known = follows(heldout.small("cost")[begin:end] >= VIOLATION, AHEAD)
-            estimates.append(danger[known])
+            estimates.append(violation_probability[known])
             outcomes.append(following[known])
             progress.advance()
     estimate, outcome = np.concatenate(estimates), np.concatenate(outcomes)
     if not len(estimate):
         return f"no held-out episode is longer than {AHEAD} steps"
-    return Foresight(updates, len(firsts), estimate, outcome)
+    return Forecast(updates, len(firsts), estimate, outcome)
 
 
 @torch.no_grad()
-def episode_danger(
+def episode_violation_probability(
     agent: Agent, store: RowStore, begin: int, end: int, device: torch.device
 ) -> np.ndarray | None:
-    """p at rows begin ... end - 1, one episode, (T,); None where the behaviour has no estimate."""
+    """p at rows begin ... end - 1, one episode, (T,); None where the policy has no estimate."""
     batch = store.windows([begin], end - begin).to(device)
     model = agent.world_model
     with fixed_randomness(device), agent.autocast(device):
         latent = model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first).latent
-        estimates = agent.behavior.estimates(latent.feat())
-    danger = estimates.get("danger")
-    return None if danger is None else danger[0].float().cpu().numpy()
+        estimates = agent.policy.estimates(latent.feat())
+    violation_probability = estimates.get("violation_probability")
+    return None if violation_probability is None else violation_probability[0].float().cpu().numpy()

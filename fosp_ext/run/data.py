@@ -37,13 +37,13 @@ def dataset_path(config: Config) -> Path:
 
 
 def record_dataset(config: Config) -> None:
-    """Play the scripted behaviours and write the file."""
+    """Play the scripted policies and write the file."""
     path, data, env = dataset_path(config), config.dataset, config.env
     settings = CollectSettings(
         task=config.task, cameras=env.cameras, size=env.size, action_repeat=env.action_repeat,
         render=env.render, episodes=data.episodes, mix=data.mix, noise=data.noise,
         min_speed=data.min_speed, workers=data.workers, seed=config.seed, variant=env.variant,
-        sight=data.sight,
+        field_of_view=data.field_of_view,
     )  # fmt: skip
     if is_custom(settings.task):  # its mistakes show here, before anything is written
         make_env(
@@ -95,5 +95,5 @@ def open_stores(config: Config) -> tuple[RowStore, RowStore | None]:
     distributed.say(str(plan))
     if plan.storage == "disk":
         return RowStore.open(plan.path, "disk", data.holdout)
-    with Progress("decoding", plan.pictures, "pictures", distributed.screen()) as progress:
+    with Progress("decoding", plan.images, "images", distributed.screen()) as progress:
         return RowStore.open(plan.path, "ram", data.holdout, progress.advance)

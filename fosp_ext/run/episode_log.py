@@ -10,20 +10,22 @@ import numpy as np
 
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.files import atomic_path
-from dreamer.training.collector import Played
+from dreamer.training.collector import CollectedEpisode
 from dreamer.types import VIOLATION
 from fosp_ext.report.statistics import next_regret
-from fosp_ext.run.warnings import judge_alarms, onsets
+from fosp_ext.run.warnings import judge_warnings, onsets
 
-DECIMALS = 3  # of p; alarms are judged after rounding, so the file says what was judged
+DECIMALS = 3  # of p; warnings are judged after rounding, so the file says what was judged
 Line = dict[str, Any]
 
 
-def describe(played: Played, env: int, updates: int, agent_steps: int, alarm: float) -> Line:
+def describe(
+    played: CollectedEpisode, env: int, updates: int, agent_steps: int, warning: float
+) -> Line:
     """The line of an episode of environment `env` that ended after so many updates and steps.
 
-    `alarm` is the danger p above which a step is an alarm. An estimate that is not finite is a
-    `NonFiniteError`.
+    `warning` is the violation probability p above which a step is a warning. An estimate that is
+    not finite is a `NonFiniteError`.
     """
     for name, values in played.estimates.items():
         if not np.all(np.isfinite(values)):
@@ -35,7 +37,7 @@ def describe(played: Played, env: int, updates: int, agent_steps: int, alarm: fl
         "seed": played.episode.seed,
         "updates": updates,
         "agent_steps": agent_steps,
-        **_story(played, alarm),
+        **_story(played, warning),
     }
 
 
@@ -84,15 +86,15 @@ class _Price:
 
     def metrics(self) -> dict[str, float]:
         return {
-            "price/cost": self._cost,
-            "price/violating_episodes": float(self._violating),
-            "price/cost_rate": self._cost / self._steps,
-            "price/cost_ema": self._regret,
+            "training_cost/total": self._cost,
+            "training_cost/violating_episodes": float(self._violating),
+            "training_cost/rate": self._cost / self._steps,
+            "training_cost/ema": self._regret,
         }
 
 
-def _story(played: Played, alarm: float) -> Line:
-    """What the episode came to, and step by step what the behaviour thought and did."""
+def _story(played: CollectedEpisode, warning: float) -> Line:
+    """What the episode came to, and step by step what the policy thought and did."""
     episode, estimates = played.episode, played.estimates
     violations = episode.cost >= VIOLATION  # (T,)
     line: Line = {
@@ -107,17 +109,19 @@ def _story(played: Played, alarm: float) -> Line:
     if "online" in estimates:
         online = estimates["online"] > 0.5  # it is 0.0 or 1.0, (T,)
         line |= {"online_share": float(online.mean()), "online": _bits(online)}
-    if "danger" in estimates:
-        danger = np.round(estimates["danger"].astype(np.float64), DECIMALS)  # (T,)
-        alarms = judge_alarms(danger, violations, alarm)
+    if "violation_probability" in estimates:
+        violation_probability = np.round(
+            estimates["violation_probability"].astype(np.float64), DECIMALS
+        )  # (T,)
+        warnings = judge_warnings(violation_probability, violations, warning)
         line |= {
-            "danger_mean": float(danger.mean()),
-            "danger_max": float(danger.max()),
-            "alarms": alarms.raised,
-            "judged_alarms": alarms.judged,
-            "false_alarms": alarms.false,
-            "foreseen": alarms.foreseen,
-            "danger": danger.tolist(),
+            "violation_probability_mean": float(violation_probability.mean()),
+            "violation_probability_max": float(violation_probability.max()),
+            "warnings": warnings.raised,
+            "judged_warnings": warnings.judged,
+            "false_warnings": warnings.false,
+            "warned": warnings.warned,
+            "violation_probability": violation_probability.tolist(),
         }
     return line
 
@@ -128,12 +132,20 @@ def _bits(flags: np.ndarray) -> str:
 
 def _metrics(line: Line) -> dict[str, float]:
     """The numbers of one line; a share of nothing is left out."""
-    kept = ("score", "cost", "length", "onsets", "online_share", "danger_mean", "danger_max")
+    kept = (
+        "score",
+        "cost",
+        "length",
+        "onsets",
+        "online_share",
+        "violation_probability_mean",
+        "violation_probability_max",
+    )
     shares = {
         "violation_rate": ("violations", "length"),
-        "alarm_share": ("alarms", "length"),
-        "foreseen_share": ("foreseen", "onsets"),
-        "false_alarm_share": ("false_alarms", "judged_alarms"),
+        "warning_share": ("warnings", "length"),
+        "warning_recall": ("warned", "onsets"),
+        "false_warning_share": ("false_warnings", "judged_warnings"),
     }
     metrics = {name: float(line[name]) for name in kept if name in line}
     for name, (part, whole) in shares.items():

@@ -1,4 +1,4 @@
-"""What eval.py does: episodes of a trained agent into a folder of numbers and films."""
+"""What eval.py does: episodes of a trained agent into a folder of numbers and videos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ import torch
 from dreamer.agent import Agent
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
-from dreamer.training.evaluation import EpisodeResult, Film, result_row, run_episode, summarize
+from dreamer.training.evaluation import (
+    EpisodeResult,
+    VideoRecorder,
+    result_row,
+    run_episode,
+    summarize,
+)
 from dreamer.training.progress import Progress
 from dreamer.training.video import FPS, write_mp4
 from dreamer.utils import choose_device
@@ -78,17 +84,17 @@ def play_episodes(
     device: torch.device,
     stream: TextIO,
 ) -> list[EpisodeResult]:
-    """One episode per seed, each noted as soon as it is over; the first ones are filmed."""
+    """One episode per seed, each noted as soon as it is over; the first ones are recorded."""
     results = []
     with Progress("playing", settings.episodes, "episodes", stream) as progress:
         for index in range(settings.episodes):
-            film = Film() if index < settings.videos else None
-            result = run_episode(agent, env, settings.seed + index, device, film)
+            video = VideoRecorder() if index < settings.videos else None
+            result = run_episode(agent, env, settings.seed + index, device, video)
             results.append(result)
             with (folder / "episodes.jsonl").open("a") as file:
                 file.write(json.dumps(result_row(result)) + "\n")
-            if film is not None:
-                write_mp4(folder / "videos" / f"ep_{index:03d}.mp4", film.stack(), FPS)
+            if video is not None:
+                write_mp4(folder / "videos" / f"ep_{index:03d}.mp4", video.stack(), FPS)
             progress.advance()
     return results
 
@@ -105,7 +111,7 @@ def choose_policy(agent: Agent, policy: str | None) -> tuple[Agent, str | None]:
 
     To ask for one of the three without a set is a `UserError`.
     """
-    has_set = isinstance(agent.behavior, PolicySet)
+    has_set = isinstance(agent.policy, PolicySet)
     if policy is None or (policy == "set" and has_set):
         return agent, "set" if has_set else None
     return single_policy(agent, policy), policy

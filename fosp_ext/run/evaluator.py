@@ -1,4 +1,4 @@
-"""What a training shows of itself on the way: evaluations, held-out losses, open-loop films."""
+"""What a training shows of itself on the way: evaluations, held-out losses, open-loop videos."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dreamer.data.episode import DatasetInfo
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.files import atomic_path
-from dreamer.training.diagnostics import heldout_estimates, heldout_metrics, open_loop_films
+from dreamer.training.diagnostics import heldout_estimates, heldout_metrics, open_loop_videos
 from dreamer.training.evaluation import evaluate
 from dreamer.training.logger import Logger
 from dreamer.training.video import FPS
@@ -29,7 +29,7 @@ def evaluation_env(config: Config, info: DatasetInfo) -> gymnasium.Env | None:
     return make_run_env(info, config.env.variant) if config.run.eval_every else None
 
 
-class Observer:
+class Evaluator:
     """Looks at an agent without disturbing it: the random numbers of the training stay."""
 
     def __init__(
@@ -69,10 +69,10 @@ class Observer:
             self.env.close()
 
     def _open_loop(self, agent: Agent, store: RowStore, step: int) -> None:
-        """Films of truth, prediction and error, in TensorBoard and in the run folder."""
-        films = open_loop_films(agent, store, OPEN_LOOP_ROWS, self.device)
+        """Videos of truth, prediction and error, in TensorBoard and in the run folder."""
+        videos = open_loop_videos(agent, store, OPEN_LOOP_ROWS, self.device)
         folder = Path(self.config.logdir) / "report"
-        for camera, frames in films.items():
+        for camera, frames in videos.items():
             encoded = self.logger.video(f"report/openl_{camera}", frames, step, FPS)
             with atomic_path(folder / f"openl_{camera}_{step:09d}.gif") as part:
                 part.write_bytes(encoded)

@@ -107,11 +107,11 @@ def begin_with_model(config: Config, agent: Agent, dataset: str) -> tuple[int, d
         raise UserError(f"{source} is of {before.method}; only that method has its world model")
     if state["dataset"] != dataset:
         raise UserError(f"{source} was trained on other data than {dataset_path(config)}")
-    alone = int(config.run.model_alone * config.run.updates)
+    alone = int(config.run.pretrain * config.run.updates)
     if state["step"] > alone:
         raise UserError(
             f"{source} has {state['step']} updates behind it; of run.updates "
-            f"{config.run.updates}, run.model_alone leaves {alone} to the model alone"
+            f"{config.run.updates}, run.pretrain leaves {alone} to the model alone"
         )
     prefix = "world_model."
     weights = {k.removeprefix(prefix): x for k, x in state["agent"].items() if k.startswith(prefix)}

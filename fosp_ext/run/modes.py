@@ -23,7 +23,7 @@ def run_mode(config: Config) -> int:
             "mode collect runs in one process, which starts workers of its own; several processes "
             "(torchrun) can train, offline and online"
         )
-    with distributed.joined():
+    with distributed.process_group():
         return {"collect": collect, "offline": offline, "online": online}[config.mode](config)
 
 

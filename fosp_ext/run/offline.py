@@ -23,7 +23,7 @@ from fosp_ext.run.data import (
     record_if_missing,
     require_dataset,
 )
-from fosp_ext.run.evaluator import Observer, evaluation_env
+from fosp_ext.run.evaluator import Evaluator, evaluation_env
 from fosp_ext.run.initialize import begin_with_model
 from fosp_ext.run.run_folder import RunFolder
 from fosp_ext.settings import Config
@@ -35,13 +35,13 @@ class OfflineRun:
     def __init__(self, config: Config) -> None:
         """Check everything a user can get wrong before anything is written."""
         self.config = config
-        with distributed.together():
+        with distributed.collective_errors():
             self.device = distributed.own_device(choose_device(config.device))
             self.folder = RunFolder(config)
             state = self.folder.newest()
             if distributed.is_writer():
                 record_if_missing(config)
-        with distributed.together():
+        with distributed.collective_errors():
             env = self.prepare()
             self.done = self.begin() if state is None else self.resume(state)
         self.folder.require_shared(self.done, dataset_path(config), self.fingerprint)
@@ -50,7 +50,7 @@ class OfflineRun:
         self.logger = Logger(
             self.folder.path, resume_step=self.done, total_steps=config.run.updates
         )
-        self.observer = Observer(config, self.device, self.logger, env, self.stores)
+        self.evaluator = Evaluator(config, self.device, self.logger, env, self.stores)
 
     def prepare(self) -> gymnasium.Env | None:
         """Open the data and build the agent; returns the environment for evaluations."""
@@ -93,9 +93,9 @@ class OfflineRun:
         return state["step"]
 
     @property
-    def model_alone(self) -> int:
+    def pretrain(self) -> int:
         """First updates, in which the world model learns alone."""
-        return int(self.config.run.model_alone * self.config.run.updates)
+        return int(self.config.run.pretrain * self.config.run.updates)
 
     def run(self) -> int:
         """Train to the end; returns the exit code."""
@@ -111,7 +111,7 @@ class OfflineRun:
                 batches,
                 self.done,
                 run.updates,
-                self.model_alone,
+                self.pretrain,
                 every,
                 self.logger,
                 hooks,
@@ -120,7 +120,7 @@ class OfflineRun:
             tracer.close()
             batches.close()
             self.logger.close()
-            self.observer.close()
+            self.evaluator.close()
             distributed.say(f"run: {self.folder.path}")
 
     def save(self, step: int) -> None:
@@ -129,10 +129,10 @@ class OfflineRun:
 
     def evaluate(self, step: int) -> None:
         """Play the mean action in the real environment, once there is something to see."""
-        if distributed.is_writer() and step > self.model_alone:
-            self.observer.evaluate(self.agent)
+        if distributed.is_writer() and step > self.pretrain:
+            self.evaluator.evaluate(self.agent)
 
     def report(self, step: int) -> None:
         """Look at the world model and the critics on held-out episodes."""
         if distributed.is_writer():
-            self.observer.report(self.agent, step)
+            self.evaluator.report(self.agent, step)

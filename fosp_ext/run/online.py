@@ -18,7 +18,7 @@ from dreamer.data.replay import EpisodeStore, ReplayStream
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.errors import UserError
 from dreamer.training.checkpoint import set_rng_state
-from dreamer.training.collector import Driver, Played
+from dreamer.training.collector import CollectedEpisode, Collector
 from dreamer.training.logger import Logger
 from dreamer.training.loops import Budget, Every, Hooks, online_loop
 from dreamer.training.profiler import Tracer
@@ -30,12 +30,12 @@ from fosp_ext.envs.gl import choose_backend, choose_gpu
 from fosp_ext.policy_set import PolicySet, single_policy
 from fosp_ext.run.data import open_stores
 from fosp_ext.run.episode_log import EpisodeLog, describe
-from fosp_ext.run.evaluator import Observer, evaluation_env
+from fosp_ext.run.evaluator import Evaluator, evaluation_env
 from fosp_ext.run.initialize import begin, go_on
 from fosp_ext.run.run_folder import RunFolder
 from fosp_ext.settings import Config
 
-HEADLINE = ("episode/score", "episode/cost", "price/cost", "eval/score", "eval/cost")
+HEADLINE = ("episode/score", "episode/cost", "training_cost/total", "eval/score", "eval/cost")
 
 
 class OnlineRun:
@@ -47,19 +47,19 @@ class OnlineRun:
     def __init__(self, config: Config) -> None:
         """Check everything a user can get wrong before anything is written."""
         self.seed = distributed.own_seed(config.seed)
-        with distributed.together():
+        with distributed.collective_errors():
             state = self.prepare(config)
         self.folder.require_shared(
             0 if state is None else state["step"], Path(self.config.dataset.path), self.fingerprint
         )
         distributed.broadcast_(self.agent)
         try:
-            with distributed.together():
+            with distributed.collective_errors():
                 self.open(state)
         except BaseException:
             self.envs.close()
             raise
-        self.observer = Observer(self.config, self.device, self.logger, self.env, self.stores)
+        self.evaluator = Evaluator(self.config, self.device, self.logger, self.env, self.stores)
 
     def prepare(self, config: Config) -> dict[str, Any] | None:
         """Load the agent, open the data, make the environments; returns a checkpoint's state."""
@@ -95,7 +95,7 @@ class OnlineRun:
         """Begin to write, where a checkpoint's `state` left off if there is one."""
         self.folder.open()
         self.kept = EpisodeFolder(own_folder(self.folder.path / "replay"), self.info)
-        self.driver = Driver(self.envs, self.agent, self.seed, self.device, distributed.warn)
+        self.collector = Collector(self.envs, self.agent, self.seed, self.device, distributed.warn)
         self.done, self.episodes, played = (0, 0, 0) if state is None else self.resume(state)
         self.kept.keep(self.episodes)
         if distributed.is_writer():
@@ -115,11 +115,11 @@ class OnlineRun:
         played again blindly, it may be a robot.
         """
         own = state["online"][distributed.rank()]
-        self.driver.load_state_dict(own["driver"], replay=not is_custom(self.info.task))
+        self.collector.load_state_dict(own["collector"], replay=not is_custom(self.info.task))
         for stream, episode in self.kept.read(own["episodes"]):
             self.store.add(stream, episode)
         set_rng_state(state["rng"][distributed.rank()])
-        played = sum(each["driver"]["agent_steps"] for each in state["online"])
+        played = sum(each["collector"]["agent_steps"] for each in state["online"])
         left = max(self.budget.agent_steps - played, 0)
         what = f"{left} steps are left" if left else "the run is finished, raise online.steps"
         distributed.say(
@@ -137,21 +137,21 @@ class OnlineRun:
         hooks = Hooks(self.report, self.evaluate, self.save, tracer)
         try:
             return online_loop(
-                self.agent, self.driver, self.batch, self.keep, self.done, self.budget, every,
+                self.agent, self.collector, self.batch, self.keep, self.done, self.budget, every,
                 self.logger, hooks,
             )  # fmt: skip
         finally:
             tracer.close()
             self.envs.close()
             self.logger.close()
-            self.observer.close()
+            self.evaluator.close()
             distributed.say(f"run: {self.folder.path}")
 
     def batch(self, index: int) -> Batch:
         """The batch of update number `index`, on the device."""
         return self.stream.batch(index, self.device)
 
-    def keep(self, finished: list[Played], updates: int, agent_steps: int) -> None:
+    def keep(self, finished: list[CollectedEpisode], updates: int, agent_steps: int) -> None:
         """Own episodes go to the disk and to the replay, those of all processes into the logs."""
         lines = []
         for played in finished:
@@ -159,7 +159,7 @@ class OnlineRun:
             self.kept.write(self.episodes, env, played.episode)
             self.episodes += 1
             self.store.add(env, played.episode)
-            lines.append(describe(played, env, updates, agent_steps, self.config.online.alarm))
+            lines.append(describe(played, env, updates, agent_steps, self.config.online.warning))
         everywhere = chain.from_iterable(distributed.collect(lines))
         if distributed.is_writer():
             for line in everywhere:
@@ -167,22 +167,22 @@ class OnlineRun:
 
     def save(self, step: int) -> None:
         """Write a checkpoint."""
-        online = {"driver": self.driver.state_dict(), "episodes": self.episodes}
+        online = {"collector": self.collector.state_dict(), "episodes": self.episodes}
         self.folder.save(self.agent, self.info, step, self.fingerprint, online)
 
     def evaluate(self, step: int) -> None:
         """Play what acts; where that is a set of policies, also each of them alone."""
         if not distributed.is_writer():
             return
-        self.observer.evaluate(self.agent)
-        if isinstance(self.agent.behavior, PolicySet):
+        self.evaluator.evaluate(self.agent)
+        if isinstance(self.agent.policy, PolicySet):
             for policy in ("online", "offline"):
-                self.observer.evaluate(single_policy(self.agent, policy), f"eval/{policy}_only")
+                self.evaluator.evaluate(single_policy(self.agent, policy), f"eval/{policy}_only")
 
     def report(self, step: int) -> None:
         """Look at the world model and the critics on held-out episodes of the dataset."""
         if distributed.is_writer():
-            self.observer.report(self.agent, step)
+            self.evaluator.report(self.agent, step)
 
 
 def offline_share(text: str) -> float | None:
@@ -199,7 +199,7 @@ def offline_share(text: str) -> float | None:
 
 
 def replay_size(config: Config, info: DatasetInfo) -> str:
-    """How much memory the pictures of the run's own episodes will take, as a line."""
+    """How much memory the images of the run's own episodes will take, as a line."""
     processes = distributed.world_size()
     rows = min(config.online.capacity, -(-config.online.steps // processes))
     size = rows * len(info.cameras) * info.size**2 * 3 / 2**30

@@ -1,4 +1,4 @@
-"""Was a violation foreseen? Estimates of one episode, set against what really followed."""
+"""Was a violation warned of? Estimates of one episode, set against what really followed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-AHEAD = 25  # agent steps within which a violation counts as foreseen
+AHEAD = 25  # agent steps within which a violation counts as warned of
 
 
-class Alarms(NamedTuple):
-    """What the alarms of one episode were worth. An alarm is a step with p above a threshold."""
+class Warnings(NamedTuple):
+    """What the warnings of one episode were worth. A warning is a step with p above a threshold."""
 
     raised: int
-    judged: int  # alarms of which it is known whether a violation followed
-    false: int  # judged alarms that no violation followed
-    foreseen: int  # onsets of violations with an alarm before them
+    judged: int  # warnings of which it is known whether a violation followed
+    false: int  # judged warnings that no violation followed
+    warned: int  # onsets of violations with a warning before them
 
 
 def follows(events: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,25 +36,27 @@ def onsets(violations: np.ndarray) -> np.ndarray:
     return violations & ~np.append(False, violations[:-1])
 
 
-def judge_alarms(danger: np.ndarray, violations: np.ndarray, alarm: float) -> Alarms:
-    """Count the alarms of one episode and the onsets that they announced.
+def judge_warnings(
+    violation_probability: np.ndarray, violations: np.ndarray, warning: float
+) -> Warnings:
+    """Count the warnings of one episode and the onsets that they announced.
 
-    Shapes (T,): `danger[t]` is p at state t, where action t was chosen; `violations[t]` (bool) came
-    of action t, together with state t + 1. The alarm of state t is about the steps t ... t + AHEAD
-    - 1, so an onset at step t is foreseen if p was above `alarm` at one of the states
-    t - AHEAD + 1 ... t (those there are). An alarm is judged where a violation is seen in its steps
-    or all of them were recorded.
+    Shapes (T,): `violation_probability[t]` is p at state t, where action t was chosen;
+    `violations[t]` (bool) came of action t, together with state t + 1. The warning of state t is
+    about the steps t ... t + AHEAD - 1, so an onset at step t is warned of if p was above `warning`
+    at one of the states t - AHEAD + 1 ... t (those there are). A warning is judged where a
+    violation is seen in its steps or all of them were recorded.
     """
-    T = len(danger)
-    raised = danger > alarm
+    T = len(violation_probability)
+    raised = violation_probability > warning
     following, known = follows(np.append(False, violations), AHEAD)  # rows: state t, its cost
     following, known = following[:T], known[:T]
-    before = np.append(0, np.cumsum(raised))  # alarms before state t, (T+1,)
+    before = np.append(0, np.cumsum(raised))  # warnings before state t, (T+1,)
     starts = np.flatnonzero(onsets(violations))
-    foreseen = before[starts + 1] > before[np.maximum(starts + 1 - AHEAD, 0)]
-    return Alarms(
+    warned = before[starts + 1] > before[np.maximum(starts + 1 - AHEAD, 0)]
+    return Warnings(
         raised=int(raised.sum()),
         judged=int((raised & known).sum()),
         false=int((raised & known & ~following).sum()),
-        foreseen=int(foreseen.sum()),
+        warned=int(warned.sum()),
     )

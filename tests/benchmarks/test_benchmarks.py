@@ -159,9 +159,9 @@ def test_each_part_of_an_update_goes_forward_and_backward():
         ("world_model.decoder.pixels", "decoder"),
         ("world_model.head_losses", "heads"),
         ("world_model.rssm.img_step", "imagination"),
-        ("behavior._advantage", "critics on rollouts"),
-        ("behavior.in_sample_loss", "actor"),
-        ("behavior.reward_critic.real_losses", "critics"),
+        ("policy._advantage", "critics on rollouts"),
+        ("policy.in_sample_loss", "actor"),
+        ("policy.reward_critic.real_losses", "critics"),
     ],
 )
 def test_time_belongs_to_the_part_that_takes_it(place, part, monkeypatch):

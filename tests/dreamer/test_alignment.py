@@ -33,7 +33,7 @@ class RecordedEnv(CountingEnv):
 
 
 class Answer:
-    """A behaviour whose action tells which picture it answers."""
+    """A policy whose action tells which image it answers."""
 
     def reset(self) -> None:
         """Nothing to forget."""
@@ -47,7 +47,7 @@ def action_for(count: np.ndarray) -> np.ndarray:
 
 
 def cost_for(count: np.ndarray) -> np.ndarray:
-    """The reset is no step: its picture comes without cost."""
+    """The reset is no step: its image comes without cost."""
     return ((count % 3 == 0) & (count > 0)).astype(np.float32)
 
 
@@ -72,7 +72,7 @@ def store(path, request) -> RowStore:
 
 
 def counters(images: np.ndarray) -> np.ndarray:
-    """The step counter in each picture (..., SIZE, SIZE, 3) -> (...)."""
+    """The step counter in each image (..., SIZE, SIZE, 3) -> (...)."""
     flat = images.reshape(*images.shape[:-3], -1)
     assert np.all(flat == flat[..., :1])
     return flat[..., 0].astype(np.int64)
@@ -113,7 +113,7 @@ def test_rows_name_one_step_each(store):
 
 
 def batch_of(store: RowStore) -> tuple[Batch, np.ndarray]:
-    """Many windows and the counters in their pictures, (B, T)."""
+    """Many windows and the counters in their images, (B, T)."""
     batch = WindowStream(store, batch_size=64, length=T, seed=0).batch(3)
     return batch, counters(batch.obs["vision"].numpy())
 

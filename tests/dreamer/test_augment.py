@@ -1,4 +1,4 @@
-"""Changed training pictures: one change per sequence, a function of seed and index alone."""
+"""Changed training images: one change per sequence, a function of seed and index alone."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ NAMES = Config.__dataclass_fields__["augment"].metadata["choices"]
 CHANGING = [name for name in NAMES if name != "none"]
 
 
-def changed(name: str, pictures: Tensor, seed: int = 0) -> Tensor:
-    """What becomes of the (B, T, size, size, 3) pictures of one camera."""
-    batch = make_batch()._replace(obs={"vision": pictures}, action=torch.zeros(len(pictures), 1, 2))
+def changed(name: str, images: Tensor, seed: int = 0) -> Tensor:
+    """What becomes of the (B, T, size, size, 3) images of one camera."""
+    batch = make_batch()._replace(obs={"vision": images}, action=torch.zeros(len(images), 1, 2))
     return augmentation(name)(batch, np.random.default_rng(seed)).obs["vision"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_keep_their_form_and_all_else_is_kept(name):
+def test_images_keep_their_form_and_all_else_is_kept(name):
     batch = make_batch()
     before = make_batch()
     after = augmentation(name)(batch, np.random.default_rng(0))
-    assert same_batch(batch, before), "the pictures that came in are not written to"
-    for camera, pictures in after.obs.items():
-        assert (pictures.shape, pictures.dtype) == ((4, 8, 64, 64, 3), torch.uint8)
-        assert pictures.is_contiguous()
-        assert torch.equal(pictures, batch.obs[camera]) == (name == "none")
+    assert same_batch(batch, before), "the images that came in are not written to"
+    for camera, images in after.obs.items():
+        assert (images.shape, images.dtype) == ((4, 8, 64, 64, 3), torch.uint8)
+        assert images.is_contiguous()
+        assert torch.equal(images, batch.obs[camera]) == (name == "none")
     assert all(torch.equal(a, b) for a, b in zip(after[1:], batch[1:], strict=True))
 
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_one_change_for_all_steps_and_another_for_the_next_sequence(name):
-    picture = make_batch().obs["vision"][0, 0]
-    pictures = changed(name, picture.expand(4, 5, 64, 64, 3))
-    assert torch.equal(pictures, pictures[:, :1].expand_as(pictures))
-    assert len({tuple(sequence[0].flatten().tolist()) for sequence in pictures}) == 4
+    image = make_batch().obs["vision"][0, 0]
+    images = changed(name, image.expand(4, 5, 64, 64, 3))
+    assert torch.equal(images, images[:, :1].expand_as(images))
+    assert len({tuple(sequence[0].flatten().tolist()) for sequence in images}) == 4
 
 
 @pytest.mark.parametrize("name", CHANGING)
@@ -71,10 +71,10 @@ def test_batches_depend_on_seed_and_index_only(toy_dataset, name):
 
 
 def test_shift_moves_by_up_to_four_pixels_and_repeats_edges():
-    pictures = torch.zeros(300, 1, 64, 64, 3, dtype=torch.uint8)
-    pictures[:, :, 32, 32] = 255
-    pictures[:, :, 0, :] = 7
-    moved = changed("shift", pictures)
+    images = torch.zeros(300, 1, 64, 64, 3, dtype=torch.uint8)
+    images[:, :, 32, 32] = 255
+    images[:, :, 0, :] = 7
+    moved = changed("shift", images)
     places = (moved[..., 0] == 255).nonzero()  # (300, 4): sequence, step, row, column
     assert len(places) == 300
     down, across = places[:, 2] - 32, places[:, 3] - 32
@@ -105,14 +105,14 @@ def test_colour_changes_light_within_its_limits():
 def test_colour_keeps_what_is_green_green():
     """The goal is green, hazards are blue: no change may turn one into the other."""
     for channel in range(3):
-        pictures = torch.full((100, 1, 64, 64, 3), 40, dtype=torch.uint8)
-        pictures[..., channel] = 200
-        lit = changed("colour", pictures)[:, 0, 0, 0]  # (100, 3)
+        images = torch.full((100, 1, 64, 64, 3), 40, dtype=torch.uint8)
+        images[..., channel] = 200
+        lit = changed("colour", images)[:, 0, 0, 0]  # (100, 3)
         assert lit.argmax(-1).eq(channel).all()
         assert lit.unique(dim=0).shape[0] > 50
 
 
-def test_a_run_with_changed_pictures_goes_on_exactly(toy_dataset, toy_run, tmp_path):
+def test_a_run_with_changed_images_goes_on_exactly(toy_dataset, toy_run, tmp_path):
     words = ("--run.save_every", "1", "--augment", "shift", "--run.report_every", "0")
     for name, updates in (("straight", "3"), ("stopped", "2"), ("stopped", "3")):
         argv = offline(toy_dataset, tmp_path / name, *words, "--run.updates", updates)
@@ -122,7 +122,7 @@ def test_a_run_with_changed_pictures_goes_on_exactly(toy_dataset, toy_run, tmp_p
     assert straight[0] != metrics(toy_run)[0]
 
 
-def test_reports_see_true_pictures(toy_dataset, tmp_path, monkeypatch):
+def test_reports_see_true_images(toy_dataset, tmp_path, monkeypatch):
     """Only the thread that prepares training batches changes any."""
     threads = []
 

@@ -16,7 +16,7 @@ from dreamer.envs.counting import CountingEnv
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.training.checkpoint import _check_plain, rng_state, set_rng_state
-from dreamer.training.collector import Driver, Played
+from dreamer.training.collector import CollectedEpisode, Collector
 from dreamer.types import Latent
 from dreamer.utils import seed_everything
 from fosp_ext.envs import make_env
@@ -28,7 +28,7 @@ WORKERS = 2
 
 
 class Teller:
-    """Stands for an agent: action and estimate tell which picture and which memory they answer."""
+    """Stands for an agent: action and estimate tell which image and which memory they answer."""
 
     def initial(self, count: int) -> AgentState:
         none = torch.full((count, 1), 7.0)  # must be masked by is_first
@@ -51,11 +51,11 @@ def start(envs: ParallelEnvs, seed: int = 3, agent=None, warn: Callable[[str], N
     """A driver of the debug agent with all generators seeded."""
     agent = agent or make_agent()
     seed_everything(seed)
-    return Driver(envs, agent, seed, CPU, warn)
+    return Collector(envs, agent, seed, CPU, warn)
 
 
-def play(driver: Driver, steps: int) -> list[Played]:
-    return [played for _ in range(steps) for played in driver.step()]
+def play(collector: Collector, steps: int) -> list[CollectedEpisode]:
+    return [played for _ in range(steps) for played in collector.step()]
 
 
 def saved(state: dict) -> dict:
@@ -67,11 +67,11 @@ def saved(state: dict) -> dict:
     return torch.load(file, weights_only=True)
 
 
-def same(one: Played, other: Played) -> bool:
+def same(one: CollectedEpisode, other: CollectedEpisode) -> bool:
     """Is every number of two played episodes equal, bit for bit?"""
     a, b = one.episode, other.episode
     facts = [
-        (x.worker, x.episode.seed, x.episode.terminated, x.episode.behaviour) for x in (one, other)
+        (x.worker, x.episode.seed, x.episode.terminated, x.episode.policy) for x in (one, other)
     ]
     pairs = [(a.action, b.action), (a.reward, b.reward), (a.cost, b.cost)]
     pairs += [(a.images[name], b.images[name]) for name in a.images]
@@ -81,7 +81,7 @@ def same(one: Played, other: Played) -> bool:
     return facts[0] == facts[1] and keys and arrays
 
 
-def assert_same(ones: list[Played], others: list[Played]) -> None:
+def assert_same(ones: list[CollectedEpisode], others: list[CollectedEpisode]) -> None:
     assert len(ones) == len(others) > 0
     assert all(same(one, other) for one, other in zip(ones, others, strict=True))
 
@@ -100,25 +100,25 @@ def kill(envs: ParallelEnvs, worker: int) -> None:
     process.join()
 
 
-def seeds_of(played: list[Played], worker: int) -> list[int]:
+def seeds_of(played: list[CollectedEpisode], worker: int) -> list[int]:
     return [each.episode.seed for each in played if each.worker == worker]
 
 
 # --- what an episode holds ---
 
 
-def test_every_row_of_an_episode_answers_its_picture():
+def test_every_row_of_an_episode_answers_its_image():
     with ParallelEnvs(partial(CountingEnv, length=6, size=8), WORKERS, fail) as envs:
-        driver = start(envs, agent=Teller())
-        assert driver.agent_steps == 0
-        assert play(driver, 5) == []
-        assert [each.worker for each in driver.step()] == [0, 1]
-        played = play(driver, 6)
+        collector = start(envs, agent=Teller())
+        assert collector.agent_steps == 0
+        assert play(collector, 5) == []
+        assert [each.worker for each in collector.step()] == [0, 1]
+        played = play(collector, 6)
     assert [each.worker for each in played] == [0, 1]
-    assert driver.agent_steps == 12 * WORKERS
+    assert collector.agent_steps == 12 * WORKERS
     for each in played:
         episode, counts = each.episode, np.arange(7)
-        assert (episode.behaviour, episode.terminated, episode.length) == ("agent", False, 6)
+        assert (episode.policy, episode.terminated, episode.length) == ("agent", False, 6)
         for camera, name in enumerate(("vision", "vision_back")):
             assert episode.images[name].shape == (7, 8, 8, 3)
             assert (episode.images[name][:, 3, 3, 0] == counts + 100 * camera).all()
@@ -145,17 +145,17 @@ def test_every_episode_has_a_world_of_its_own(envs):
     for each in played:  # and that is where it was played
         seed, episode = each.episode.seed, each.episode
         assert (episode.length, episode.terminated) == (5 + seed % 7, seed % 2 == 1)
-        assert each.estimates.keys() >= {"value", "cost_value", "danger"}
+        assert each.estimates.keys() >= {"value", "cost_value", "violation_probability"}
         assert all(x.shape == (episode.length,) for x in each.estimates.values())
 
 
 def test_the_seed_decides_everything_and_saving_disturbs_nothing(envs):
-    one, driver, again = play(start(envs), 25), start(envs), []
+    one, collector, again = play(start(envs), 25), start(envs), []
     for _ in range(25):
-        again += driver.step()
-        driver.state_dict()
+        again += collector.step()
+        collector.state_dict()
     assert_same(one, again)
-    assert driver.agent_steps == 25 * WORKERS
+    assert collector.agent_steps == 25 * WORKERS
     other = play(start(envs, seed=4), 25)
     assert not {each.episode.seed for each in one} & {each.episode.seed for each in other}
 
@@ -163,31 +163,31 @@ def test_the_seed_decides_everything_and_saving_disturbs_nothing(envs):
 # --- going on from a saved state ---
 
 
-def test_a_continued_driver_plays_the_same_episodes(envs):
+def test_a_continued_collector_plays_the_same_episodes(envs):
     straight = start(envs)
     ended = [straight.step() for _ in range(60)]  # what each step ended
     uneven = next(k for k in range(30, 60) if len(ended[k - 1]) == 1)  # then one has no episode
-    driver, states = start(envs), {}
+    collector, states = start(envs), {}
     for k in range(1, uneven + 1):
-        driver.step()
+        collector.step()
         if k in (25, uneven):
-            states[k] = saved({"driver": driver.state_dict(), "rng": rng_state()})
-    assert None not in states[25]["driver"]["running"]
-    assert states[uneven]["driver"]["running"].count(None) == 1
+            states[k] = saved({"collector": collector.state_dict(), "rng": rng_state()})
+    assert None not in states[25]["collector"]["running"]
+    assert states[uneven]["collector"]["running"].count(None) == 1
     with ParallelEnvs(SeededEnv, WORKERS, fail) as new_envs:
         for k, state in states.items():
-            driver = start(new_envs)
-            driver.load_state_dict(state["driver"])
+            collector = start(new_envs)
+            collector.load_state_dict(state["collector"])
             torch.rand(5)  # meanwhile the new process has drawn something else
             set_rng_state(state["rng"])
-            assert driver.agent_steps == k * WORKERS
-            assert_same(play(driver, 60 - k), list(itertools.chain(*ended[k:])))
+            assert collector.agent_steps == k * WORKERS
+            assert_same(play(collector, 60 - k), list(itertools.chain(*ended[k:])))
 
 
 def test_a_state_loaded_and_saved_is_the_same_state(envs):
-    driver = start(envs)
-    play(driver, 3)
-    state = saved(driver.state_dict())
+    collector = start(envs)
+    play(collector, 3)
+    state = saved(collector.state_dict())
     other = start(envs)
     other.load_state_dict(state)
     assert repr(other.state_dict()) == repr(state)
@@ -195,32 +195,32 @@ def test_a_state_loaded_and_saved_is_the_same_state(envs):
 
 def test_an_episode_that_comes_out_differently_is_dropped(envs):
     warnings = []
-    driver = start(envs)
-    play(driver, 3)
-    state = saved(driver.state_dict())
+    collector = start(envs)
+    play(collector, 3)
+    state = saved(collector.state_dict())
     seed = state["running"][1]["seed"]
     state["running"][1]["earned"][0, 2] += 1e-9  # the reward of its third step
-    expected = play(driver, 30)
-    driver = start(envs, warn=warnings.append)
-    driver.load_state_dict(state)
+    expected = play(collector, 30)
+    collector = start(envs, warn=warnings.append)
+    collector.load_state_dict(state)
     (line,) = warnings
     assert line.startswith(f"environment 1: its running episode (world seed {seed}) came out diff")
-    played = play(driver, 30)
+    played = play(collector, 30)
     assert seeds_of(played, 0)[:2] == seeds_of(expected, 0)[:2]
     assert seeds_of(expected, 1)[0] == seed
     assert seeds_of(played, 1)[:2] == seeds_of(expected, 1)[1:3]
 
 
 def test_without_replay_running_episodes_are_dropped_and_nothing_is_played(envs, monkeypatch):
-    driver = start(envs)
-    play(driver, 3)
-    state, lines = driver.state_dict(), []
+    collector = start(envs)
+    play(collector, 3)
+    state, lines = collector.state_dict(), []
     monkeypatch.setattr(envs, "replay", lambda recorded: pytest.fail("nothing may be played"))
     later = start(envs, warn=lines.append)
     later.load_state_dict(state, replay=False)
     assert len(lines) == WORKERS
     assert all("is dropped" in line for line in lines)
-    assert later.agent_steps == driver.agent_steps
+    assert later.agent_steps == collector.agent_steps
     later.step()
     seeds = [running["seed"] for running in later.state_dict()["running"]]
     assert set(seeds).isdisjoint(running["seed"] for running in state["running"])
@@ -233,24 +233,24 @@ def test_numbers_that_are_not_finite_are_named():
             return action, state, {**thoughts, "behind": thoughts["behind"] * torch.nan}
 
     with ParallelEnvs(partial(CountingEnv, size=8), 1, fail) as envs:
-        driver = start(envs, agent=Lost())
+        collector = start(envs, agent=Lost())
         with pytest.raises(NonFiniteError, match=r"^not finite while acting: behind$"):
-            driver.step()
+            collector.step()
 
 
 def test_an_episode_that_ends_sooner_is_dropped():
     warnings = []
     with ParallelEnvs(partial(CountingEnv, length=9, size=8), 1, fail) as envs:
-        driver = start(envs, agent=Teller())
-        play(driver, 4)
-        state = driver.state_dict()
+        collector = start(envs, agent=Teller())
+        play(collector, 4)
+        state = collector.state_dict()
     with ParallelEnvs(partial(CountingEnv, length=4, size=8), 1, fail) as envs:
-        driver = start(envs, agent=Teller(), warn=warnings.append)
-        driver.load_state_dict(state)
+        collector = start(envs, agent=Teller(), warn=warnings.append)
+        collector.load_state_dict(state)
         assert len(warnings) == 1
-        (played,) = play(driver, 4)
+        (played,) = play(collector, 4)
     assert played.episode.images["vision"][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert driver.agent_steps == 8
+    assert collector.agent_steps == 8
 
 
 def test_another_number_of_environments_is_refused(envs):
@@ -267,14 +267,14 @@ def test_the_episode_of_a_killed_worker_is_dropped(envs):
     straight = play(start(envs), 30)
     warnings = []
     with ParallelEnvs(SeededEnv, WORKERS, warnings.append) as fragile:
-        driver = start(fragile)
-        assert play(driver, 3) == []
+        collector = start(fragile)
+        assert play(collector, 3) == []
         kill(fragile, 1)
-        assert driver.step() == []
-        assert driver.agent_steps == 3 * WORKERS + 1
-        played = play(driver, 26)
+        assert collector.step() == []
+        assert collector.agent_steps == 3 * WORKERS + 1
+        played = play(collector, 26)
     assert len(warnings) == 1
-    assert driver.agent_steps == 30 * WORKERS - 1
+    assert collector.agent_steps == 30 * WORKERS - 1
     assert seeds_of(played, 1)[:2] == seeds_of(straight, 1)[1:3]
     assert_same(*([each for each in them if each.worker == 0] for them in (straight, played)))
 
@@ -284,13 +284,13 @@ def test_a_worker_may_die_in_a_reset_or_while_it_plays_again(envs):
     play(straight, 3)
     state, expected = saved(straight.state_dict()), play(straight, 30)
     with ParallelEnvs(SeededEnv, WORKERS, warnings.append) as fragile:
-        driver, played = start(fragile), []
+        collector, played = start(fragile), []
         kill(fragile, 0)
-        driver.load_state_dict(state)  # without 0, which goes on with its second episode
+        collector.load_state_dict(state)  # without 0, which goes on with its second episode
         while not seeds_of(played, 1):
-            played = driver.step()
+            played = collector.step()
         kill(fragile, 1)
-        played += play(driver, 25)  # 1 dies in the reset of its second and plays its third
+        played += play(collector, 25)  # 1 dies in the reset of its second and plays its third
     assert [line[:13] for line in warnings] == ["environment 0", "environment 1"]
     assert seeds_of(played, 0)[:2] == seeds_of(expected, 0)[1:3]
     assert seeds_of(played, 1)[:2] == seeds_of(expected, 1)[0:3:2]
@@ -303,15 +303,15 @@ def test_a_worker_may_die_in_a_reset_or_while_it_plays_again(envs):
 def test_going_on_in_the_real_simulator():
     make = partial(make_env, "SafetyPointGoal1-v0", action_repeat=100)  # ten steps an episode
     with ParallelEnvs(make, 1, fail) as envs:
-        driver = start(envs)
-        assert play(driver, 4) == []
-        state = saved({"driver": driver.state_dict(), "rng": rng_state()})
-        expected = play(driver, 8)
+        collector = start(envs)
+        assert play(collector, 4) == []
+        state = saved({"collector": collector.state_dict(), "rng": rng_state()})
+        expected = play(collector, 8)
     with ParallelEnvs(make, 1, fail) as envs:
-        driver = start(envs)
-        driver.load_state_dict(state["driver"])
+        collector = start(envs)
+        collector.load_state_dict(state["collector"])
         set_rng_state(state["rng"])
-        assert_same(play(driver, 8), expected)
+        assert_same(play(collector, 8), expected)
     (played,) = expected
     assert played.episode.images["vision"].shape == (11, 64, 64, 3)
     assert len(np.unique(played.episode.reward)) == 10, "something happens"

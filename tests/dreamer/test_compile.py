@@ -24,7 +24,7 @@ def test_acting_is_not_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda f, **_: lambda *args: calls.append(f) or f(*args))
     agent, batch = make_agent(), make_batch()
     compile_agent(agent, "on", CPU)
-    obs = {name: pictures[:, 0] for name, pictures in batch.obs.items()}
+    obs = {name: images[:, 0] for name, images in batch.obs.items()}
     agent.act(obs, batch.is_first[:, 0], agent.initial(4), explore=True)
     assert calls == []
     agent.update(batch)

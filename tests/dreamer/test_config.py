@@ -37,7 +37,7 @@ class Sizes:
 @dataclass(frozen=True)
 class Example:
     task: str = setting("task name")
-    storage: str = setting("where pictures live", choices=("ram", "disk"))
+    storage: str = setting("where images live", choices=("ram", "disk"))
     cameras: tuple[str, ...] = setting("cameras")
     mixture: dict[str, float] = setting("shares", choices=("safe", "unsafe", "random"))
     run: Run = setting("the run")
@@ -232,7 +232,7 @@ def test_changed_names_the_origin(presets):
 def test_describe_lists_every_setting(presets):
     lines = describe(Example, presets["defaults"]).splitlines()
     assert len(lines) == 8
-    assert " ".join(lines[1].split()) == "--storage ram where pictures live (ram, disk)"
+    assert " ".join(lines[1].split()) == "--storage ram where images live (ram, disk)"
     assert "safe=0.5,unsafe=0.5" in lines[3]
 
 

@@ -35,7 +35,7 @@ def all_rows(store: RowStore) -> dict[str, np.ndarray]:
 
 
 def test_rows_are_aligned(store):
-    """Row t: picture t, what came with it, and the action that answered it."""
+    """Row t: image t, what came with it, and the action that answered it."""
     rows = all_rows(store)
     assert len(store) == 6 * 41
     for k in range(6):
@@ -151,7 +151,7 @@ def test_prefetch_raises_at_the_batch_that_failed(store, monkeypatch):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
-def test_pictures_are_read_in_one_piece(toy_dataset, monkeypatch):
+def test_images_are_read_in_one_piece(toy_dataset, monkeypatch):
     train = RowStore.open(toy_dataset, "disk")[0]
     reads = []
     whole = h5py.Dataset.__getitem__
@@ -175,14 +175,14 @@ def test_streaming_keeps_nothing(toy_dataset):
     assert [data.file.id.get_access_plist().get_cache()[2] for data in images.values()] == [0, 0]
 
 
-def test_decoding_reports_every_picture(toy_dataset):
+def test_decoding_reports_every_image(toy_dataset):
     plan, seen = plan_memory(toy_dataset, "ram", 0, 0), []
     RowStore.open(toy_dataset, "ram", 0.1, seen.append)
-    assert sum(seen) == plan.pictures == 2 * 6 * 41
+    assert sum(seen) == plan.images == 2 * 6 * 41
     RowStore.open(toy_dataset, "disk", 0.1, lambda _: pytest.fail("nothing is decoded"))
 
 
-def test_auto_takes_memory_where_the_pictures_fit(toy_dataset, monkeypatch):
+def test_auto_takes_memory_where_the_images_fit(toy_dataset, monkeypatch):
     needed = 2 * 6 * 41 * 64 * 64 * 3
     for limit, free, storage, said in (
         (1, 2**40, "ram", "0.01 GiB decoded, 1024.0 GiB free: kept in memory"),
@@ -198,7 +198,7 @@ def test_auto_takes_memory_where_the_pictures_fit(toy_dataset, monkeypatch):
         assert str(plan).endswith(", 23 MiB for batches")
 
 
-def test_every_process_of_the_machine_needs_the_pictures(toy_dataset, monkeypatch):
+def test_every_process_of_the_machine_needs_the_images(toy_dataset, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 3 * 2 * 6 * 41 * 64 * 64 * 3)
     for copies, storage in ((2, "ram"), (3, "disk")):
         assert plan_memory(toy_dataset, "auto", 1, 0, copies).storage == storage

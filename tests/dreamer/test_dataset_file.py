@@ -40,9 +40,9 @@ def test_round_trip(toy_dataset):
             np.testing.assert_array_equal(episode.images[camera], frames)
         for field in ("action", "reward", "cost"):
             np.testing.assert_array_equal(getattr(episode, field), getattr(wanted, field))
-        assert (episode.terminated, episode.behaviour, episode.seed) == (
+        assert (episode.terminated, episode.policy, episode.seed) == (
             k == 5,
-            wanted.behaviour,
+            wanted.policy,
             k,
         )
     assert validate_dataset(toy_dataset) == TOY_INFO
@@ -136,7 +136,7 @@ ROOT_KEYS = (
     "terminals",
     "timeouts",
     "episode_starts",
-    "episode_behaviours",
+    "episode_policies",
     "episode_seeds",
     "images/vision",
     "images/vision_back",
@@ -179,7 +179,7 @@ def test_every_malformed_key_is_named(editable, key, damage):
         ("cameras", "vision"),
         ("action_repeat", 1.5),
         ("render", 1),
-        ("behaviours", 1),
+        ("policies", 1),
         ("versions", 1),
     ],
 )
@@ -206,7 +206,7 @@ def test_every_attribute_is_checked(editable, name, value):
         ("episode_starts", 0, 1, "'episode_starts' must rise from 0"),
         ("episode_starts", 2, 40, "'episode_starts' must rise from 0"),
         ("episode_starts", 5, 240, "'episode_starts' must rise from 0 and stay below 240"),
-        ("episode_behaviours", 0, 2, "'episode_behaviours' must index the 2 behaviours"),
+        ("episode_policies", 0, 2, "'episode_policies' must index the 2 policies"),
     ],
 )
 def test_every_wrong_value_is_named(editable, key, row, value, message):

@@ -63,7 +63,7 @@ def enter(work: Callable[[Path], dict], rank: int, port: int, folder: Path) -> N
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with distributed.joined():
+    with distributed.process_group():
         torch.save(work(folder), folder / f"{rank}.pt")
     threads = [name.read_text() for name in Path("/proc/self/task").glob("*/comm")]
     # One that outlives the group can abort the interpreter at its end.
@@ -71,7 +71,7 @@ def enter(work: Callable[[Path], dict], rank: int, port: int, folder: Path) -> N
 
 
 def part(batch: Batch, windows: slice) -> Batch:
-    obs = {camera: pictures[windows] for camera, pictures in batch.obs.items()}
+    obs = {camera: images[windows] for camera, images in batch.obs.items()}
     return Batch(obs, *(value[windows] for value in batch[1:]))
 
 
@@ -168,7 +168,7 @@ def stopped_by_signal(rank: int) -> int:
 def ended_by_one(rank: int) -> str:
     """An error of the second process alone."""
     try:
-        with distributed.together():
+        with distributed.collective_errors():
             if rank == 1:
                 raise UserError("no such file")
     except (UserError, SystemExit) as end:
@@ -385,8 +385,10 @@ def assert_own_episodes(run: Path) -> None:
     assert len({episode.seed for episode in kept.values()}) == len(kept) > 8
     assert len({episode.action[:5].tobytes() for episode in kept.values()}) == len(kept)
     assert [line["episode"] for line in told] == list(range(len(told)))
-    rows = [row for row in metrics(run) if "price/cost" in row]
-    assert rows[-1]["price/cost"] == sum(float(episode.cost.sum()) for episode in kept.values())
+    rows = [row for row in metrics(run) if "training_cost/total" in row]
+    assert rows[-1]["training_cost/total"] == sum(
+        float(episode.cost.sum()) for episode in kept.values()
+    )
     budget = Budget(200, 0.2)
     learned = {row["step"]: int(row["step/env"]) for row in metrics(run) if "train/wm/loss" in row}
     assert list(learned) == list(range(1, 19))

@@ -1,4 +1,4 @@
-"""Episodes of an agent in the counting environment, and the numbers and films made of them."""
+"""Episodes of an agent in the counting environment, and the numbers and videos made of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from dreamer.envs.counting import CountingEnv
 from dreamer.training.evaluation import (
     EpisodeResult,
-    Film,
     Moment,
+    VideoRecorder,
     evaluate,
     result_row,
     run_episode,
@@ -102,7 +102,7 @@ def test_the_seed_decides_the_episode_and_nothing_else_moves(agent):
     assert first.dtype == np.float32
 
 
-def test_the_spectator_sees_each_picture_before_it_is_answered(agent):
+def test_the_spectator_sees_each_image_before_it_is_answered(agent):
     moments: list[Moment] = []
     run_episode(agent, NotingEnv(), 0, CPU, lambda _, moment: moments.append(moment))
     assert [moment.step for moment in moments] == list(range(10))
@@ -111,8 +111,8 @@ def test_the_spectator_sees_each_picture_before_it_is_answered(agent):
             assert np.all(moment.obs[name] == CountingEnv.pixel(n, camera))
         assert moment.score == sum(CountingEnv.reward_at(k) for k in range(1, n + 1))
         assert moment.cost == sum(CountingEnv.cost_at(k) for k in range(1, n + 1))
-        assert moment.estimates.keys() == {"value", "cost_value", "danger"}
-        assert 0 <= moment.estimates["danger"] <= 1
+        assert moment.estimates.keys() == {"value", "cost_value", "violation_probability"}
+        assert 0 <= moment.estimates["violation_probability"] <= 1
 
 
 def test_the_agent_gets_its_state_back_and_a_first_flag_once():
@@ -145,22 +145,22 @@ def test_means_over_seeds(agent):
     }
 
 
-# Films and folders
+# Videos and folders
 
 
-def test_a_film_has_overhead_and_cameras_side_by_side(agent):
-    film = Film()
-    run_episode(agent, NotingEnv(length=4), 0, CPU, film)
-    frames = film.stack()
-    text = frames.shape[1] - Film.SIDE
-    assert frames.shape == (4, Film.SIDE + text, 3 * Film.SIDE, 3)
+def test_a_video_has_overhead_and_cameras_side_by_side(agent):
+    video = VideoRecorder()
+    run_episode(agent, NotingEnv(length=4), 0, CPU, video)
+    frames = video.stack()
+    text = frames.shape[1] - VideoRecorder.SIDE
+    assert frames.shape == (4, VideoRecorder.SIDE + text, 3 * VideoRecorder.SIDE, 3)
     assert frames.dtype == np.uint8
     assert 20 < text < 60
     for n, frame in enumerate(frames):
-        views = np.split(frame[: Film.SIDE], 3, axis=1)
+        views = np.split(frame[: VideoRecorder.SIDE], 3, axis=1)
         for view, camera in zip(views, (0, 0, 1), strict=True):  # overhead has camera 0's colour
             assert np.all(view == CountingEnv.pixel(n, camera))
-        assert frame[Film.SIDE :].max() > 200  # letters
+        assert frame[VideoRecorder.SIDE :].max() > 200  # letters
 
 
 def test_no_folder_is_used_twice(tmp_path):

@@ -35,7 +35,7 @@ def rollout():
         agent.update(make_batch(seed=k))
     batch = make_batch()
     latent, _ = agent.world_model.update(batch)
-    actor = agent.behavior.actor
+    actor = agent.policy.actor
     traj = imagine(agent.world_model, actor, choose_starts(latent, batch, 0), 5, 0.99)
     return agent, traj
 
@@ -51,7 +51,7 @@ def test_the_posterior_in_two_layers_is_one_layer_on_both():
 def test_the_entropy_of_a_rollout_is_that_of_its_policy(rollout):
     """Taken while imagining, in value and gradient, instead of asking the policy again."""
     agent, traj = rollout
-    actor = agent.behavior.actor
+    actor = agent.policy.actor
     again = actor(traj.feat[:, :-1].detach()).entropy()
     torch.testing.assert_close(traj.entropy, again, rtol=1e-6, atol=1e-6)
     ways = (gradients((traj.weight * x).mean(), actor) for x in (traj.entropy, again))
@@ -60,13 +60,13 @@ def test_the_entropy_of_a_rollout_is_that_of_its_policy(rollout):
 
 
 def test_image_losses_of_joined_cameras_are_those_of_each():
-    """Both cameras in one tensor around zero, against each picture from 0 to 1 by itself."""
+    """Both cameras in one tensor around zero, against each image from 0 to 1 by itself."""
     model, batch = make_agent(precision="float32").world_model, make_batch()
     feat = randoms(4, 8, model.feat_size)
     joined = model.image_losses(feat, model.encoder.pixels(batch.obs))
     decoded = model.decoder(feat)
-    for name, pictures in batch.obs.items():
-        apart = (decoded[name] - pictures.float() / 255).square().sum((-3, -2, -1))
+    for name, images in batch.obs.items():
+        apart = (decoded[name] - images.float() / 255).square().sum((-3, -2, -1))
         torch.testing.assert_close(joined[name], apart, rtol=1e-5, atol=1e-5)
         ways = (gradients(x.mean(), model.decoder) for x in (joined[name], apart))
         for fast, plain in zip(*ways, strict=True):
@@ -122,14 +122,14 @@ def plain_imagined_losses(critic, traj: Trajectory, signal: Tensor) -> tuple[Ten
     with torch.no_grad():
         values = [critic.value(traj.feat[:, h]) for h in range(traj.feat.shape[1])]
         returns = lambda_return(signal, traj.cont, torch.stack(values, 1), im.gamma, im.lam)
-        slow_q = critic.slow_q(feat, action)
-        error = critic.sign * (slow_q - critic.value(feat))
+        target_q = critic.target_q(feat, action)
+        error = critic.sign * (target_q - critic.value(feat))
     tau = critic.settings.imagined_expectile
     weight = torch.where(error < 0, 1 - tau, tau)
-    v_loss = (traj.weight * weight * critic.value_net(feat).loss(slow_q)).mean()
+    v_loss = (traj.weight * weight * critic.value_net(feat).loss(target_q)).mean()
     inputs = torch.cat([feat, action], -1)
     q_loss = sum(
-        net(inputs).loss(returns) + critic.settings.slow_weight * net(inputs).loss(slow_q)
+        net(inputs).loss(returns) + critic.settings.target_weight * net(inputs).loss(target_q)
         for net in critic.q_nets
     )
     return v_loss, (traj.weight * q_loss).mean()
@@ -138,7 +138,7 @@ def plain_imagined_losses(critic, traj: Trajectory, signal: Tensor) -> tuple[Ten
 @pytest.mark.parametrize("name", ["reward", "cost"])
 def test_one_pass_of_each_critic_is_enough(rollout, name):
     agent, traj = rollout
-    critic, traj = getattr(agent.behavior, f"{name}_critic"), traj.detach()
+    critic, traj = getattr(agent.policy, f"{name}_critic"), traj.detach()
     found = critic.imagined_losses(traj, getattr(traj, name))
     expected = plain_imagined_losses(critic, traj, getattr(traj, name))
     for loss, plain in zip((found["v_loss"], found["q_loss"]), expected, strict=True):
@@ -173,9 +173,9 @@ def test_plain_tensors_say_what_distributions_of_torch_say():
     expected = distributions.kl_divergence(*pair)
     torch.testing.assert_close(categorical_kl(left, right), expected)
     bins = torch.arange(7.0)
-    belief = distributions.Categorical(logits=randoms(4, 7))
+    dist = distributions.Categorical(logits=randoms(4, 7))
     own = TwoHot(randoms(4, 7), bins).cross_entropy(torch.eye(7)[[0, 3, 6, 2]])
-    torch.testing.assert_close(own, -belief.log_prob(torch.tensor([0, 3, 6, 2])))
+    torch.testing.assert_close(own, -dist.log_prob(torch.tensor([0, 3, 6, 2])))
 
 
 def learn(precision: str, updates: int, last: int) -> dict[str, float]:

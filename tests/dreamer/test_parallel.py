@@ -20,13 +20,13 @@ import pytest
 
 from dreamer.envs import parallel
 from dreamer.envs.counting import CountingEnv
-from dreamer.envs.parallel import Outcome, ParallelEnvs
+from dreamer.envs.parallel import ParallelEnvs, StepResult
 from dreamer.envs.worker import THREAD_VARIABLES, one_thread_each
 from dreamer.errors import DatasetError, UserError
 from fosp_ext.envs import make_env
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds until a test gives up waiting for processes to end
+TIMEOUT = 30.0  # seconds until a test gives up waiting for processes to end
 KILL_SEED = 666  # a reset with it kills the process
 
 # An action is (deed, number). Deeds:
@@ -36,23 +36,23 @@ NOTHING, KILL, RAISE, SIGNAL, REFUSE, SLEEP, KILL_OTHER, END_CHILD, END = map(fl
 class Fragile(gymnasium.Env):
     """Does to its process what the action says. The reward is the process id, the cost the seed.
 
-    Its picture, always the same array, counts the steps. Closing it leaves a file in `folder`.
+    Its image, always the same array, counts the steps. Closing it leaves a file in `folder`.
     """
 
     def __init__(self, folder: Path, size: int = 2, close_seconds: float = 0.0) -> None:
         self.folder, self.close_seconds = folder, close_seconds
-        self.picture = np.zeros((size, size, 3), np.uint8)
+        self.image = np.zeros((size, size, 3), np.uint8)
 
     def reset(self, *, seed: int) -> tuple[dict[str, np.ndarray], dict]:
         self.seed = seed
-        self.picture[:] = 0
+        self.image[:] = 0
         if seed == KILL_SEED:
             os.kill(os.getpid(), signal.SIGKILL)
-        return {"eye": self.picture}, {}
+        return {"eye": self.image}, {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict]:
         deed, number = action
-        self.picture += 1
+        self.image += 1
         if deed in (KILL, SIGNAL):
             os.kill(os.getpid(), signal.SIGKILL if deed == KILL else signal.SIGUSR1)
         elif deed == RAISE:
@@ -70,7 +70,7 @@ class Fragile(gymnasium.Env):
             with subprocess.Popen(["sleep", "5"]) as child:
                 child.terminate()
             assert child.returncode == -signal.SIGTERM
-        return {"eye": self.picture}, os.getpid(), deed == END, False, {"cost": self.seed}
+        return {"eye": self.image}, os.getpid(), deed == END, False, {"cost": self.seed}
 
     def close(self) -> None:
         time.sleep(self.close_seconds)
@@ -81,8 +81,8 @@ def do(deed: float, number: float = 0.0) -> np.ndarray:
     return np.array([deed, number])
 
 
-def steps(outcome: Outcome) -> int:
-    """How many steps the picture has counted."""
+def steps(outcome: StepResult) -> int:
+    """How many steps the image has counted."""
     assert (outcome.obs["eye"] == outcome.obs["eye"].flat[0]).all()
     return int(outcome.obs["eye"].flat[0])
 
@@ -110,7 +110,7 @@ def make_once(folder: Path) -> gymnasium.Env:
     return Fragile(folder)
 
 
-def same(one: Outcome, other: Outcome) -> bool:
+def same(one: StepResult, other: StepResult) -> bool:
     assert one.obs.keys() == other.obs.keys()
     return one[1:] == other[1:] and all(np.array_equal(one.obs[k], other.obs[k]) for k in one.obs)
 
@@ -263,7 +263,7 @@ def test_closing_closes_the_environments_and_leaves_no_process(tmp_path):
 
 def test_a_process_that_does_not_end_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "GRACE_SECONDS", 0.1)
-    make = partial(Fragile, tmp_path, close_seconds=2 * PATIENCE)
+    make = partial(Fragile, tmp_path, close_seconds=2 * TIMEOUT)
     with ParallelEnvs(make, 1, lambda _: None) as envs:
         envs.reset({0: 0})
         failed = pids(envs)[0]
@@ -337,15 +337,15 @@ def parent(tmp_path) -> Callable[[str], subprocess.Popen]:
 
 def test_workers_end_when_their_parent_is_killed(parent):
     """Both the one that waits for work and the one that is busy with it for a long time."""
-    process = parent(f"envs.step({{0: do(SLEEP, {2 * PATIENCE})}})")
+    process = parent(f"envs.step({{0: do(SLEEP, {2 * TIMEOUT})}})")
     assert process.stdout.readline() == "asleep\n"
     process.kill()
-    process.communicate(timeout=PATIENCE)  # ends when no process holds the other end of stdout
+    process.communicate(timeout=TIMEOUT)  # ends when no process holds the other end of stdout
 
 
 def test_a_parent_that_does_not_close_can_end(parent, tmp_path):
     process = parent("raise ValueError('forgot to close')")
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1
     assert err.count("Traceback") == 1
     assert err.endswith("ValueError: forgot to close\n")
@@ -373,10 +373,10 @@ def test_the_simulator_plays_the_same_in_a_worker():
     expected = {}
     with contextlib.closing(make()) as env:
         for seed in (3, 4):
-            expected[seed] = [Outcome(env.reset(seed=seed)[0], 0.0, 0.0, False, False)]
+            expected[seed] = [StepResult(env.reset(seed=seed)[0], 0.0, 0.0, False, False)]
             for action in actions:
                 obs, reward, terminated, truncated, info = env.step(action)
-                expected[seed].append(Outcome(obs, reward, info["cost"], terminated, truncated))
+                expected[seed].append(StepResult(obs, reward, info["cost"], terminated, truncated))
     assert not same(expected[3][-1], expected[4][-1])
     with ParallelEnvs(make, 2, pytest.fail) as envs:
         rows = [envs.reset({0: 3, 1: 4})]

@@ -32,7 +32,7 @@ def test_so_many_updates_are_traced(toy_dataset, toy_run, tmp_path, capsys, coun
     assert path.name == f"{name}.pt.trace.json.gz"
     assert f"trace: {path}" in capsys.readouterr().out
     names = ranges(path)
-    assert names.count("world model") == names.count("behaviour") == traced
+    assert names.count("world model") == names.count("policy") == traced
     assert "aten::convolution" in names
     assert metrics(folder) == metrics(toy_run)
 
@@ -42,7 +42,7 @@ def test_online_runs_are_traced_too(brief_run, tmp_path, quick_world):
     words += ("--env.action_repeat", "20")
     assert train.main(online(brief_run, tmp_path / "run", *words)) == 0
     (path,) = (tmp_path / "run" / "profile").iterdir()
-    assert ranges(path).count("behaviour") == 1
+    assert ranges(path).count("policy") == 1
 
 
 def test_the_option_asks_for_ten(capsys):

@@ -143,12 +143,12 @@ def test_each_window_is_one_of_its_store(offline, offline_frac):
 
 def one(batch: Batch, number: int) -> Batch:
     """A single window."""
-    obs = {camera: pictures[number] for camera, pictures in batch.obs.items()}
+    obs = {camera: images[number] for camera, images in batch.obs.items()}
     return Batch(obs, *(value[number] for value in batch[1:]))
 
 
 def test_shapes_types_and_the_order_of_the_cameras(offline):
-    """The pictures of an environment may come in another order than those of the file."""
+    """The images of an environment may come in another order than those of the file."""
     online = EpisodeStore(10_000)
     for number in range(4):
         episode = marked_episode(0, number, 9)
@@ -156,8 +156,8 @@ def test_shapes_types_and_the_order_of_the_cameras(offline):
         online.add(0, replace(episode, images=mirrored))
     batch = ReplayStream(offline, online, 5, T, 0, 0.4).batch(0, CPU)
     assert list(batch.obs) == ["front", "back"]
-    assert all(pictures.shape == (5, T, 4, 4, 3) for pictures in batch.obs.values())
-    assert all(pictures.dtype == torch.uint8 for pictures in batch.obs.values())
+    assert all(images.shape == (5, T, 4, 4, 3) for images in batch.obs.values())
+    assert all(images.dtype == torch.uint8 for images in batch.obs.values())
     assert batch.action.shape == (5, T, 2)
     assert all(value.shape == (5, T) for value in batch[2:])
     assert all(value.dtype == torch.float32 for value in batch[1:])
@@ -194,7 +194,7 @@ def test_the_whole_batch_is_changed_at_once(offline):
     assert changed.reward.equal(plain.batch(4, CPU).reward + 100)
 
 
-def test_a_gpu_gets_its_pictures_from_page_locked_memory(offline, monkeypatch):
+def test_a_gpu_gets_its_images_from_page_locked_memory(offline, monkeypatch):
     """Seen from the outside, for a machine without a GPU cannot lock pages."""
     locked, empty = [], torch.empty
 
@@ -207,7 +207,7 @@ def test_a_gpu_gets_its_pictures_from_page_locked_memory(offline, monkeypatch):
     monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
     stream.batch(0, torch.device("cuda"))
     assert locked.count((torch.uint8, True)) == 2
-    assert sum(pinned for _, pinned in locked) == 2 + 6  # pictures; action and scalars
+    assert sum(pinned for _, pinned in locked) == 2 + 6  # images; action and scalars
     locked.clear()
     stream.batch(0, CPU)
     assert not any(pinned for _, pinned in locked)
@@ -240,7 +240,7 @@ def same_episode(left: Episode, right: Episode) -> bool:
     arrays = [(getattr(left, key), getattr(right, key)) for key in ("action", "reward", "cost")]
     arrays += [(left.images[camera], right.images[camera]) for camera in left.images]
     bits = all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in arrays)
-    plain = [(e.terminated, e.behaviour, e.seed, *sorted(e.images)) for e in (left, right)]
+    plain = [(e.terminated, e.policy, e.seed, *sorted(e.images)) for e in (left, right)]
     return bits and plain[0] == plain[1]
 
 

@@ -112,7 +112,7 @@ def test_samples_follow_their_probabilities():
 
 
 @pytest.mark.invariant(9)
-def test_kl_is_zero_for_equal_beliefs_and_trains_one_side_each():
+def test_kl_is_zero_for_equal_dists_and_trains_one_side_each():
     a = torch.randn(2, 4, 3, 5, requires_grad=True)
     b = torch.randn(2, 4, 3, 5, requires_grad=True)
     post, prior = unimix_probs(a, 0.01), unimix_probs(b, 0.01)

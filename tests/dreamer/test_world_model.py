@@ -18,7 +18,7 @@ def parameters(module):
 @pytest.mark.invariant(11)
 def test_parameter_counts_of_the_full_size():
     agent = make_agent("fosp_offline", "fosp")
-    model, behavior = agent.world_model, agent.behavior
+    model, policy = agent.world_model, agent.policy
     counts = {
         "encoder": (model.encoder, 692_160),
         "rssm": (model.rssm, 7_745_536),
@@ -27,10 +27,10 @@ def test_parameter_counts_of_the_full_size():
         "cost": (model.cost_head, 1_836_799),
         "cont": (model.cont_head, 1_706_497),
         "world model": (model, 26_047_877),
-        "actor": (behavior.actor, 1_708_036),
-        "q": (behavior.cost_critic.q_nets[0], 1_837_823),
-        "v": (behavior.cost_critic.value_net, 1_836_799),
-        "reachability": (behavior.reachability.net, 1_706_497),
+        "actor": (policy.actor, 1_708_036),
+        "q": (policy.cost_critic.q_nets[0], 1_837_823),
+        "v": (policy.cost_critic.value_net, 1_836_799),
+        "reachability": (policy.reachability.net, 1_706_497),
     }
     assert {name: parameters(module) for name, (module, _) in counts.items()} == {
         name: count for name, (_, count) in counts.items()
@@ -64,28 +64,28 @@ def test_scale_weighs_the_cost_beside_other_losses():
     batch, found = make_batch(), []
     for agent in (plain, scaled):
         torch.manual_seed(0)
-        found.append(agent.world_model.evaluate(batch)[1])
+        found.append(agent.world_model.losses(batch)[1])
     for name, loss in found[0].items():
         torch.testing.assert_close(found[1][name], (30 if name == "cost_loss" else 1) * loss)
 
 
 def test_some_rows_are_drawn_and_all_are_learned():
-    agent, batch = make_agent(world_model__draw_every="4"), make_batch()
+    agent, batch = make_agent(world_model__recon_every="4"), make_batch()
     model, losses = agent.world_model, []
     for drawn in (ALL_ROWS, slice(3, None, 4)):
         torch.manual_seed(0)
-        losses.append(model.evaluate(batch, drawn)[1])
+        losses.append(model.losses(batch, drawn)[1])
     for name, loss in losses[0].items():
         rows = loss[:, 3::4] if name.startswith("image_loss") else loss
         torch.testing.assert_close(losses[1][name], rows)
-    assert {model.drawn_rows(8).start for _ in range(100)} == {0, 1, 2, 3}
-    assert {model.drawn_rows(2).start for _ in range(100)} == {0, 1}
+    assert {model.recon_rows(8).start for _ in range(100)} == {0, 1, 2, 3}
+    assert {model.recon_rows(2).start for _ in range(100)} == {0, 1}
 
 
 def test_the_model_can_learn_alone():
     agent = make_agent()
     before = copy.deepcopy(agent.state_dict())
-    metrics = agent.update(make_batch(), behave=False)
+    metrics = agent.update(make_batch(), update_policy=False)
     assert all(name.startswith("wm/") for name in metrics)
     moved = {
         name.split(".")[0]
@@ -102,7 +102,7 @@ def test_costs_ahead_are_those_of_predicted_states():
     batch = batch._replace(is_first=torch.zeros_like(batch.is_first))
     batch.is_first[0, 3] = 1  # another episode, two rows behind the first piece of window 0
     with torch.no_grad():
-        latent = model.evaluate(batch)[0].latent
+        latent = model.losses(batch)[0].latent
         torch.manual_seed(3)
         found = model.ahead_loss(latent, batch)
         torch.manual_seed(3)
@@ -123,7 +123,7 @@ def test_costs_ahead_teach_the_dynamics():
     batch = make_batch()
     for ahead, taught in (("0", False), ("99", True)):  # cut to the length of the windows
         model = make_agent(cost_head__ahead=ahead).world_model
-        losses = model.evaluate(batch)[1]
+        losses = model.losses(batch)[1]
         assert ("cost_ahead_loss" in losses) == taught
     losses["cost_ahead_loss"].sum().backward()
     assert model.rssm.prior_net[-1].weight.grad.abs().sum() > 0
@@ -136,7 +136,7 @@ def test_imagination_shapes_weights_and_alignment():
     latent, _ = agent.world_model.update(batch)
     starts = choose_starts(latent, batch, 0)
     torch.manual_seed(3)
-    traj = imagine(agent.world_model, agent.behavior.actor, starts, horizon=5, gamma=0.9)
+    traj = imagine(agent.world_model, agent.policy.actor, starts, horizon=5, gamma=0.9)
     N, F = 4 * 8, agent.world_model.feat_size
     assert traj.feat.shape == (N, 6, F)
     assert traj.action.shape == (N, 5, 2)
@@ -157,11 +157,11 @@ def test_imagination_repeats_single_steps():
     latent, _ = agent.world_model.update(batch)
     starts = choose_starts(latent, batch, 0)
     torch.manual_seed(3)
-    traj = imagine(agent.world_model, agent.behavior.actor, starts, horizon=3, gamma=0.9)
+    traj = imagine(agent.world_model, agent.policy.actor, starts, horizon=3, gamma=0.9)
     torch.manual_seed(3)
     state = starts.latent
     for h in range(3):
-        action = agent.behavior.actor(state.feat()).sample().clamp(-1, 1)
+        action = agent.policy.actor(state.feat()).sample().clamp(-1, 1)
         torch.testing.assert_close(action, traj.action[:, h])
         state = agent.world_model.rssm.img_step(state, action)
         torch.testing.assert_close(state.feat(), traj.feat[:, h + 1])
@@ -177,11 +177,11 @@ def test_starts_are_rows_of_the_batch(count):
     assert all((row == rows).all(1).any() for row in starts.latent.deter)
 
 
-def test_open_loop_keeps_the_seen_rows_and_ignores_later_pictures():
+def test_open_loop_keeps_the_seen_rows_and_ignores_later_images():
     agent, batch = make_agent(), make_batch()
     torch.manual_seed(0)
-    films = agent.world_model.open_loop(batch, context=3)
-    assert {name: film.shape for name, film in films.items()} == {
+    videos = agent.world_model.open_loop(batch, context=3)
+    assert {name: video.shape for name, video in videos.items()} == {
         name: image.shape for name, image in batch.obs.items()
     }
     later = {name: image.clone() for name, image in batch.obs.items()}
@@ -189,4 +189,4 @@ def test_open_loop_keeps_the_seen_rows_and_ignores_later_pictures():
         image[:, 3:] = 0
     torch.manual_seed(0)
     again = agent.world_model.open_loop(batch._replace(obs=later), context=3)
-    assert all(again[name].equal(films[name]) for name in films)
+    assert all(again[name].equal(videos[name]) for name in videos)

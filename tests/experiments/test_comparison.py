@@ -15,8 +15,8 @@ import eval as evaluation_command
 import train
 from dreamer.config import load_yaml
 from dreamer.envs.counting import CountingEnv
-from experiments.comparison import __main__ as comparison
 from experiments import diagnose, diagnose_recorded
+from experiments.comparison import __main__ as comparison
 from experiments.comparison import run as learning_run
 from experiments.comparison.results import training_minutes
 from experiments.comparison.stages import Stage
@@ -111,8 +111,8 @@ def check_bc(found: dict, stages: list[str]) -> None:
     assert found["online"][0]["cost_after"] == [2.0, 2.0, 2.0]
     assert found["online"][0]["summed_cost"] == [2 * 2.0, None, None]  # one seed: no interval
     assert {row["stage"] for row in found["stages"]} == set(stages)
-    assert set(found["dataset"]["behaviours"]) == {"safe", "unsafe"}
-    assert found["dataset"]["behaviours"]["safe"].keys() == {
+    assert set(found["dataset"]["policies"]) == {"safe", "unsafe"}
+    assert found["dataset"]["policies"]["safe"].keys() == {
         "episodes", "return", "cost", "safe_episodes",
     }  # fmt: skip
 
@@ -149,7 +149,7 @@ def check_fosp(found: dict) -> None:
         assert all(command.startswith("python ") for command in each["commands"])
     offline, *others = found["runs"]
     assert (offline["method"], offline["phase"]) == ("fosp", "offline")
-    assert offline["diagnosis"]["pictures"]["windows"] == 2
+    assert offline["diagnosis"]["images"]["windows"] == 2
     own = offline["diagnosis"]["own episodes"]  # too short to look 15 steps ahead in
     assert (own["episodes"], own["return"], own["cost"]) == (5, 36, 2)
     assert not [name for name in own if "steps ahead" in name or "imagined" in name]
@@ -178,7 +178,7 @@ def test_only_the_offline_phases_with_other_settings(here, place, capsys):
 
 def test_methods_share_the_model_that_learned_alone(here, place):
     words = tiny(place, "--dataset", "data.h5", "--online-steps", "0", "--variant", "none")
-    words += ["--set", "run.model_alone=0.5", "--methods"]
+    words += ["--set", "run.pretrain=0.5", "--methods"]
     assert comparison.main([*words, "fosp,bc,dreamerv3"]) == 0
     assert here[0] == "model-seed0"
     found = json.loads((place / "out" / "results.json").read_text())

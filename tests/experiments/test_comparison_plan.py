@@ -13,11 +13,11 @@ from experiments.comparison import __main__ as comparison
 from experiments.comparison import compare as learning_compare
 from experiments.comparison.methods import Method, read_methods, read_settings
 from experiments.comparison.plan import (
-    Chain,
+    Job,
     Jobs,
     Plan,
+    Request,
     Speed,
-    Wishes,
     at_once,
     describe,
     evaluations,
@@ -37,7 +37,7 @@ SPEED = Speed(
     length=250,
     cores=2,
 )
-WISHES = Wishes(
+REQUEST = Request(
     task="SafetyPointGoal1-v0",
     variant="clustered",
     size="cpu",
@@ -62,9 +62,9 @@ def plan(
     seeds: int = 1,
     speed: Speed = SPEED,
     jobs: Jobs = Jobs(),  # noqa: B008 (it is frozen)
-    **wishes: object,
+    **request: object,
 ) -> Plan:
-    return make_plan(dataclasses.replace(WISHES, **wishes), methods(text), seeds, speed, jobs)
+    return make_plan(dataclasses.replace(REQUEST, **request), methods(text), seeds, speed, jobs)
 
 
 # Methods
@@ -177,18 +177,18 @@ def test_with_little_time_there_are_fewer_episodes():
     assert hurried.eval_every == 0
 
 
-def test_evaluations_on_the_way_begin_with_the_behaviour():
+def test_evaluations_on_the_way_begin_with_the_policy():
     """Of the size cpu the model learns alone for 0.6 of the updates."""
     assert plan(updates=1000, budget_minutes=600).eval_every == 100
 
 
 def test_jobs_share_the_work_not_the_dataset_and_the_report():
     chains = [
-        Chain("a", None, {"x": 3.0, "y": 1.0}),
-        Chain("a2", "a", {"x": 2.0}),
-        Chain("b", None, {"x": 1.0}),
-        Chain("b2", "b", {"x": 1.0}),
-        Chain("c", None, {"x": 1.0}),
+        Job("a", None, {"x": 3.0, "y": 1.0}),
+        Job("a2", "a", {"x": 2.0}),
+        Job("b", None, {"x": 1.0}),
+        Job("b2", "b", {"x": 1.0}),
+        Job("c", None, {"x": 1.0}),
     ]
     assert side_by_side(chains, 1) == 9
     assert side_by_side(chains, 2) == 6  # a, a2 in one; b, b2, c in the other
@@ -261,13 +261,13 @@ def test_evaluations_are_counted():
     assert evaluations(methods("fosp,bc"), "none", online=False) == 1 + 1
 
 
-def test_a_plan_stays_and_other_wishes_are_refused(tmp_path):
+def test_a_plan_stays_and_other_request_are_refused(tmp_path):
     path = tmp_path / "plan.json"
-    assert load_plan(path, WISHES) is None
+    assert load_plan(path, REQUEST) is None
     saved = plan()
     save_plan(saved, path)
-    assert load_plan(path, WISHES) == saved
-    assert load_plan(path, dataclasses.replace(WISHES, updates=saved.updates)) == saved
+    assert load_plan(path, REQUEST) == saved
+    assert load_plan(path, dataclasses.replace(REQUEST, updates=saved.updates)) == saved
     changes = (
         {"task": "SafetyPointGoal2-v0"},
         {"variant": "belt"},
@@ -277,15 +277,15 @@ def test_a_plan_stays_and_other_wishes_are_refused(tmp_path):
     )
     for change in changes:
         with pytest.raises(UserError, match="name another --out"):
-            load_plan(path, dataclasses.replace(WISHES, **change))
+            load_plan(path, dataclasses.replace(REQUEST, **change))
     older = json.loads(path.read_text())
     for name in ("settings", "jobs", "threads", "expected", "model_updates"):
         del older[name]
     path.write_text(json.dumps(older))
-    assert "together" in describe(load_plan(path, WISHES), methods("fosp,bc"), 1).splitlines()[-1]
+    assert "together" in describe(load_plan(path, REQUEST), methods("fosp,bc"), 1).splitlines()[-1]
     path.write_text("{}")
     with pytest.raises(UserError, match="is no plan"):
-        load_plan(path, WISHES)
+        load_plan(path, REQUEST)
 
 
 # Steps
@@ -323,9 +323,10 @@ def test_the_steps_of_methods_that_share_a_model(tmp_path):
     stages = {s.name: s for s in all_stages(shared, methods(text), 2, tmp_path)}
     for seed in ("seed0", "seed1"):
         model, fosp = stages[f"model-{seed}"].words, stages[f"fosp-offline-{seed}"].words
-        assert tuple(
-            model[model.index(f"--run.{key}") + 1] for key in ("updates", "model_alone")
-        ) == ("600", "1")
+        assert tuple(model[model.index(f"--run.{key}") + 1] for key in ("updates", "pretrain")) == (
+            "600",
+            "1",
+        )
         folder = model[model.index("--logdir") + 1]
         assert folder == fosp[fosp.index("--run.model_from") + 1] == str(tmp_path / "model" / seed)
         assert stages[f"bc-offline-{seed}"].needs == (f"model-{seed}",)

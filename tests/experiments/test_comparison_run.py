@@ -1,4 +1,4 @@
-"""How the steps of `experiments.comparison` are run: at once, in order, and how they are stopped."""
+"""How the steps of `experiments.comparison` run: at once, in order, and how they are stopped."""
 
 from __future__ import annotations
 

@@ -16,9 +16,8 @@ from dreamer.training.evaluation import run_episode
 from dreamer.types import Latent
 from dreamer.world_model import Prediction
 from experiments import diagnose, diagnose_own, diagnose_recorded
-from experiments.diagnose_recorded import EpisodeView, critics, spearman, to_come
+from experiments.diagnose_recorded import EpisodeView, critics, reachability, spearman, to_come
 from experiments.diagnose_recorded import cost_head as judge_cost_head
-from experiments.diagnose_recorded import danger as judge_danger
 from fosp_ext.build import build_agent
 from fosp_ext.settings import Config
 from tests.commands import ROOT
@@ -54,7 +53,9 @@ def test_critics_are_ranked_within_episodes(monkeypatch):
     for T in (30, 20, 5):  # the last one is too short for a window
         reward, cost = rng.normal(size=T), rng.random(T)
         knows = [np.append(to_come(x, 0.9, 5), np.zeros(min(T, 5))) for x in (reward, cost)]
-        views.append(view(reward, cost, value=knows[0], cost_value=-knows[1], danger=cost))
+        views.append(
+            view(reward, cost, value=knows[0], cost_value=-knows[1], violation_probability=cost)
+        )
     found = critics(views, 0.9)
     assert found.keys() == {"value", "cost_value"}
     assert (found["value"], found["cost_value"]) == (pytest.approx(1), pytest.approx(-1))
@@ -69,15 +70,15 @@ def test_the_cost_head_is_counted():
     assert judge_cost_head([view(cost, cost, value=guess)]) == {}
 
 
-def test_danger_is_judged_by_what_follows():
+def test_violation_probability_is_judged_by_what_follows():
     cost = np.zeros(60)
     cost[40] = 1
     following = (np.arange(60) >= 15) & (np.arange(60) < 40)
-    found = judge_danger([view(cost, cost, danger=following.astype(float))])
+    found = reachability([view(cost, cost, violation_probability=following.astype(float))])
     assert (found["AUROC"], found["Brier score"]) == (1, 0)
-    found = judge_danger([view(cost, cost, danger=1.0 - following)])
+    found = reachability([view(cost, cost, violation_probability=1.0 - following)])
     assert (found["AUROC"], found["Brier score"]) == (0, 1)
-    assert judge_danger([view(cost, cost, value=cost)]) == {}
+    assert reachability([view(cost, cost, value=cost)]) == {}
 
 
 @pytest.fixture
@@ -96,21 +97,22 @@ def test_a_run_has_a_number_behind_each_point(run, capsys):
     whole = json.loads((run.parent / "numbers.json").read_text())
     found = whole["points"]
     assert list(found) == [
-        "pictures", "cost head", "foresight", "critics", "danger", "policy", "multiplier",
+        "images", "cost head", "forecast", "critics", "reachability", "policy",
+        "multiplier",
     ]  # fmt: skip
     assert all(found.values())
-    assert found["pictures"]["windows"] == 2
-    assert 0 < found["pictures"]["error of the last picture"] < 1
+    assert found["images"]["windows"] == 2
+    assert 0 < found["images"]["error of the last image"] < 1
     assert found["critics"].keys() == {
-        "value", "cost_value", "best_value", "q", "cost_best_value", "cost_q",
+        "value", "cost_value", "in_sample_value", "q", "cost_in_sample_value", "cost_q",
     }  # fmt: skip
     assert found["multiplier"]["cap"] == 10
-    for line in ("| danger | AUROC |", "targets", "multiplier: last"):
+    for line in ("| reachability | AUROC |", "targets", "multiplier: last"):
         assert line in out
 
 
-def test_the_error_of_the_model_is_that_of_its_pictures(run, monkeypatch):
-    """A model that always shows the last picture seen is as bad as that picture."""
+def test_the_error_of_the_model_is_that_of_its_images(run, monkeypatch):
+    """A model that always shows the last image seen is as bad as that image."""
     loaded = diagnose.load_run(run, CPU)
     store = diagnose.open_heldout(diagnose.read_run(run), loaded)
 
@@ -124,12 +126,12 @@ def test_the_error_of_the_model_is_that_of_its_pictures(run, monkeypatch):
         }
 
     monkeypatch.setattr(loaded.agent.world_model, "open_loop", stay)
-    found = diagnose_recorded.pictures(loaded.agent, store, CPU)
+    found = diagnose_recorded.images(loaded.agent, store, CPU)
     assert found["ratio"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("right", "expected"), [(True, 1), (False, 0)])
-def test_foresight_compares_the_row_that_was_predicted(run, monkeypatch, right, expected):
+def test_forecast_compares_the_row_that_was_predicted(run, monkeypatch, right, expected):
     """A model whose state counts rows, and that knows, or denies, which of them violate."""
     loaded = diagnose.load_run(run, CPU)
     store = diagnose.open_heldout(diagnose.read_run(run), loaded)
@@ -149,7 +151,7 @@ def test_foresight_compares_the_row_that_was_predicted(run, monkeypatch, right, 
     monkeypatch.setattr(model.rssm, "img_step", lambda state, _: Latent(*(x + 1 for x in state)))
     known = cost if right else 1 - cost
     monkeypatch.setattr(model, "violation", lambda feat: known[begin + feat[..., 0].long()])
-    found = diagnose_recorded.foresight(loaded.agent, store, CPU)
+    found = diagnose_recorded.forecast(loaded.agent, store, CPU)
     assert found == {f"AUROC {k} steps ahead": expected for k in (1, 3)}
 
 
@@ -181,7 +183,7 @@ def played(toy_run, monkeypatch):
 
 
 def test_own_episodes_are_rows_like_recorded_ones(played):
-    """Row t has the reward and cost that came with picture t, and the action that answered it."""
+    """Row t has the reward and cost that came with image t, and the action that answered it."""
     loaded, episodes = played
     store = diagnose_own.join(episodes)
     assert diagnose_recorded.episode_bounds(store) == [(0, 21), (21, 42)]
@@ -196,8 +198,8 @@ def test_own_episodes_are_rows_like_recorded_ones(played):
     assert batch.action[:, -1].abs().max() == 0
     with torch.random.fork_rng():  # as `run_episode` draws it
         torch.manual_seed(3001)
-        pictures = {name: x[1, :1] for name, x in batch.obs.items()}
-        first, _, _ = loaded.agent.act(pictures, torch.ones(1), loaded.agent.initial(1), False)
+        images = {name: x[1, :1] for name, x in batch.obs.items()}
+        first, _, _ = loaded.agent.act(images, torch.ones(1), loaded.agent.initial(1), False)
     torch.testing.assert_close(batch.action[1, 0], first[0])
 
 
@@ -205,7 +207,7 @@ def test_own_episodes_are_rows_like_recorded_ones(played):
 def test_imagined_steps_stand_beside_those_that_followed(played, monkeypatch, late):
     """A model whose state counts rows and whose rewards are right, or come a step too late."""
     loaded, episodes = played
-    model, behavior = loaded.agent.world_model, loaded.agent.behavior
+    model, policy = loaded.agent.world_model, loaded.agent.policy
 
     def observe(embed, action, is_first):
         rows = torch.arange(action.shape[1]).reshape(1, -1, 1).float()
@@ -221,7 +223,7 @@ def test_imagined_steps_stand_beside_those_that_followed(played, monkeypatch, la
 
     monkeypatch.setattr(model.rssm, "observe", observe)
     monkeypatch.setattr(model.rssm, "img_step", img_step)
-    monkeypatch.setattr(behavior, "act", act)
+    monkeypatch.setattr(policy, "act", act)
     monkeypatch.setattr(
         model, "predict", lambda feat: Prediction(feat[:, 0] - late, 0.5 + 0 * feat[:, 0], None)
     )

@@ -12,7 +12,7 @@ import torch
 
 from dreamer.data.episode import Episode
 from dreamer.types import Latent
-from experiments import field_of_view as sight
+from experiments import field_of_view as field_of_view
 from experiments.field_of_view import Step
 from tests.worlds import world
 
@@ -22,8 +22,8 @@ BOTH = ("vision", "vision_back")
 def test_the_nearest_hazard_counts():
     behind_the_shoulder, ahead = [-1.0, 0.5], [0.5, 0.0]
     state = world(hazards=np.array([ahead, behind_the_shoulder]))
-    assert sight.views(state, BOTH) == {"goal": True, "hazard": False}
-    assert sight.views(world(goal_pos=np.full(2, np.nan)), BOTH) == {}
+    assert field_of_view.views(state, BOTH) == {"goal": True, "hazard": False}
+    assert field_of_view.views(world(goal_pos=np.full(2, np.nan)), BOTH) == {}
 
 
 def test_rows_are_means_without_reached_goals():
@@ -31,14 +31,14 @@ def test_rows_are_means_without_reached_goals():
         return Step({"goal": goal}, {"reward": promised, "cost": 9}, {"reward": reward, "cost": 9})
 
     steps = [step(True, 0.1, 0.2), step(True, 0.3, 0.4), step(True, 1.1, 9), step(False, 0, 0.5)]
-    seen, unseen = sight.compare(steps)
+    seen, unseen = field_of_view.compare(steps)
     assert (seen["thing"], seen["in view"], unseen["in view"]) == ("goal", True, False)
     assert seen["share"] == pytest.approx(2 / 3)
     assert (seen["predicted"], seen["real"]) == (pytest.approx(0.3), pytest.approx(0.2))
     assert (unseen["predicted"], unseen["real"]) == (0.5, 0)
 
 
-def test_the_action_of_a_step_is_foreseen_from_the_row_before(monkeypatch):
+def test_the_action_of_a_step_is_warned_from_the_row_before(monkeypatch):
     """The model of this test promises what a row counts, and the action taken in it."""
     rssm = SimpleNamespace(
         img_step=lambda latent, action: Latent(latent.deter + action, latent.stoch)
@@ -48,7 +48,7 @@ def test_the_action_of_a_step_is_foreseen_from_the_row_before(monkeypatch):
         predict=lambda feat: SimpleNamespace(reward=feat[:, 0], cost=feat[:, 1]),
     )
     rows = Latent(torch.tensor([[[1.0, 2], [3, 4], [5, 6]]]), torch.zeros(1, 3, 1, 2))
-    monkeypatch.setattr(sight, "follow", lambda model, batch: rows)
+    monkeypatch.setattr(field_of_view, "follow", lambda model, batch: rows)
     agent = SimpleNamespace(world_model=model, autocast=lambda device: nullcontext())
     episode = Episode(
         images={"vision": np.zeros((3, 4, 4, 3), np.uint8)},
@@ -56,10 +56,10 @@ def test_the_action_of_a_step_is_foreseen_from_the_row_before(monkeypatch):
         reward=np.zeros(2, np.float32),
         cost=np.zeros(2, np.float32),
         terminated=False,
-        behaviour="agent",
+        policy="agent",
         seed=0,
     )
-    told = sight.foreseen(agent, episode, torch.device("cpu"))
+    told = field_of_view.warned(agent, episode, torch.device("cpu"))
     np.testing.assert_allclose(told["reward"], [1.5, 2.5])
     np.testing.assert_allclose(told["cost"], [2.25, 3.75])
 
@@ -67,17 +67,17 @@ def test_the_action_of_a_step_is_foreseen_from_the_row_before(monkeypatch):
 @pytest.mark.sim
 def test_a_run_is_asked(place, brief_run, capsys):
     words = [str(brief_run), "--device", "cpu", "--episodes", "1"]
-    assert sight.main([*words, "--json", "numbers.json"]) == 0
+    assert field_of_view.main([*words, "--json", "numbers.json"]) == 0
     assert "| goal" in capsys.readouterr().out
     rows = json.loads((place / "numbers.json").read_text())["rows"]
     assert {row["thing"] for row in rows} <= {"goal", "hazard"}
     shares = [row["share"] for row in rows if row["thing"] == "goal"]
     assert sum(shares) == pytest.approx(1)
-    assert sight.main([*words, "--json", "again.json"]) == 0
+    assert field_of_view.main([*words, "--json", "again.json"]) == 0
     assert json.loads((place / "again.json").read_text())["rows"] == rows
 
 
 def test_what_cannot_be_asked(refuse, toy_run):
-    assert "nowhere does not exist" in refuse(["nowhere"], sight.main)
+    assert "nowhere does not exist" in refuse(["nowhere"], field_of_view.main)
     words = [str(toy_run), "--episodes", "0"]
-    assert "--episodes must be at least 1" in refuse(words, sight.main)
+    assert "--episodes must be at least 1" in refuse(words, field_of_view.main)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from dreamer.training.video import to_gif, write_mp4
-from experiments import figures as pictures
+from experiments import figures as figures
 
 
-def film(light: int) -> np.ndarray:
+def video(light: int) -> np.ndarray:
     """Frames (T, H, W, 3) of one grey."""
     return np.full((6, 32, 64, 3), light, np.uint8)
 
@@ -25,8 +25,8 @@ def run(tmp_path: Path) -> Path:
     (folder / "report").mkdir(parents=True)
     lines = [{"step": 5 * k, "eval/score": k, "eval/cost": 2 * k} for k in range(1, 4)]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    (folder / "report" / "openl_vision_000000015.gif").write_bytes(to_gif(film(90), 10))
-    write_mp4(folder / "eval" / "15" / "videos" / "ep_000.mp4", film(200), 25)
+    (folder / "report" / "openl_vision_000000015.gif").write_bytes(to_gif(video(90), 10))
+    write_mp4(folder / "eval" / "15" / "videos" / "ep_000.mp4", video(200), 25)
     return folder
 
 
@@ -34,18 +34,18 @@ def light(path: Path) -> float:
     return float(np.asarray(Image.open(path).convert("L")).mean())
 
 
-def test_curves_and_both_films(run, tmp_path, capsys):
-    assert pictures.main([str(run), "--out", str(tmp_path / "images")]) == 0
+def test_curves_and_both_videos(run, tmp_path, capsys):
+    assert figures.main([str(run), "--out", str(tmp_path / "images")]) == 0
     assert Image.open(tmp_path / "images" / "curves.png").width > 1000
     assert light(tmp_path / "images" / "open_loop.gif") == pytest.approx(90, abs=4)
     assert light(tmp_path / "images" / "policy.gif") == pytest.approx(200, abs=4)
-    assert "pictures: " in capsys.readouterr().out
+    assert "figures: " in capsys.readouterr().out
 
 
-def test_another_film(run, tmp_path, refuse):
+def test_another_video(run, tmp_path, refuse):
     other, images = tmp_path / "other.mp4", tmp_path / "images"
-    argv = [str(run), "--out", str(images), "--film", str(other)]
-    assert "no film" in refuse(argv, pictures.main)
-    write_mp4(other, film(30), 25)
-    assert pictures.main(argv) == 0
+    argv = [str(run), "--out", str(images), "--video", str(other)]
+    assert "no video" in refuse(argv, figures.main)
+    write_mp4(other, video(30), 25)
+    assert figures.main(argv) == 0
     assert light(images / "policy.gif") == pytest.approx(30, abs=4)

@@ -12,9 +12,9 @@ from dreamer.agent import Agent
 from dreamer.config import load_presets
 from dreamer.envs.counting import CountingEnv
 from dreamer.imagination import choose_starts, imagine
-from dreamer.training.evaluation import Film, run_episode
+from dreamer.training.evaluation import VideoRecorder, run_episode
 from dreamer.types import Batch, Trajectory
-from fosp_ext.lagrange import FreeOfCharge
+from fosp_ext.lagrange import NoConstraint
 from fosp_ext.reachability import AlwaysFeasible
 from fosp_ext.run.run_folder import load_run
 from fosp_ext.settings import SIZES
@@ -35,23 +35,23 @@ RUNS = {  # every offline preset: the words after --configs; one that removes a 
 def look(agent: Agent, batch: Batch) -> tuple[RealTransitions, Trajectory]:
     """The recorded transitions of a batch and a rollout from it, without learning."""
     torch.manual_seed(5)
-    posterior, _, _ = agent.world_model.evaluate(batch)
+    posterior, _, _ = agent.world_model.losses(batch)
     latent = posterior.latent.detach()
     starts = choose_starts(latent, batch, 0)
-    traj = imagine(agent.world_model, agent.behavior.actor, starts, 5, 0.99)
+    traj = imagine(agent.world_model, agent.policy.actor, starts, 5, 0.99)
     return real_transitions(latent, batch), traj
 
 
 def moved(agent: Agent, batch: Batch) -> set[str]:
-    """Parts of the behaviour that one update changes."""
-    before = {name: p.clone() for name, p in agent.behavior.named_parameters()}
+    """Parts of the policy that one update changes."""
+    before = {name: p.clone() for name, p in agent.policy.named_parameters()}
     agent.update(batch)
-    after = agent.behavior.named_parameters()
+    after = agent.policy.named_parameters()
     return {name.split(".")[0] for name, p in after if not p.equal(before[name])}
 
 
 def actor_gradient(agent: Agent, loss: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    parameters = list(agent.behavior.actor.parameters())
+    parameters = list(agent.policy.actor.parameters())
     return torch.autograd.grad(loss, parameters, retain_graph=True)
 
 
@@ -60,7 +60,7 @@ def actor_gradient(agent: Agent, loss: torch.Tensor) -> tuple[torch.Tensor, ...]
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_preset_trains_goes_on_and_plays(name, toy_dataset, tmp_path):
-    """Twenty updates in two starts; then the newest checkpoint plays an episode for a film."""
+    """Twenty updates in two starts; then the newest checkpoint plays an episode for a video."""
     words = ["--configs", *RUNS[name], "debug", "--dataset.path", str(toy_dataset)]
     words += ["--logdir", str(tmp_path), "--device", "cpu", "--run.report_every", "0"]
     assert train.main([*words, "--run.updates", "10"]) == 0
@@ -69,9 +69,9 @@ def test_every_preset_trains_goes_on_and_plays(name, toy_dataset, tmp_path):
     assert [line["step"] for line in metrics(tmp_path)] == [5, 10, 15, 20]
     agent = load_run(tmp_path, CPU).agent
     assert all(torch.isfinite(p).all() for p in agent.parameters())
-    film = Film()
-    result = run_episode(agent, CountingEnv(5, None, INFO.cameras, INFO.size, 2), 0, CPU, film)
-    assert result.length == len(film.frames) == 5
+    video = VideoRecorder()
+    result = run_episode(agent, CountingEnv(5, None, INFO.cameras, INFO.size, 2), 0, CPU, video)
+    assert result.length == len(video.frames) == 5
 
 
 @pytest.mark.parametrize("name", ["safedreamer", "bc"])
@@ -115,15 +115,15 @@ def test_world_models_of_all_safe_methods_learn_the_same():
 def test_cloning_moves_the_policy_alone():
     agent = make_agent("bc", "debug")
     assert moved(agent, make_batch()) == {"actor"}
-    assert {name.split(".")[0] for name, _ in agent.behavior.named_parameters()} == {"actor"}
-    assert agent.behavior.estimates(torch.zeros(2, agent.world_model.feat_size)) == {}
+    assert {name.split(".")[0] for name, _ in agent.policy.named_parameters()} == {"actor"}
+    assert agent.policy.estimates(torch.zeros(2, agent.world_model.feat_size)) == {}
 
 
 def test_cloning_makes_the_recorded_actions_likelier():
     agent, batch = make_agent("bc", "debug", actor__optimizer__lr="3e-3"), make_batch()
     real, _ = look(agent, batch)
     weights = [p.clone() for p in agent.world_model.parameters()]
-    likelihood = [float(agent.behavior.update_actor(real)["data_log_prob"]) for _ in range(150)]
+    likelihood = [float(agent.policy.update_actor(real)["data_log_prob"]) for _ in range(150)]
     assert likelihood[-1] > likelihood[0] + 0.5
     assert all(p.equal(q) for p, q in zip(agent.world_model.parameters(), weights, strict=True))
 
@@ -133,9 +133,9 @@ def test_cloning_reads_neither_reward_nor_cost_nor_the_row_behind_an_episode():
     real, _ = look(agents[0], make_batch())
     action = torch.where(real.mask.unsqueeze(-1) > 0, real.action, -real.action)
     other = real._replace(reward=real.reward + 3, cost=real.cost + 3, action=action)
-    agents[0].behavior.update_actor(real)
-    agents[1].behavior.update_actor(other)
-    first, second = (list(agent.behavior.parameters()) for agent in agents)
+    agents[0].policy.update_actor(real)
+    agents[1].policy.update_actor(other)
+    first, second = (list(agent.policy.parameters()) for agent in agents)
     assert all(p.equal(q) for p, q in zip(first, second, strict=True))
 
 
@@ -146,19 +146,19 @@ def test_safedreamer_moves_policy_and_both_critics():
     agent = make_agent("safedreamer", "debug")
     agent.update(make_batch())
     assert moved(agent, make_batch(seed=1)) == {"actor", "reward_critic", "cost_critic"}
-    names = agent.behavior.estimates(torch.zeros(2, agent.world_model.feat_size)).keys()
+    names = agent.policy.estimates(torch.zeros(2, agent.world_model.feat_size)).keys()
     assert names == {"value", "cost_value"}
 
 
 def test_safedreamer_reads_no_recorded_action():
-    """Other actions in the batch, same latents: the behaviour learns the same, bit for bit."""
+    """Other actions in the batch, same latents: the policy learns the same, bit for bit."""
     agents, batch = [make_agent("safedreamer", "debug") for _ in range(2)], make_batch()
-    posterior, _, _ = agents[0].world_model.evaluate(batch)
+    posterior, _, _ = agents[0].world_model.losses(batch)
     latent = posterior.latent.detach()
     for agent, action in zip(agents, (batch.action, -batch.action), strict=True):
         torch.manual_seed(4)
-        agent.behavior.update(agent.world_model, latent, batch._replace(action=action))
-    first, second = (list(agent.behavior.parameters()) for agent in agents)
+        agent.policy.update(agent.world_model, latent, batch._replace(action=action))
+    first, second = (list(agent.policy.parameters()) for agent in agents)
     assert all(p.equal(q) for p, q in zip(first, second, strict=True))
 
 
@@ -167,11 +167,9 @@ def test_safedreamer_reads_no_recorded_action():
 def test_critics_of_the_baselines_take_no_action(method):
     """Invariant 41, second half: V(s) has the width of a state and refuses an action beside it."""
     agent = make_agent(method, "debug")
-    behavior, feat = agent.behavior, torch.zeros(3, agent.world_model.feat_size)
+    policy, feat = agent.policy, torch.zeros(3, agent.world_model.feat_size)
     critics = (
-        [behavior.critic]
-        if method == "dreamerv3"
-        else [behavior.reward_critic, behavior.cost_critic]
+        [policy.critic] if method == "dreamerv3" else [policy.reward_critic, policy.cost_critic]
     )
     for critic in critics:
         assert critic.value(feat).shape == (3,)
@@ -184,17 +182,17 @@ def test_free_safedreamer_is_dreamer():
     """Invariant 41: without a price the policy and the reward value learn what DreamerV3's do."""
     safe = make_agent("safedreamer", "debug", lagrange__multiplier="0", lagrange__penalty="1e-30")
     plain = make_agent("dreamerv3", "debug")
-    plain.behavior.actor.load_state_dict(safe.behavior.actor.state_dict())
-    plain.behavior.critic.load_state_dict(safe.behavior.reward_critic.state_dict())
-    posterior, _, _ = safe.world_model.evaluate(make_batch())
+    plain.policy.actor.load_state_dict(safe.policy.actor.state_dict())
+    plain.policy.critic.load_state_dict(safe.policy.reward_critic.state_dict())
+    posterior, _, _ = safe.world_model.losses(make_batch())
     latent = posterior.latent.detach()
     for _ in range(3):
         for agent in (safe, plain):
             torch.manual_seed(6)
-            agent.behavior.update(safe.world_model, latent, make_batch())
+            agent.policy.update(safe.world_model, latent, make_batch())
     pairs = zip(
-        [*safe.behavior.actor.parameters(), *safe.behavior.reward_critic.parameters()],
-        [*plain.behavior.actor.parameters(), *plain.behavior.critic.parameters()],
+        [*safe.policy.actor.parameters(), *safe.policy.reward_critic.parameters()],
+        [*plain.policy.actor.parameters(), *plain.policy.critic.parameters()],
         strict=True,
     )
     assert all(p.equal(q) for p, q in pairs)
@@ -203,19 +201,19 @@ def test_free_safedreamer_is_dreamer():
 def test_safedreamer_pays_for_cost():
     """The gradient of its penalty is that of the summed cost returns times the price."""
     agent = make_agent("safedreamer", "debug", lagrange__multiplier="2", lagrange__penalty="0.1")
-    behavior = agent.behavior
+    policy = agent.policy
     _, traj = look(agent, make_batch())
-    returns, value = behavior.reward_critic.returns(traj, traj.reward)
-    cost_returns, _ = behavior.cost_critic.returns(traj, traj.cost)
+    returns, value = policy.reward_critic.returns(traj, traj.reward)
+    cost_returns, _ = policy.cost_critic.returns(traj, traj.cost)
     constraint = cost_returns.sum(1).mean()
-    price = behavior.lagrangian.price(constraint.detach())
+    price = policy.lagrangian.price(constraint.detach())
     assert price > 1
     plain = actor_gradient(agent, constraint)
-    paid = actor_gradient(agent, behavior.lagrangian.penalty_loss(constraint))
+    paid = actor_gradient(agent, policy.lagrangian.penalty_loss(constraint))
     for left, right in zip(paid, plain, strict=True):
         torch.testing.assert_close(left, price * right)
     assert any(grad.abs().max() > 0 for grad in paid)
-    result = behavior.update_actor(traj, returns, value.detach(), cost_returns)
+    result = policy.update_actor(traj, returns, value.detach(), cost_returns)
     assert result["penalty"] != 0
     torch.testing.assert_close(result["loss"], result["imagined_loss"] + result["penalty"])
 
@@ -236,27 +234,27 @@ def test_ablations_change_only_their_part():
         agent = make_agent(*FOSP, name)
         left = {tag for tag in reported if not tag.startswith(prefixes)}
         assert set(agent.update(make_batch())) == left, name
-        parts = {part for part, _ in agent.behavior.named_children()}
-        assert parts == {part for part, _ in full.behavior.named_children()}, name
+        parts = {part for part, _ in agent.policy.named_children()}
+        assert parts == {part for part, _ in full.policy.named_children()}, name
 
 
 def test_without_reachability_every_state_is_feasible():
     agent = make_agent(*FOSP, "no_reachability")
-    assert isinstance(agent.behavior.reachability, AlwaysFeasible)
+    assert isinstance(agent.policy.reachability, AlwaysFeasible)
     _, traj = look(agent, make_batch())
-    assert (agent.behavior.score(traj).feasibility == 1).all()
+    assert (agent.policy.score(traj).feasibility == 1).all()
     result = agent.update(make_batch())
     assert result["actor/feasibility"] == 1
     assert result["lagrange/multiplier"] > 0  # the price is still there
-    shown = agent.behavior.estimates(traj.feat[:, 0])
+    shown = agent.policy.estimates(traj.feat[:, 0])
     assert shown.keys() == {"value", "cost_value"}
 
 
 def test_without_lagrangian_the_constraint_has_no_gradient():
     agent = make_agent(*FOSP, "no_lagrangian")
-    assert isinstance(agent.behavior.lagrangian, FreeOfCharge)
+    assert isinstance(agent.policy.lagrangian, NoConstraint)
     cost = torch.tensor(5.0, requires_grad=True)
-    penalty = agent.behavior.lagrangian.penalty_loss(cost)
+    penalty = agent.policy.lagrangian.penalty_loss(cost)
     assert (float(penalty), penalty.requires_grad) == (0, False)
     result = agent.update(make_batch())
     assert (result["actor/penalty"], result["actor/cost_price"]) == (0, 0)
@@ -271,14 +269,14 @@ def test_without_in_sample_critics_recorded_rewards_move_nothing():
             agent = make_agent(*words)
             real, traj = look(agent, make_batch())
             for critic, signal in (
-                (agent.behavior.reward_critic, real.reward),
-                (agent.behavior.cost_critic, real.cost),
+                (agent.policy.reward_critic, real.reward),
+                (agent.policy.cost_critic, real.cost),
             ):
                 critic.update(traj.detach(), traj.detach().reward, real, signal + offset)
             states.append(
                 [
-                    *agent.behavior.reward_critic.parameters(),
-                    *agent.behavior.cost_critic.parameters(),
+                    *agent.policy.reward_critic.parameters(),
+                    *agent.policy.cost_critic.parameters(),
                 ]
             )
         assert all(p.equal(q) for p, q in zip(*states, strict=True)) == same
@@ -286,8 +284,8 @@ def test_without_in_sample_critics_recorded_rewards_move_nothing():
 
 def test_without_in_sample_critics_there_is_one_value():
     agent = make_agent(*FOSP, "no_in_sample")
-    for critic in (agent.behavior.reward_critic, agent.behavior.cost_critic):
-        assert critic.best_net is critic.value_net
+    for critic in (agent.policy.reward_critic, agent.policy.cost_critic):
+        assert critic.in_sample_net is critic.value_net
 
 
 # The two presets of the published program
@@ -297,47 +295,47 @@ def test_without_in_sample_critics_there_is_one_value():
 def test_release_loss_by_hand():
     """Invariant 40: -w A_r - w eta H + Psi, and nothing from recorded actions."""
     agent, batch = make_agent("fosp_release", "debug"), make_batch()
-    behavior = agent.behavior
+    policy = agent.policy
     for k in range(3):
         agent.update(make_batch(seed=k))
     real, traj = look(agent, batch)
-    scores = behavior.score(traj)
-    critic, feat = behavior.reward_critic, traj.feat[:, :-1].detach()
+    scores = policy.score(traj)
+    critic, feat = policy.reward_critic, traj.feat[:, :-1].detach()
     advantage = (critic.q(feat, traj.action) - critic.value(feat)) / critic.moments.scale()
-    entropy = behavior.actor(feat).entropy()
+    entropy = policy.actor(feat).entropy()
     plain = -(traj.weight * advantage).mean() - (traj.weight * 3e-4 * entropy).mean()
     g = scores.cost_return.sum(1).mean()  # cost_limit is 0
-    multiplier, penalty = behavior.lagrangian.multiplier, behavior.lagrangian.penalty
+    multiplier, penalty = policy.lagrangian.multiplier, policy.lagrangian.penalty
     psi = multiplier * g + penalty / 2 * g**2
-    assert behavior.lagrangian.price(g) > 0
+    assert policy.lagrangian.price(g) > 0
     expected = float((plain + psi).detach())
-    result = behavior.update_actor(traj, scores, real)
+    result = policy.update_actor(traj, scores, real)
     assert float(result["loss"]) == pytest.approx(expected, rel=1e-5)
     assert (result["in_sample_loss"], result["weight_max"]) == (0, 0)
 
 
 def test_release_values_lean_to_the_lower_q():
-    behavior = make_agent("fosp_release", "debug").behavior
+    policy = make_agent("fosp_release", "debug").policy
     value, q = torch.tensor([5.0, 5.0]), torch.tensor([0.0, 10.0])
 
     class Flat:
         def loss(self, target: torch.Tensor) -> torch.Tensor:
             return torch.ones_like(target)
 
-    for critic in (behavior.reward_critic, behavior.cost_critic):
+    for critic in (policy.reward_critic, policy.cost_critic):
         tau = critic.settings.imagined_expectile
         weight = critic._expectile_loss(Flat(), value, q, tau)
         torch.testing.assert_close(weight, torch.tensor([0.8, 0.2]))
-        assert critic.best_net is critic.value_net
+        assert critic.in_sample_net is critic.value_net
 
 
 def test_theory_only_imitates():
     """No gradient of its loss comes through the rollout."""
     agent, batch = make_agent("fosp_theory", "debug"), make_batch()
-    behavior = agent.behavior
+    policy = agent.policy
     agent.update(batch)
     real, traj = look(agent, batch)
-    expected = behavior.settings.in_sample_weight * behavior.in_sample_loss(real)[0]
-    step = behavior.update_actor(traj, behavior.score(traj), real)
+    expected = policy.settings.in_sample_weight * policy.in_sample_loss(real)[0]
+    step = policy.update_actor(traj, policy.score(traj), real)
     torch.testing.assert_close(step["loss"], expected.detach(), rtol=1e-3, atol=1e-4)
     assert step["weight"] > 0

@@ -20,7 +20,7 @@ def parts():
         agent.update(batch)
     latent, _ = agent.world_model.update(batch)
     starts = choose_starts(latent, batch, 0)
-    traj = imagine(agent.world_model, agent.behavior.actor, starts, horizon=5, gamma=0.99)
+    traj = imagine(agent.world_model, agent.policy.actor, starts, horizon=5, gamma=0.99)
     return agent, batch, real_transitions(latent, batch), starts, traj
 
 
@@ -34,26 +34,26 @@ def moved(module, action):
 @pytest.mark.invariant(25)
 def test_actor_loss_moves_only_the_actor(parts):
     agent, _, real, _, traj = parts
-    behavior = agent.behavior
-    names = moved(agent, lambda: behavior.update_actor(traj, behavior.score(traj), real))
+    policy = agent.policy
+    names = moved(agent, lambda: policy.update_actor(traj, policy.score(traj), real))
     assert names
-    assert all(name.startswith("behavior.actor.") for name in names)
+    assert all(name.startswith("policy.actor.") for name in names)
 
 
 def test_critic_losses_move_only_their_critic(parts):
     agent, _, real, _, traj = parts
-    critic, traj = agent.behavior.cost_critic, traj.detach()
+    critic, traj = agent.policy.cost_critic, traj.detach()
     names = moved(agent, lambda: critic.update(traj, traj.cost, real, real.cost))
     assert names
-    assert all(name.startswith("behavior.cost_critic.") for name in names)
+    assert all(name.startswith("policy.cost_critic.") for name in names)
 
 
 def test_reachability_loss_moves_only_the_reachability(parts):
     agent, _, real, starts, traj = parts
     labels = violation_labels(agent.world_model, traj.detach(), starts)
-    names = moved(agent, lambda: agent.behavior.reachability.update(traj.detach(), labels, real))
+    names = moved(agent, lambda: agent.policy.reachability.update(traj.detach(), labels, real))
     assert names
-    assert all(name.startswith("behavior.reachability.") for name in names)
+    assert all(name.startswith("policy.reachability.") for name in names)
 
 
 def test_world_model_loss_moves_only_the_world_model(parts):
@@ -65,8 +65,8 @@ def test_world_model_loss_moves_only_the_world_model(parts):
 
 def test_reward_and_cost_critics_share_nothing(parts):
     agent = parts[0]
-    reward = {p.data_ptr() for p in agent.behavior.reward_critic.parameters()}
-    cost = {p.data_ptr() for p in agent.behavior.cost_critic.parameters()}
+    reward = {p.data_ptr() for p in agent.policy.reward_critic.parameters()}
+    cost = {p.data_ptr() for p in agent.policy.cost_critic.parameters()}
     assert not reward & cost
 
 
@@ -86,9 +86,9 @@ def test_real_transitions_pair_a_row_with_its_successor(parts):
 @pytest.mark.invariant(14)
 def test_real_target_reads_the_next_reward_and_bootstraps(parts):
     agent, _, real, _, traj = parts
-    critic = agent.behavior.reward_critic
+    critic = agent.policy.reward_critic
     target = critic.real_target(real, real.reward, traj.reward)
-    value = critic.best(real.feat_next)
+    value = critic.in_sample_value(real.feat_next)
     torch.testing.assert_close(target, real.reward + 0.996997 * real.cont * value)
 
 
@@ -96,7 +96,7 @@ def test_real_target_reads_the_next_reward_and_bootstraps(parts):
 def test_other_bootstraps_use_the_imagined_return(boot):
     agent, batch = make_agent(critic__boot=boot), make_batch()
     latent, _ = agent.world_model.update(batch)
-    real, critic = real_transitions(latent, batch), agent.behavior.reward_critic
+    real, critic = real_transitions(latent, batch), agent.policy.reward_critic
     onward = torch.randn(4 * 8, 5)
     target = critic.real_target(real, real.reward, onward)
     first = onward[:, 0].reshape(4, 8)
@@ -128,8 +128,8 @@ def test_values_lean_to_the_good_side(parts):
         def loss(self, target):
             return torch.ones_like(target)
 
-    reward = agent.behavior.reward_critic._expectile_loss(Flat(), value, q, 0.8)
-    cost = agent.behavior.cost_critic._expectile_loss(Flat(), value, q, 0.8)
+    reward = agent.policy.reward_critic._expectile_loss(Flat(), value, q, 0.8)
+    cost = agent.policy.cost_critic._expectile_loss(Flat(), value, q, 0.8)
     torch.testing.assert_close(reward, torch.tensor([0.2, 0.8]))
     torch.testing.assert_close(cost, torch.tensor([0.8, 0.2]))
 
@@ -138,8 +138,8 @@ def test_two_q_networks_count_the_pessimistic_one():
     agent = make_agent(critic__num_q="2", cost_critic__num_q="2")
     feat, action = torch.randn(6, agent.world_model.feat_size), torch.rand(6, 2)
     for critic, reduce in (
-        (agent.behavior.reward_critic, torch.minimum),
-        (agent.behavior.cost_critic, torch.maximum),
+        (agent.policy.reward_critic, torch.minimum),
+        (agent.policy.cost_critic, torch.maximum),
     ):
         for net in critic.q_nets:
             torch.nn.init.normal_(net.mlp[-1].weight)
@@ -150,16 +150,16 @@ def test_two_q_networks_count_the_pessimistic_one():
 
 def test_shared_value_network_when_not_split():
     agent = make_agent(critic__split_value="false")
-    assert agent.behavior.reward_critic.best_net is agent.behavior.reward_critic.value_net
-    assert agent.behavior.cost_critic.best_net is not agent.behavior.cost_critic.value_net
+    assert agent.policy.reward_critic.in_sample_net is agent.policy.reward_critic.value_net
+    assert agent.policy.cost_critic.in_sample_net is not agent.policy.cost_critic.value_net
 
 
 def test_slow_copies_follow_by_their_rate(parts):
     agent, batch, *_ = parts
-    behavior = agent.behavior
-    critics = (behavior.reward_critic, behavior.cost_critic)
-    pairs = [(critic.slow_q_nets[0], critic.q_nets[0]) for critic in critics]
-    pairs.append((behavior.reachability.slow_net, behavior.reachability.net))
+    policy = agent.policy
+    critics = (policy.reward_critic, policy.cost_critic)
+    pairs = [(critic.target_q_nets[0], critic.q_nets[0]) for critic in critics]
+    pairs.append((policy.reachability.target_net, policy.reachability.net))
     before = [slow.mlp[-1].weight.clone() for slow, _ in pairs]
     agent.update(batch)
     for (slow, live), weight in zip(pairs, before, strict=True):
@@ -170,12 +170,12 @@ def test_slow_copies_follow_by_their_rate(parts):
 @pytest.mark.invariant(25)
 def test_in_sample_gradient_is_that_of_weighted_cloning(parts):
     agent, _, real, *_ = parts
-    behavior = agent.behavior
-    weight, _ = behavior.data_weights(real)
-    loss, _ = behavior.in_sample_loss(real)
-    dist: Normal = behavior.actor(real.feat)
+    policy = agent.policy
+    weight, _ = policy.data_weights(real)
+    loss, _ = policy.in_sample_loss(real)
+    dist: Normal = policy.actor(real.feat)
     expected = -(weight * real.mask * dist.log_prob(real.action)).sum() / real.mask.sum()
-    parameters = list(behavior.actor.parameters())
+    parameters = list(policy.actor.parameters())
     for left, right in zip(
         torch.autograd.grad(loss, parameters),
         torch.autograd.grad(expected, parameters),
@@ -196,10 +196,10 @@ def test_violation_labels_begin_with_the_record(parts):
 @pytest.mark.invariant(31)
 def test_infeasible_states_do_not_enter_the_constraint(parts):
     agent, _, real, _, traj = parts
-    behavior = agent.behavior
-    scores = behavior.score(traj)
+    policy = agent.policy
+    scores = policy.score(traj)
     hopeless = scores._replace(feasibility=torch.zeros_like(scores.feasibility))
-    assert behavior.update_actor(traj, hopeless, real)["constraint"] == 0
+    assert policy.update_actor(traj, hopeless, real)["constraint"] == 0
 
 
 def test_plain_dreamer_is_blind_to_cost():
@@ -229,18 +229,20 @@ def test_an_update_is_finite_in_both_precisions(method, precision):
 def test_recorded_outcomes_come_from_the_rows_that_follow(parts):
     """To the window's end, or the episode's, and then the value of the best supported action."""
     agent, _, real, _, _ = parts
-    behavior = make_agent(actor__recorded_advantage="lambda", imagination__lam="1").behavior
-    behavior.load_state_dict(agent.behavior.state_dict())
-    gamma, critic = behavior.imagination.gamma, behavior.reward_critic
+    policy = make_agent(actor__recorded_advantage="lambda", imagination__lam="1").policy
+    policy.load_state_dict(agent.policy.state_dict())
+    gamma, critic = policy.imagination.gamma, policy.reward_critic
     ends = torch.zeros_like(real.mask)
     ends[:, 2] = 1  # row 3 is an episode's last
     real = real._replace(last_next=ends, cont=torch.ones_like(ends))
     with torch.no_grad():
-        found = behavior._outcome(critic, real, real.reward)
+        found = policy._outcome(critic, real, real.reward)
         for t in range(real.reward.shape[1]):
             end = 2 if t <= 2 else real.reward.shape[1] - 1
             rewards = [gamma**k * real.reward[:, t + k] for k in range(end - t + 1)]
-            expected = sum(rewards) + gamma ** (end - t + 1) * critic.best(real.feat_next[:, end])
+            expected = sum(rewards) + gamma ** (end - t + 1) * critic.in_sample_value(
+                real.feat_next[:, end]
+            )
             torch.testing.assert_close(found[:, t], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -248,14 +250,14 @@ def test_actions_are_weighed_by_what_followed(parts):
     """More reward afterwards, more weight; a violation afterwards shuts the gate."""
     _, _, real, _, _ = parts
     settings = {"actor__gate": "advantage", "actor__cost_tolerance": "0.5"}
-    behavior = make_agent(actor__recorded_advantage="lambda", **settings).behavior
+    policy = make_agent(actor__recorded_advantage="lambda", **settings).policy
     none = torch.zeros_like(real.reward)
     calm = real._replace(reward=none, cost=none, last_next=none, cont=none + 1)
-    plain, is_open = behavior.data_weights(calm)
-    better, _ = behavior.data_weights(calm._replace(reward=none + 0.1))
+    plain, is_open = policy.data_weights(calm)
+    better, _ = policy.data_weights(calm._replace(reward=none + 0.1))
     shut = none.clone()
     shut[:, 3] = 4
-    weight, gate = behavior.data_weights(calm._replace(cost=shut))
+    weight, gate = policy.data_weights(calm._replace(cost=shut))
     assert (better > plain).all()
     assert is_open.all()
     assert not gate[:, 3].any()
@@ -267,9 +269,9 @@ def test_actions_are_weighed_by_what_followed(parts):
 def test_gate_judges_value_or_advantage(gate, open_share):
     """Where every action costs the same, none is safe by value and all are by advantage."""
     agent, batch = make_agent(actor__gate=gate), make_batch()
-    critic = agent.behavior.cost_critic
-    for net in (critic.best_net, critic.q_nets[0], critic.slow_q_nets[0]):
+    critic = agent.policy.cost_critic
+    for net in (critic.in_sample_net, critic.q_nets[0], critic.target_q_nets[0]):
         net.mlp[-1].bias.data[160] = 50.0  # all of them say the same cost, well above the tolerance
     latent, _ = agent.world_model.update(batch)
-    _, is_open = agent.behavior.data_weights(real_transitions(latent, batch))
+    _, is_open = agent.policy.data_weights(real_transitions(latent, batch))
     assert is_open.mean() == open_share

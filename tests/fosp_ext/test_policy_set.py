@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 def judged_by_hand(**settings: str):
     """An agent whose Q_r is an action's first number and whose Q_c is ten times its second."""
     agent = disagreeing(**settings)
-    learner = agent.behavior.learner
+    learner = agent.policy.learner
     learner.reward_critic.q = lambda feat, action: action[:, 0]
     learner.cost_critic.q = lambda feat, action: 10 * action[:, 1]
     return agent
@@ -49,7 +49,7 @@ def test_how_often_each_policy_acts_follows_the_probabilities():
 @pytest.mark.parametrize(("kappa", "alpha"), [(0.1, 5.0), (0.0, 5.0), (0.1, 0.0), (3.0, 0.5)])
 def test_kappa_and_alpha(kappa, alpha):
     agent = judged_by_hand(policy_set__kappa=str(kappa), policy_set__alpha=str(alpha))
-    policy_set, feat = agent.behavior, features(agent, N)
+    policy_set, feat = agent.policy, features(agent, N)
     action, chosen = act(agent, feat, explore=False)
     old, new = policy_set.offline(feat).mean, policy_set.actor(feat).mean
     gain = (new[:, 0] - old[:, 0]) - kappa * 10 * (new[:, 1] - old[:, 1])
@@ -66,8 +66,8 @@ def test_the_slow_copies_can_judge():
         for name, agent in (("learning", learning), ("slow", slow))
     }
     assert not torch.allclose(by["learning"], by["slow"])
-    for critic in (slow.behavior.learner.reward_critic, slow.behavior.learner.cost_critic):
-        critic.slow_q_nets.load_state_dict(critic.q_nets.state_dict())
+    for critic in (slow.policy.learner.reward_critic, slow.policy.learner.cost_critic):
+        critic.target_q_nets.load_state_dict(critic.q_nets.state_dict())
     assert torch.equal(act(slow, feat, False)[1]["p_online"], by["learning"])
 
 
@@ -76,9 +76,9 @@ def test_what_it_thinks_is_what_the_learner_thinks_and_its_choice(ablation):
     agent = disagreeing("fosp_online", *ablation, "debug")
     feat = features(agent, N)
     _, thought = act(agent, feat, explore=True)
-    known = {"value", "cost_value"} | (set() if ablation else {"danger"})
+    known = {"value", "cost_value"} | (set() if ablation else {"violation_probability"})
     assert thought.keys() == known | {"online", "p_online"}
-    estimates = agent.behavior.learner.estimates(feat)
+    estimates = agent.policy.learner.estimates(feat)
     assert all(torch.equal(thought[name], estimates[name]) for name in known)
     assert all(values.shape == (N,) for values in thought.values())
 
@@ -99,7 +99,7 @@ def test_what_it_thinks_is_what_the_learner_thinks_and_its_choice(ablation):
     ],
 )
 def test_who_has_a_policy_set(names, expected):
-    assert isinstance(make_agent(*names, "debug").behavior, PolicySet) == expected
+    assert isinstance(make_agent(*names, "debug").policy, PolicySet) == expected
 
 
 @pytest.mark.parametrize("init", ["copy", "fresh"])
@@ -107,7 +107,7 @@ def test_the_learning_policy_begins_as_a_copy_or_afresh(init):
     settings = make_config("fosp_online", "debug", policy_set__init=init).policy_set
     agent = make_agent()
     agent.update(make_batch())
-    learner = agent.behavior
+    learner = agent.policy
     before = [parameter.clone() for parameter in learner.actor.parameters()]
     policy_set = PolicySet(learner, settings)
     assert all(map(torch.equal, policy_set.offline.parameters(), before))
@@ -119,7 +119,7 @@ def test_the_learning_policy_begins_as_a_copy_or_afresh(init):
     else:
         assert not any(same[-2:]), "the output layer's weights, and its bias that had moved"
         assert len(moments) == 0
-    agent.behavior = policy_set
+    agent.policy = policy_set
     agent.update(make_batch(seed=1))
     after = policy_set.actor.parameters()
     assert not any(map(torch.equal, after, before)), "the new optimiser moves the new policy"
@@ -131,12 +131,12 @@ def test_the_learning_policy_begins_as_a_copy_or_afresh(init):
 
 def test_one_policy_acts_alone_and_shares_everything():
     agent = disagreeing()
-    feat, policy_set = features(agent, N), agent.behavior
+    feat, policy_set = features(agent, N), agent.policy
     for name, actor in (("online", policy_set.actor), ("offline", policy_set.offline)):
         alone = single_policy(agent, name)
         action, thought = act(alone, feat, explore=False)
         assert torch.equal(action, actor(feat).mean)
-        assert thought.keys() == {"value", "cost_value", "danger"}
+        assert thought.keys() == {"value", "cost_value", "violation_probability"}
         own = {parameter.data_ptr() for parameter in agent.parameters()}
         assert {parameter.data_ptr() for parameter in alone.parameters()} <= own
     assert policy_set.actor is policy_set.learner.actor
@@ -157,7 +157,9 @@ def test_spectators_and_reports_see_the_choice():
     shown = heldout_estimates(agent, OneBatch(), CPU)
     assert {name: tuple(x.shape) for name, x in shown.items()} == {
         "action": (32, INFO.action_size),
-        **dict.fromkeys(("value", "cost_value", "danger", "online", "p_online"), (32,)),
+        **dict.fromkeys(
+            ("value", "cost_value", "violation_probability", "online", "p_online"), (32,)
+        ),
     }
 
 

@@ -12,7 +12,7 @@ from tests.helpers import make_config
 
 
 def rows(cost: list[list[float]], is_first: list[list[int]] | None = None) -> Batch:
-    """A batch without pictures; by default each window is from one episode."""
+    """A batch without images; by default each window is from one episode."""
     c = torch.tensor(cost)
     first = torch.zeros_like(c) if is_first is None else torch.tensor(is_first).float()
     first[:, 0] = 1

@@ -1,6 +1,6 @@
-"""Scripted behaviours that record datasets with the help of privileged state.
+"""Scripted policies that record datasets with the help of privileged state.
 
-`safe` plans around everything that costs, `careless` does so too closely and not always to the
+`safe` plans around everything that costs, `near_miss` does so too closely and not always to the
 goal, `unsafe` ignores it, and `random` wanders. They are written against `WorldState` alone; a new
 robot or kind of task is one more entry of `BUILDERS`.
 """
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dreamer.errors import UserError, did_you_mean
-from fosp_ext.envs.scripted.base import Behaviour, NoisyBehaviour
+from fosp_ext.envs.scripted.base import NoisyPolicy, ScriptedPolicy
 from fosp_ext.envs.scripted.car_goal_seeking import GoalSeekingCar
 from fosp_ext.envs.scripted.car_model import CarModel
 from fosp_ext.envs.scripted.car_planner import ManoeuvrePlanner
-from fosp_ext.envs.scripted.detour import Straying
-from fosp_ext.envs.scripted.field_of_view import Sight, sight_limit
+from fosp_ext.envs.scripted.detour import Detour
+from fosp_ext.envs.scripted.field_of_view import Sight, field_of_view_limit
 from fosp_ext.envs.scripted.goal_seeking import GoalSeekingPoint
-from fosp_ext.envs.scripted.near_miss import Careless
+from fosp_ext.envs.scripted.near_miss import NearMiss
 from fosp_ext.envs.scripted.planner import CrossEntropyPlanner
 from fosp_ext.envs.scripted.point_model import PointModel
 from fosp_ext.envs.scripted.push import HeedlessPusher, SafePusher
@@ -29,7 +29,7 @@ from fosp_ext.envs.scripted.push_model import PushModel
 from fosp_ext.envs.scripted.safe import SafeDriver
 from fosp_ext.envs.scripted.smooth_random import SmoothRandom, SmoothRandomDriver
 
-__all__ = ["Behaviour", "available_behaviours", "make_behaviour"]
+__all__ = ["ScriptedPolicy", "available_policies", "make_scripted_policy"]
 
 HORIZON_SECONDS = 1.04  # 13 agent steps at action repeat 4: longer than the Point needs to stop
 CAR_HORIZON_SECONDS = 1.6  # 10 agent steps; the Car stops within one, so this is for finding ways
@@ -41,14 +41,14 @@ MARGIN, MARGIN_PER_NOISE = 0.04, 0.1  # metres kept from obstacles, more where a
 
 @dataclass(frozen=True)
 class Request:
-    """What a behaviour is built from."""
+    """What a policy is built from."""
 
     rng: np.random.Generator
     noise: float
     speed: float
     action_repeat: int
     action_size: int | None
-    cameras: tuple[str, ...]  # whose pictures alone count; none: everything is known
+    cameras: tuple[str, ...]  # whose images alone count; none: everything is known
 
     def margin(self) -> float:
         """Metres kept from all that costs."""
@@ -60,44 +60,44 @@ class Request:
         return PointModel(max(horizon, 2), self.action_repeat)
 
 
-Builder = Callable[[Request], Behaviour]
+Builder = Callable[[Request], ScriptedPolicy]
 
 
-def safe_point(request: Request) -> Behaviour:
+def safe_point(request: Request) -> ScriptedPolicy:
     """Plans around hazards, vases, wrong buttons and gremlins."""
     model = request.point_model()
     planner = CrossEntropyPlanner(request.rng, model.horizon, action_size=2)
     return SafeDriver(model, planner, request.margin(), request.speed)
 
 
-def unsafe_point(request: Request) -> Behaviour:
+def unsafe_point(request: Request) -> ScriptedPolicy:
     """Drives straight for the goal."""
     return GoalSeekingPoint(request.speed)
 
 
-def random_point(request: Request) -> Behaviour:
+def random_point(request: Request) -> ScriptedPolicy:
     """Wanders about."""
     return SmoothRandomDriver(PointModel, request.rng, request.speed)
 
 
-def safe_car(request: Request) -> Behaviour:
+def safe_car(request: Request) -> ScriptedPolicy:
     """Plans around hazards and vases; noise rarely turns a wheel's sign, so no wider margin."""
     horizon = max(round(CAR_HORIZON_SECONDS / (CarModel.ENV_STEP * request.action_repeat)), 2)
     model = CarModel(horizon, request.action_repeat)
     return SafeDriver(model, ManoeuvrePlanner(request.rng, horizon), MARGIN, request.speed)
 
 
-def unsafe_car(request: Request) -> Behaviour:
+def unsafe_car(request: Request) -> ScriptedPolicy:
     """Turns to the goal and drives straight for it."""
     return GoalSeekingCar(request.rng, request.speed)
 
 
-def random_car(request: Request) -> Behaviour:
+def random_car(request: Request) -> ScriptedPolicy:
     """Wanders about."""
     return SmoothRandomDriver(CarModel, request.rng, request.speed)
 
 
-def safe_point_push(request: Request) -> Behaviour:
+def safe_point_push(request: Request) -> ScriptedPolicy:
     """Pushes the box to the goal around hazards and pillars."""
     horizon = round(PUSH_HORIZON_SECONDS / (PointModel.ENV_STEP * request.action_repeat))
     planner = CrossEntropyPlanner(request.rng, max(horizon, 2), action_size=2, **PUSH_SEARCH)
@@ -105,47 +105,47 @@ def safe_point_push(request: Request) -> Behaviour:
     return SafePusher(model, planner, request.margin(), request.speed)
 
 
-def unsafe_point_push(request: Request) -> Behaviour:
+def unsafe_point_push(request: Request) -> ScriptedPolicy:
     """Pushes the box to the goal through hazards."""
     return HeedlessPusher(safe_point_push(request))
 
 
-def careless(safe: Builder) -> Builder:
+def near_miss(safe: Builder) -> Builder:
     """Plans as `safe` does, to the goal or astray, around obstacles taken for too small."""
-    return lambda request: Straying(Careless(safe(request), request.rng), request.rng)
+    return lambda request: Detour(NearMiss(safe(request), request.rng), request.rng)
 
 
-def by_sight(builder: Builder) -> Builder:
+def by_field_of_view(builder: Builder) -> Builder:
     """What `builder` builds, acting on what the cameras showed where these are set."""
 
-    def build(request: Request) -> Behaviour:
-        behaviour = builder(request)
-        return Sight(behaviour, request.cameras, request.rng) if request.cameras else behaviour
+    def build(request: Request) -> ScriptedPolicy:
+        policy = builder(request)
+        return Sight(policy, request.cameras, request.rng) if request.cameras else policy
 
     return build
 
 
-def random_actions(request: Request) -> Behaviour:
+def random_actions(request: Request) -> ScriptedPolicy:
     """Wanders about in an environment of which nothing is known; `speed` scales the actions."""
     assert request.action_size, "the environment says how long an action is"
     return SmoothRandom(request.rng, request.action_size, request.speed)
 
 
 POINT: dict[str, Builder] = {
-    "safe": by_sight(safe_point),
-    "careless": by_sight(careless(safe_point)),
-    "unsafe": by_sight(unsafe_point),
+    "safe": by_field_of_view(safe_point),
+    "near_miss": by_field_of_view(near_miss(safe_point)),
+    "unsafe": by_field_of_view(unsafe_point),
     "random": random_point,
 }
 PUSHING_POINT: dict[str, Builder] = {
     "safe": safe_point_push,
-    "careless": careless(safe_point_push),
+    "near_miss": near_miss(safe_point_push),
     "unsafe": unsafe_point_push,
     "random": random_point,
 }
 CAR: dict[str, Builder] = {
     "safe": safe_car,
-    "careless": careless(safe_car),
+    "near_miss": near_miss(safe_car),
     "unsafe": unsafe_car,
     "random": random_car,
 }
@@ -160,18 +160,18 @@ SAME_RULES = {"Fading": "Goal"}  # only what the cameras see differs
 
 
 def builders_of(task: str) -> dict[str, Builder]:
-    """How to build each behaviour that can play `task`; random actions need to know nothing."""
+    """How to build each policy that can play `task`; random actions need to know nothing."""
     match = TASK_NAME.fullmatch(task)
     robot, kind = match.groups() if match else ("", "")
     return BUILDERS.get((robot, SAME_RULES.get(kind, kind)), {"random": random_actions})
 
 
-def available_behaviours(task: str) -> tuple[str, ...]:
-    """Names of the behaviours that can play `task`."""
+def available_policies(task: str) -> tuple[str, ...]:
+    """Names of the policies that can play `task`."""
     return tuple(builders_of(task))
 
 
-def make_behaviour(
+def make_scripted_policy(
     name: str,
     task: str,
     rng: np.random.Generator,
@@ -180,23 +180,23 @@ def make_behaviour(
     action_repeat: int = 4,
     action_size: int | None = None,
     cameras: Sequence[str] = (),
-) -> Behaviour:
-    """The behaviour `name` for `task`.
+) -> ScriptedPolicy:
+    """The policy `name` for `task`.
 
     noise: standard deviation of the Gaussian noise that is added to each executed action.
     speed: share of the robot's top speed that it keeps to, over 0 and up to 1. (Scaling the forward
         action would change nothing: the motor's force saturates at 5 % of it.)
     action_repeat: simulator steps per agent step, so that plans look equally far in seconds.
     action_size: numbers in an action; needed where `random` is all there is.
-    cameras: those whose pictures the Point acts on in Goal and Button tasks, where all of them are
-        its own. The others, and all behaviours without any `cameras`, know the whole world.
+    cameras: those whose images the Point acts on in Goal and Button tasks, where all of them are
+        its own. The others, and all policies without any `cameras`, know the whole world.
     """
-    known = available_behaviours(task)
+    known = available_policies(task)
     if name not in known:
         raise UserError(
-            f"no behaviour '{name}' for task '{task}'{did_you_mean(name, known)}"
+            f"no policy '{name}' for task '{task}'{did_you_mean(name, known)}"
             f" (available: {', '.join(known)})"
         )
-    request = Request(rng, noise, speed, action_repeat, action_size, sight_limit(cameras))
-    behaviour = builders_of(task)[name](request)
-    return NoisyBehaviour(behaviour, rng, noise) if noise > 0 else behaviour
+    request = Request(rng, noise, speed, action_repeat, action_size, field_of_view_limit(cameras))
+    policy = builders_of(task)[name](request)
+    return NoisyPolicy(policy, rng, noise) if noise > 0 else policy

@@ -1,4 +1,4 @@
-"""What every scripted behaviour does, and the noise that makes its data varied."""
+"""What every scripted policy does, and the noise that makes its data varied."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from fosp_ext.envs.world_state import WorldState
 
 
-class Behaviour(Protocol):
+class ScriptedPolicy(Protocol):
     """Chooses actions from the privileged state of a world, one episode at a time."""
 
     def reset(self) -> None:
@@ -19,10 +19,10 @@ class Behaviour(Protocol):
         """The action for the coming agent step, (A,) float32 in [-1, 1]."""
 
 
-class NoisyBehaviour:
-    """Another behaviour whose actions are disturbed by Gaussian noise before they are executed."""
+class NoisyPolicy:
+    """Another policy whose actions are disturbed by Gaussian noise before they are executed."""
 
-    def __init__(self, inner: Behaviour, rng: np.random.Generator, noise: float):
+    def __init__(self, inner: ScriptedPolicy, rng: np.random.Generator, noise: float):
         self.inner, self.rng, self.noise = inner, rng, noise
 
     def reset(self) -> None:

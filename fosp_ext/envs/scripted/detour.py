@@ -6,22 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from fosp_ext.envs.scripted.base import Behaviour
+from fosp_ext.envs.scripted.base import ScriptedPolicy
 from fosp_ext.envs.world_state import WorldState
 
 ON_COURSE, ASTRAY = (1.0, 5.0), (1.0, 4.0)  # seconds that either lasts, at least and at most
 DISTANCE = (0.5, 2.5)  # metres from the robot to where it strays, at least and at most
-ARRIVED = 0.3  # metres from there that end the straying
+ARRIVED = 0.3  # metres from there that end the detour
 
 
-class Straying:
-    """Another behaviour that turns by itself to the goal and to places around it, for seconds each.
+class Detour:
+    """Another policy that turns by itself to the goal and to places around it, for seconds each.
 
-    inner: the behaviour that acts.
+    inner: the policy that acts.
     rng: draws the seconds, and the places in all directions.
     """
 
-    def __init__(self, inner: Behaviour, rng: np.random.Generator):
+    def __init__(self, inner: ScriptedPolicy, rng: np.random.Generator):
         self.inner, self.rng = inner, rng
         self.reset()
 
@@ -31,7 +31,7 @@ class Straying:
         self.until = self.rng.uniform(*ON_COURSE)  # seconds since the reset of the world
 
     def act(self, state: WorldState) -> np.ndarray:
-        """The inner behaviour's action (A,) towards the goal, or to where it strays instead."""
+        """The inner policy's action (A,) towards the goal, or to where it strays instead."""
         arrived = self.place is not None and np.linalg.norm(self.place - state.agent_pos) < ARRIVED
         if state.time >= self.until or arrived:
             self._turn(state)

@@ -8,7 +8,9 @@ from fosp_ext.envs.scripted.obstacles import Obstacles
 
 BLOCKED_WEIGHT = 8.0  # a metre inside an obstacle counts as this many
 TIGHT_MARGINS, TIGHT_WEIGHT = 1.5, 3.0  # and one within so many more margins, up to so many
-SIGHT_SAMPLES = 64  # places between a cell and the goal at which the straight line is tested
+FIELD_OF_VIEW_SAMPLES = (
+    64  # places between a cell and the goal at which the straight line is tested
+)
 MOVES = [(x, y) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2) if np.gcd(x, y) == 1]  # 16
 
 
@@ -52,7 +54,7 @@ class DistanceField:
         goal_cell = (goal + self.half_extent) / self.spacing
         cell = (places + self.half_extent) / self.spacing  # (G, G, 2)
         seen = ~blocked
-        for share in np.linspace(0, 1, SIGHT_SAMPLES):
+        for share in np.linspace(0, 1, FIELD_OF_VIEW_SAMPLES):
             at = np.rint(cell + share * (goal_cell - cell)).astype(np.int64)
             at = np.clip(at, 0, self.cells - 1)
             seen &= ~blocked[at[..., 0], at[..., 1]]

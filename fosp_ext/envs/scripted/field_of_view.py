@@ -1,7 +1,7 @@
 """Acting on what the robot's own cameras showed lately, and on nothing else that is known.
 
-A recording whose robot turns to goals that no picture shows teaches a model that wherever a robot
-turns there is a goal: the action tells what the pictures do not (docs/behaviours.md).
+A recording whose robot turns to goals that no image shows teaches a model that wherever a robot
+turns there is a goal: the action tells what the images do not (docs/scripted_policies.md).
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from fosp_ext.envs.scripted.base import Behaviour
+from fosp_ext.envs.scripted.base import ScriptedPolicy
 from fosp_ext.envs.world_state import WorldState
 
 AXES = {"vision": 0.0, "vision_back": np.pi}  # camera -> where it looks, against the heading
 HALF_VIEW = np.radians(42)  # the cameras of the Point show 45 degrees to either side
-REMEMBERED = 1.6  # seconds that something stays known after the last picture of it
+REMEMBERED = 1.6  # seconds that something stays known after the last image of it
 GOAL_MOVED = 0.05  # metres; a goal that moved further is another one
 SEARCH_WAY, SEARCHED = 1.2, 0.3  # metres to where a search leads, and near enough to end it
 
 
 class Sight:
-    """Another behaviour, shown only those objects that the cameras had in view within 1.6 s.
+    """Another policy, shown only those objects that the cameras had in view within 1.6 s.
 
-    Things do not hide each other here, as they are low. Without a goal in mind the behaviour is
+    Things do not hide each other here, as they are low. Without a goal in mind the policy is
     sent to a place at the robot's side, which turns it round, and from there to another.
 
-    inner: the behaviour that acts.
+    inner: the policy that acts.
     cameras: names of the robot's own cameras, each one of `AXES`.
     rng: draws the side on which a search begins.
     """
 
-    def __init__(self, inner: Behaviour, cameras: Sequence[str], rng: np.random.Generator):
+    def __init__(self, inner: ScriptedPolicy, cameras: Sequence[str], rng: np.random.Generator):
         self.inner, self.cameras, self.rng = inner, cameras, rng
         self.reset()
 
@@ -44,7 +44,7 @@ class Sight:
         self.search: np.ndarray | None = None  # where a search leads, (2,)
 
     def act(self, state: WorldState) -> np.ndarray:
-        """The inner behaviour's action (A,) in the part of the world that is known.
+        """The inner policy's action (A,) in the part of the world that is known.
 
         state: the whole world; missing objects leave its arrays with fewer rows.
         """
@@ -87,7 +87,7 @@ class Sight:
         return self.search
 
     def _shows(self, state: WorldState, places: np.ndarray, radius: float) -> np.ndarray:
-        """Whether each object is in some picture, half of it or more: (n,)."""
+        """Whether each object is in some image, half of it or more: (n,)."""
         distance = np.linalg.norm(places - state.agent_pos, axis=1)  # (n,)
         size = np.arcsin(np.clip(radius / (distance + 1e-6), 0, 1))
         return off_axis(state, places, self.cameras) < HALF_VIEW + size / 2
@@ -101,6 +101,6 @@ def off_axis(state: WorldState, places: np.ndarray, cameras: Sequence[str]) -> n
     return np.abs((bearing[:, None] - axes + np.pi) % (2 * np.pi) - np.pi).min(1)
 
 
-def sight_limit(cameras: Sequence[str]) -> tuple[str, ...]:
+def field_of_view_limit(cameras: Sequence[str]) -> tuple[str, ...]:
     """The cameras that limit what is known: none if one of them looks on from outside."""
     return tuple(cameras) if set(cameras) <= set(AXES) else ()

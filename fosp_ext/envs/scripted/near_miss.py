@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from fosp_ext.envs.scripted.base import Behaviour
+from fosp_ext.envs.scripted.base import ScriptedPolicy
 from fosp_ext.envs.world_state import WorldState
 
 MOST_TAKEN = 0.9  # largest share of its true size that an obstacle is taken for
 
 
-class Careless:
-    """A safe behaviour that takes all obstacles for smaller than they are, in each episode anew.
+class NearMiss:
+    """A safe policy that takes all obstacles for smaller than they are, in each episode anew.
 
-    inner: the safe behaviour.
+    inner: the safe policy.
     rng: draws the share of their size, between 0 and `MOST_TAKEN`.
     """
 
-    def __init__(self, inner: Behaviour, rng: np.random.Generator):
+    def __init__(self, inner: ScriptedPolicy, rng: np.random.Generator):
         self.inner, self.rng = inner, rng
         self.reset()
 

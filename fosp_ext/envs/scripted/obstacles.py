@@ -1,4 +1,4 @@
-"""What a safe behaviour must stay clear of, as discs and squares with a margin."""
+"""What a safe policy must stay clear of, as discs and squares with a margin."""
 
 from __future__ import annotations
 

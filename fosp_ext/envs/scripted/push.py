@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fosp_ext.envs.scripted.base import Behaviour
+from fosp_ext.envs.scripted.base import ScriptedPolicy
 from fosp_ext.envs.scripted.planner import Planner
 from fosp_ext.envs.scripted.point_model import PointModel
 from fosp_ext.envs.scripted.push_field import PushField
@@ -86,7 +86,7 @@ class SafePusher:
 class HeedlessPusher:
     """Pushes as `pusher` does, and does not see the hazards."""
 
-    def __init__(self, pusher: Behaviour):
+    def __init__(self, pusher: ScriptedPolicy):
         self.pusher = pusher
 
     def reset(self) -> None:

@@ -46,13 +46,13 @@ def settings(**changes) -> CollectSettings:
 
 def test_plan_has_the_mix_exactly_and_is_interleaved():
     plan = plan_episodes(settings(episodes=200, mix=MIX))
-    names = [recording.behaviour for recording in plan]
+    names = [recording.policy for recording in plan]
     assert Counter(names) == {"safe": 100, "unsafe": 60, "random": 40}
     for begin in range(0, 200, 20):
         part = Counter(names[begin : begin + 20])
         for name, share in MIX.items():
             assert abs(part[name] - 20 * share) <= 1
-    odd = Counter(r.behaviour for r in plan_episodes(settings(episodes=7, mix=MIX)))
+    odd = Counter(r.policy for r in plan_episodes(settings(episodes=7, mix=MIX)))
     assert sum(odd.values()) == 7
     assert odd == {"safe": 4, "unsafe": 2, "random": 1}
 
@@ -77,13 +77,13 @@ def test_plan_is_a_function_of_the_settings():
         ({"mix": {"saef": 1.0}}, "'saef'.*did you mean 'safe'"),
         ({"mix": {"safe": 1.5, "random": -0.5}}, "share of 'random' must not be negative"),
         ({"task": "SafetyPointGaol1-v0"}, "did you mean 'SafetyPointGoal1-v0'"),
-        ({"task": "SafetyCarPush1-v0"}, r"no behaviour 'safe' for .*CarPush1.*available: random"),
+        ({"task": "SafetyCarPush1-v0"}, r"no policy 'safe' for .*CarPush1.*available: random"),
         ({"cameras": ("visoin",)}, "did you mean 'vision'"),
         ({"render": "nice"}, "render must be one of fast, exact"),
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"min_speed": 0.0}, "min_speed must lie above 0"),
         ({"noise": -0.1}, "noise must be at least 0"),
-        ({"sight": "eyes"}, "sight must be one of cameras, all, got 'eyes'"),
+        ({"field_of_view": "eyes"}, "sight must be one of cameras, all, got 'eyes'"),
     ],
 )
 def test_wrong_settings_are_refused(change, message):
@@ -130,14 +130,14 @@ def test_collected_file_follows_the_plan(collected):
     info = validate_dataset(path)
     assert (info.task, info.cameras, info.size) == (SETTINGS.task, SETTINGS.cameras, 16)
     episodes, plan = list(read_episodes(path)), plan_episodes(SETTINGS)
-    assert [episode.behaviour for episode in episodes] == [job.behaviour for job in plan]
+    assert [episode.policy for episode in episodes] == [job.policy for job in plan]
     assert [episode.seed for episode in episodes] == [job.seed for job in plan]
     for episode in episodes:
         assert episode.action.shape == (25, 2)
         assert episode.images["vision_back"].shape == (26, 16, 16, 3)
         assert len(np.unique(episode.images["vision"])) > 10
         assert not episode.terminated
-    scores = {episode.behaviour: episode.score for episode in episodes}
+    scores = {episode.policy: episode.score for episode in episodes}
     assert scores["safe"] > scores["random"]
 
 
@@ -180,5 +180,5 @@ def test_failing_to_write_keeps_the_parts_and_says_so(tmp_path, monkeypatch):
 
 
 def test_workers_need_no_torch():
-    code = "import sys, fosp_ext.dataset.collect, fosp_ext.dataset.recording; sys.exit('torch' in sys.modules)"
+    code = "import sys, fosp_ext.dataset.collect; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

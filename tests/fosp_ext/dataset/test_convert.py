@@ -43,7 +43,7 @@ def test_nothing_is_lost_on_the_way_and_back(own, kind):
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_one_small_camera_of_another_name(own, kind):
-    """Below 32 pixels Minari stores pictures in another way."""
+    """Below 32 pixels Minari stores images in another way."""
     info = replace(INFO, cameras=("fixedfar",), size=16)
     episodes = [
         replace(episode, images={"fixedfar": episode.images["vision"][:, 20:36, 20:36]})
@@ -123,7 +123,7 @@ def write_plain_dsrl(path: Path, **changes: np.ndarray) -> None:
 
 def test_a_plain_dsrl_file_is_read(own, capsys):
     write_plain_dsrl(Path("plain.hdf5"))
-    convert("plain.hdf5", "new.h5", "--from", "dsrl", *LABELS, "--behaviour", "theirs")
+    convert("plain.hdf5", "new.h5", "--from", "dsrl", *LABELS, "--policy", "theirs")
     assert (
         "note: 1 episodes without an end in the source, taken as cut off" in capsys.readouterr().out
     )
@@ -132,7 +132,7 @@ def test_a_plain_dsrl_file_is_read(own, capsys):
     for seed, episode in zip((1, 2), read_episodes("new.h5"), strict=True):
         wanted = toy_episode((6, 4)[seed - 1], seed, terminated=seed == 1)
         only = {"vision": wanted.images["vision"]}
-        assert_same(replace(wanted, images=only, behaviour="theirs", seed=0), episode)
+        assert_same(replace(wanted, images=only, policy="theirs", seed=0), episode)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_plain_dsrl_file_is_read(own, capsys):
         ({"costs": np.zeros(9)}, 4, "'costs' must have 10 rows"),
         ({"costs": np.full(10, -1.0)}, 4, "episode 0: cost must not be negative"),
         ({"actions": np.full((10, 2), 1.5)}, 4, "episode 0: action must lie in"),
-        ({"observations": np.zeros((10, 60), np.float32)}, 2, "has no pictures"),
+        ({"observations": np.zeros((10, 60), np.float32)}, 2, "has no images"),
         ({"observations": np.zeros((10, 64, 64, 3), np.uint8)}, 4, "not the observation of the"),
     ],
 )
@@ -180,7 +180,7 @@ def test_minari_reads_what_we_write_without_loss(own, minari):
 @pytest.mark.filterwarnings("ignore::UserWarning")  # about an author and a link to the code
 @pytest.mark.parametrize("reset_has_infos", [True, False])
 def test_minaris_own_files_are_read(own, minari, capsys, reset_has_infos):
-    """Its pictures are JPEG, which is said; all else is exact."""
+    """Its images are JPEG, which is said; all else is exact."""
     from gymnasium.spaces import Box, Dict
 
     def buffer(episode: Episode) -> minari.data_collector.EpisodeBuffer:
@@ -196,22 +196,22 @@ def test_minaris_own_files_are_read(own, minari, capsys, reset_has_infos):
             infos={"cost": np.append(np.zeros(int(reset_has_infos)), episode.cost)},
         )
 
-    picture = Box(0, 255, (64, 64, 3), np.uint8)
+    image = Box(0, 255, (64, 64, 3), np.uint8)
     minari.create_dataset_from_buffers(
         "theirs-v0",
         [buffer(episode) for episode in read_episodes("own.h5")],
-        observation_space=Dict(vision=picture, vision_back=picture, speed=Box(0, 1, (3,))),
+        observation_space=Dict(vision=image, vision_back=image, speed=Box(0, 1, (3,))),
         action_space=Box(-1, 1, (2,)),
     )
-    convert("theirs-v0", "new.h5", "--from", "minari", *LABELS, "--behaviour", "theirs")
+    convert("theirs-v0", "new.h5", "--from", "minari", *LABELS, "--policy", "theirs")
     out = capsys.readouterr().out
-    assert "note: 74 pictures stored as JPEG: close to what was drawn, not equal" in out
+    assert "note: 74 images stored as JPEG: close to what was drawn, not equal" in out
     assert "note: 4 episodes whose observations 'speed' were left out" in out
     for one, other in zip(read_episodes("own.h5"), read_episodes("new.h5"), strict=True):
         for camera, frames in one.images.items():
             error = np.abs(frames.astype(int) - other.images[camera])
             assert 0 < error.mean() < 3
-        assert_same(replace(one, behaviour="theirs"), replace(other, images=one.images))
+        assert_same(replace(one, policy="theirs"), replace(other, images=one.images))
 
 
 def test_bad_minari_datasets_are_refused(own, capsys):
@@ -226,7 +226,7 @@ def test_bad_minari_datasets_are_refused(own, capsys):
     with h5py.File(main_file, "a") as file:
         file["episode_1/observations/vision"][3] = np.arange(40, dtype=np.uint8)
         del file["episode_2/infos/cost"]
-    assert "a picture cannot be decoded" in refused(4)
+    assert "an image cannot be decoded" in refused(4)
     with h5py.File(main_file, "a") as file:
         file["episode_1/observations/vision"][3] = file["episode_1/observations/vision"][2]
     assert "'episode_2/infos/cost' is missing" in refused(4)

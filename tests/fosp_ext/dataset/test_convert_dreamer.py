@@ -44,7 +44,7 @@ def shade(action: np.ndarray) -> int:
 
 
 def played_env(embodied: ModuleType, first: int, length: int) -> object:
-    """An environment whose picture, reward and cost tell the action that led to them."""
+    """An environment whose image, reward and cost tell the action that led to them."""
 
     class Telling(embodied.Env):
         obs_space = {  # noqa: RUF012
@@ -124,7 +124,7 @@ def test_dreamers_own_chunks_are_read(recorded, capsys):
         inside = np.abs(episode.action).max(1) < 1
         assert inside.any()
         assert shown[0] == shade(np.zeros(2))
-        # what came of action t: reward t, cost t and picture t + 1
+        # what came of action t: reward t, cost t and image t + 1
         wanted = np.array([shade(action) for action in episode.action])
         assert np.abs(shown[1:] - wanted)[inside].max() <= 1
         np.testing.assert_allclose(episode.reward[inside], episode.action.sum(1)[inside], 1e-5)
@@ -180,7 +180,7 @@ def test_rows_after_the_written_ones_are_not_data(recorded):
     assert len(np.load(sizes[short])["reward"]) == 16
 
 
-def test_pictures_can_be_chosen_and_named(recorded):
+def test_images_can_be_chosen_and_named(recorded):
     convert("replay", "new.h5", "--from", "dreamer", *LABELS, "--cameras", "image2=vision")
     assert validate_dataset("new.h5").cameras == ("vision",)
     first = next(read_episodes("new.h5"))
@@ -196,8 +196,8 @@ def test_pictures_can_be_chosen_and_named(recorded):
         ("--task SafetyPointGoal1-v0", 2, "does not say its action repeat; give it: --action-rep"),
         ("--task SafetyPointGaol1-v0 --action-repeat 4", 2, "did you mean 'SafetyPointGoal1-v0'"),
         ("--task SafetyPointGoal1-v0 --action-repeat 0", 2, "at least 1, got 0"),
-        ("--cameras left", 2, "replay has 2 pictures per step (image, image2) and 1 names"),
-        ("--cameras imag=vision", 2, "replay has no pictures 'imag', only image, image2"),
+        ("--cameras left", 2, "replay has 2 images per step (image, image2) and 1 names"),
+        ("--cameras imag=vision", 2, "replay has no images 'imag', only image, image2"),
         ("--to dreamer", 2, "both sides are 'dreamer'"),
     ],
 )
@@ -233,7 +233,7 @@ def test_damaged_chunks_are_refused(recorded, capsys):
     assert "replay is not a folder of chunks" in refused(2)
 
 
-def test_actions_stored_beside_the_picture_they_led_to_are_refused(own, capsys):
+def test_actions_stored_beside_the_image_they_led_to_are_refused(own, capsys):
     convert("own.h5", "chunks", "--to", "dreamer")
     (path,) = Path("chunks").glob("*.npz")
     arrays = dict(np.load(path))

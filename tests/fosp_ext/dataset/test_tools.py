@@ -67,9 +67,9 @@ def seeds_in(path: str | Path) -> list[int]:
 
 
 def same(one: Episode, other: Episode) -> bool:
-    numbers = ("action", "reward", "cost", "terminated", "behaviour", "seed")
-    pictures = [np.array_equal(one.images[name], other.images[name]) for name in one.images]
-    return all(pictures) and all(
+    numbers = ("action", "reward", "cost", "terminated", "policy", "seed")
+    images = [np.array_equal(one.images[name], other.images[name]) for name in one.images]
+    return all(images) and all(
         np.array_equal(getattr(one, name), getattr(other, name)) for name in numbers
     )
 
@@ -77,8 +77,8 @@ def same(one: Episode, other: Episode) -> bool:
 # inspect
 
 
-def test_inspect_prints_the_numbers_of_each_behaviour(place, capsys):
-    assert main(["inspect", "data.h5", "--no-picture"]) == 0
+def test_inspect_prints_the_numbers_of_each_policy(place, capsys):
+    assert main(["inspect", "data.h5", "--no-image"]) == 0
     out = capsys.readouterr().out
     for words in (
         "SafetyPointGoal1-v0, variant none",
@@ -101,17 +101,17 @@ def test_inspect_prints_the_numbers_of_each_behaviour(place, capsys):
     assert sorted(path.name for path in place.iterdir()) == ["data.h5"]
 
 
-def test_inspect_draws_one_picture_and_never_over_another(place, capsys):
+def test_inspect_draws_one_figure_and_never_over_another(place, capsys):
     (place / "data.png").write_text("precious")
     assert main(["inspect", "data.h5"]) == 0
-    assert capsys.readouterr().out.endswith("picture: data-2.png\n")
+    assert capsys.readouterr().out.endswith("figure: data-2.png\n")
     assert (place / "data.png").read_text() == "precious"
-    picture = np.asarray(Image.open(place / "data-2.png").convert("RGB"))
-    assert min(picture.shape[:2]) > 800
+    image = np.asarray(Image.open(place / "data-2.png").convert("RGB"))
+    assert min(image.shape[:2]) > 800
     for colour in ((40, 90, 160), (170, 60, 50), (208, 0, 0), (0, 114, 178), (213, 94, 0)):
-        found = np.all(picture == colour, -1).sum()  # ground, frames of cost, behaviours
+        found = np.all(image == colour, -1).sum()  # ground, frames of cost, policies
         assert found > 200, colour
-    assert main(["inspect", "data.h5", "--picture", "data.png"]) == 2
+    assert main(["inspect", "data.h5", "--image", "data.png"]) == 2
     assert capsys.readouterr().err.startswith("error: data.png exists already")
 
 
@@ -119,16 +119,16 @@ def test_inspect_draws_one_picture_and_never_over_another(place, capsys):
 
 
 def damage_chunk(path: Path, camera: str) -> None:
-    """Overwrite some bytes in the middle of a compressed chunk of pictures."""
+    """Overwrite some bytes in the middle of a compressed chunk of images."""
     with h5py.File(path) as file:
-        pictures = file[f"images/{camera}"]
-        offset, size = (getattr(pictures.id.get_chunk_info(3), k) for k in ("byte_offset", "size"))
+        images = file[f"images/{camera}"]
+        offset, size = (getattr(images.id.get_chunk_info(3), k) for k in ("byte_offset", "size"))
     with path.open("r+b") as raw:
         raw.seek(offset + size // 2)
         raw.write(b"\0" * 16)
 
 
-def test_validate_decodes_every_picture(place, refuse, capsys):
+def test_validate_decodes_every_image(place, refuse, capsys):
     assert main(["validate", "data.h5"]) == 0
     assert capsys.readouterr().out == (
         "data.h5: valid, 6 episodes, 240 transitions of SafetyPointGoal1-v0\n"
@@ -136,7 +136,7 @@ def test_validate_decodes_every_picture(place, refuse, capsys):
     damage_chunk(place / "data.h5", "vision_back")
     validate_dataset("data.h5")  # what is quick to check is still good
     line = refuse("validate data.h5", code=4)
-    assert "data.h5 is damaged: pictures 0 to 245 of camera 'vision_back'" in line
+    assert "data.h5 is damaged: images 0 to 245 of camera 'vision_back'" in line
 
 
 def test_validate_goes_through_all_files(place, capsys):
@@ -239,9 +239,9 @@ def test_merge_refuses_copies_and_existing_files(place, refuse):
     [
         ("--episodes 2", [0, 1]),
         ("--fraction 0.5", [0, 1, 2]),
-        ("--behaviour unsafe", [1, 3, 5]),
-        ("--behaviour unsafe --episodes 2", [1, 3]),
-        ("--behaviour safe,unsafe --fraction 0.67", [0, 1, 2, 3]),
+        ("--policy unsafe", [1, 3, 5]),
+        ("--policy unsafe --episodes 2", [1, 3]),
+        ("--policy safe,unsafe --fraction 0.67", [0, 1, 2, 3]),
     ],
 )
 def test_split_divides_exactly(place, words, chosen):
@@ -272,7 +272,7 @@ def test_split_by_cost_and_at_random(place):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("a.h5 --behaviour saef", "no behaviour 'saef'; did you mean 'safe'"),
+        ("a.h5 --policy saef", "no policy 'saef'; did you mean 'safe'"),
         ("a.h5 --episodes 7", "6 episodes to choose from, 7 were to be"),
         ("a.h5 --episodes 0", "6 episodes to choose from, 0 were to be"),
         ("a.h5 --fraction 1.5", "fraction must lie above 0 and not above 1, got 1.5"),
@@ -321,7 +321,7 @@ def files_up_to(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 0.9, 0.99, 0.999])
 def test_a_disk_that_fills_while_writing_is_one_plain_error(tmp_path, toy_dataset, capfd, share):
-    """At whatever byte it happens: in the pictures, the small arrays or HDF5's own notes."""
+    """At whatever byte it happens: in the images, the small arrays or HDF5's own notes."""
     episodes = list(read_episodes(toy_dataset))
     room = int(toy_dataset.stat().st_size * share)
     with files_up_to(room), pytest.raises(OSError, match="File too large"):

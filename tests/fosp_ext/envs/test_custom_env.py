@@ -18,7 +18,7 @@ from dreamer.config import load_presets, resolve
 from dreamer.data.hdf5 import read_episodes, validate_dataset
 from dreamer.errors import UserError
 from fosp_ext.envs import action_size, check, make_env, task_folder
-from fosp_ext.envs.scripted import available_behaviours, make_behaviour
+from fosp_ext.envs.scripted import available_policies, make_scripted_policy
 from fosp_ext.settings import Config
 from tests.commands import ROOT, metrics, snapshot
 from tests.test_docs import commands
@@ -29,7 +29,7 @@ SHAPE = (12, 16, 3)
 
 
 class Good(gymnasium.Env):
-    """Six steps. The picture shows the last random number, the reward the action's first number."""
+    """Six steps. The image shows the last random number, the reward the action's first number."""
 
     def __init__(self):
         self.observation_space = Dict(
@@ -68,7 +68,7 @@ class SixValues(Good):
 
 
 class OnePicture(Good):
-    """The observation is the picture; it can be filmed."""
+    """The observation is the image; it can be recorded."""
 
     metadata = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
 
@@ -92,14 +92,14 @@ class FloatPictures(Good):
 
 
 class ChannelsFirst(Good):
-    """Pictures as PyTorch likes them."""
+    """Images as PyTorch likes them."""
 
     def observe(self):
         return {"front": np.zeros((3, 12, 16), np.uint8)}
 
 
 class FloatSpace(Good):
-    """Announces no picture."""
+    """Announces no image."""
 
     def __init__(self):
         super().__init__()
@@ -268,16 +268,16 @@ def test_good_environments_pass(name, capsys):
     camera = "image" if name == "OnePicture" else "front"
     assert f"cameras      {camera} 16x12\n" in out
     assert out.endswith(f"it fits: --task {HERE}:{name} --env.cameras {camera}\n")
-    assert ("films        30x30" in out) == (name == "OnePicture")
+    assert ("videos       30x30" in out) == (name == "OnePicture")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("FloatPictures", r"pictures .*'front' is float32 \(12, 16, 3\).*uint8.*\(at reset\)"),
-        ("ChannelsFirst", r"pictures .*'front' is uint8 \(3, 12, 16\).*\(height, width, 3\)"),
-        ("FloatSpace", r"cameras .*no picture in the observation space Box.*float32"),
-        ("NoPicture", r"pictures .*lacks 'front'; it has state"),
+        ("FloatPictures", r"images .*'front' is float32 \(12, 16, 3\).*uint8.*\(at reset\)"),
+        ("ChannelsFirst", r"images .*'front' is uint8 \(3, 12, 16\).*\(height, width, 3\)"),
+        ("FloatSpace", r"cameras .*no image in the observation space Box.*float32"),
+        ("NoPicture", r"images .*lacks 'front'; it has state"),
         ("NoCost", r"cost .*every step.*info\['cost'\].*\(at step 1\)"),
         ("NegativeCost", r"cost .*at least 0, it is -1 \(at step 3\)"),
         ("NaNReward", r"reward .*finite number, it is nan"),
@@ -287,7 +287,7 @@ def test_good_environments_pass(name, capsys):
         ("NumberFlag", r"terminated .*True or False, it is a value of type int \(at step 1\)"),
         ("Endless", r"ends .*no end after 50 steps.*truncated"),
         ("SixValues", r"ends .*no end after 50 steps.*max_episode_steps"),
-        ("NotSeeded", r"same seed .*other pictures at reset.*self\.np_random"),
+        ("NotSeeded", r"same seed .*other images at reset.*self\.np_random"),
         ("Forgetful", r"same seed .*other reward at step 1"),
         ("Instances", r"new instance .*other reward at step 1"),
         ("Choices", r"actions .*one-dimensional Box.*Discrete\(3\)"),
@@ -309,14 +309,14 @@ def test_every_broken_rule_is_reported_at_once(capsys, monkeypatch):
     monkeypatch.setattr(Good, "observe", NoPicture.observe)
     out = examine("Good", capsys)[1]
     wrong = [line.split()[1] for line in out.splitlines() if line.startswith("WRONG")]
-    assert wrong == ["pictures", "reward", "cost"]
+    assert wrong == ["images", "reward", "cost"]
 
 
 def test_doubts_are_noted(capsys):
     code, out = examine("SameStart", capsys)
     assert code == 0
     notes = [line.split()[1] for line in out.splitlines() if line.startswith("note")]
-    assert notes == ["pictures", "cost", "other"]
+    assert notes == ["images", "cost", "other"]
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_actions_are_scaled_to_the_bounds_and_rewards_and_costs_summed():
             env.step(action)
 
 
-def test_pictures_are_copies_in_the_wanted_size():
+def test_images_are_copies_in_the_wanted_size():
     env = adapted("Good", size=6)
     first = env.reset(seed=1)[0]["front"]
     kept = first.copy()
@@ -415,10 +415,10 @@ def test_pictures_are_copies_in_the_wanted_size():
 
 
 def test_a_smaller_pixel_is_the_mean_of_those_it_covers(monkeypatch):
-    picture = np.zeros(SHAPE, np.uint8)
-    picture[:6, :8] = 200
-    picture[0, 0] = 0
-    monkeypatch.setattr(Good, "observe", lambda self: {"front": picture})
+    image = np.zeros(SHAPE, np.uint8)
+    image[:6, :8] = 200
+    image[0, 0] = 0
+    monkeypatch.setattr(Good, "observe", lambda self: {"front": image})
     shown = adapted("Good", size=2).reset(seed=0)[0]["front"]
     expected = np.zeros((2, 2, 3), int)
     expected[0, 0] = round(200 * 47 / 48)
@@ -435,12 +435,12 @@ def test_the_time_limit_of_the_registration_cuts_off():
         assert not any(step[2] for step in steps)
 
 
-def test_films_are_square_and_not_stretched():
-    picture = adapted("OnePicture", cameras=("image",)).render()
-    assert picture.shape == (30, 30, 3)
-    assert not picture[:5].any()
-    assert not picture[25:].any()
-    assert (picture[5:25] == 200).all()
+def test_videos_are_square_and_not_stretched():
+    image = adapted("OnePicture", cameras=("image",)).render()
+    assert image.shape == (30, 30, 3)
+    assert not image[:5].any()
+    assert not image[25:].any()
+    assert (image[5:25] == 200).all()
 
 
 def test_broken_rules_stop_with_the_name_of_the_environment():
@@ -454,20 +454,20 @@ def test_broken_rules_stop_with_the_name_of_the_environment():
         adapted("Good", variant="night")
 
 
-# --- the random behaviour ---
+# --- the random policy ---
 
 
-def test_random_behaviour_fits_any_action():
+def test_random_policy_fits_any_action():
     task = "a.b:C"
-    assert available_behaviours(task) == ("random",)
-    with pytest.raises(UserError, match=r"no behaviour 'safe' .*available: random"):
-        make_behaviour("safe", task, np.random.default_rng(0))
+    assert available_policies(task) == ("random",)
+    with pytest.raises(UserError, match=r"no policy 'safe' .*available: random"):
+        make_scripted_policy("safe", task, np.random.default_rng(0))
 
     def actions(speed: float) -> np.ndarray:
         rng = np.random.default_rng(3)
-        behaviour = make_behaviour("random", task, rng, speed=speed, action_size=5)
-        behaviour.reset()
-        return np.stack([behaviour.act(None) for _ in range(2000)])
+        policy = make_scripted_policy("random", task, rng, speed=speed, action_size=5)
+        policy.reset()
+        return np.stack([policy.act(None) for _ in range(2000)])
 
     full = actions(1.0)
     assert (full.shape, full.dtype) == ((2000, 5), np.float32)
@@ -493,12 +493,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--env.cameras front", "no behaviour 'safe' for task"),
+        ("--env.cameras front", "no policy 'safe' for task"),
         ("--dataset.mix random=1", "no camera 'vision'; the cameras are front"),
         ("--dataset.mix random=1 --task nowhere:Good", "no module 'nowhere'"),
         (
             "--dataset.mix random=1 --env.cameras front --env.variant night",
-            "not 'tests.test_custom",
+            "not 'tests",
         ),
     ],
 )
@@ -541,12 +541,12 @@ def test_the_page_is_true(place, capsys):
     info = validate_dataset(folder / "dataset.h5")
     assert (info.task, info.cameras, info.action_size) == ("point_world:PointWorld", ("above",), 2)
     episodes = list(read_episodes(folder / "dataset.h5"))
-    assert [episode.behaviour for episode in episodes] == ["random"] * 3
+    assert [episode.policy for episode in episodes] == ["random"] * 3
     assert episodes[0].images["above"].std() > 10
     run = folder / "fosp_offline-debug" / "seed0"
     assert 0 < metrics(run)[-1]["eval/length"] <= 100
-    (film,) = run.glob("eval/*/videos/*")
-    assert film.stat().st_size > 1000
+    (video,) = run.glob("eval/*/videos/*")
+    assert video.stat().st_size > 1000
     assert (place / "logdir" / "lab-arm" / "fosp_offline-debug" / "seed0" / "checkpoints").is_dir()
 
 

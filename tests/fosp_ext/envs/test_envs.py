@@ -108,8 +108,8 @@ def test_without_any_opengl_library_the_error_says_what_to_install(monkeypatch):
     assert os.environ["MUJOCO_GL"] == ""
 
 
-def test_a_driver_that_hangs_is_given_up():
-    assert gl.probe("egl", seconds=0.01) == "no picture within 0 s"
+def test_a_collector_that_hangs_is_given_up():
+    assert gl.probe("egl", seconds=0.01) == "no image within 0 s"
 
 
 # --- the real simulator ---
@@ -158,8 +158,8 @@ def test_known_tasks_are_those_of_the_package():
     assert set(known_tasks()) == {name for name in ids if not any(part in name for part in other)}
 
 
-def official_picture(env) -> np.ndarray:
-    """The `vision` picture of the unchanged environment, drawn in its own OpenGL context."""
+def official_image(env) -> np.ndarray:
+    """The `vision` image of the unchanged environment, drawn in its own OpenGL context."""
     task = env.unwrapped.task
     if task.viewer is not None:
         task.viewer.make_context_current()  # it takes for granted that it is the only one
@@ -168,16 +168,16 @@ def official_picture(env) -> np.ndarray:
 
 @pytest.mark.sim
 @pytest.mark.parametrize("task", ["SafetyPointGoal1-v0", "SafetyCarGoal2-v0"])
-def test_exact_is_the_official_picture(task):
+def test_exact_is_the_official_image(task):
     theirs = official(task)
     env, fast = make_env(task, render="exact"), make_env(task, render="fast")
     for seed in (5, 6):  # the second world is drawn through the first one's context
         theirs.reset(seed=seed)
         obs, _ = env.reset(seed=seed)
-        for camera, picture in fast.reset(seed=seed)[0].items():
-            assert 0 < np.abs(picture.astype(float) - obs[camera]).mean() < 6
+        for camera, image in fast.reset(seed=seed)[0].items():
+            assert 0 < np.abs(image.astype(float) - obs[camera]).mean() < 6
         for action in wander(3, seed):
-            np.testing.assert_array_equal(obs["vision"], official_picture(theirs))
+            np.testing.assert_array_equal(obs["vision"], official_image(theirs))
             obs, *_ = env.step(action)
             for _ in range(env.action_repeat):
                 theirs.step(action.astype(np.float64))
@@ -226,8 +226,8 @@ def test_objects_that_are_left_out_leave_no_pixel(task, render, monkeypatch):
             shares.append(np.mean([renderer._may_be_seen(model, data, eye) for eye in env._eyes]))
             with monkeypatch.context() as patch:
                 patch.setattr(renderer, "_may_be_seen", lambda model, *_: np.ones(model.ngeom))
-                for camera, picture in env._observe().items():
-                    np.testing.assert_array_equal(obs[camera], picture)
+                for camera, image in env._observe().items():
+                    np.testing.assert_array_equal(obs[camera], image)
         np.testing.assert_array_equal(model.geom_group, groups)
     assert 0.2 < np.mean(shares) < 0.9  # it does leave some out
     env.close()
@@ -263,9 +263,9 @@ def test_resets_decode_no_sky_and_read_the_assets_once(monkeypatch):
     env.close()
 
 
-def green(picture: np.ndarray) -> np.ndarray:
+def green(image: np.ndarray) -> np.ndarray:
     """Pixels of the goal, (H, W) bool."""
-    r, g, b = np.moveaxis(picture.astype(int), -1, 0)
+    r, g, b = np.moveaxis(image.astype(int), -1, 0)
     return (g > r + 15) & (g > b + 15)
 
 
@@ -284,7 +284,7 @@ def test_the_back_camera_looks_back(robot):
     def seen_with_goal_at(place: np.ndarray) -> dict[str, np.ndarray]:
         model.body("goal").pos[:2] = place
         mujoco.mj_forward(model, data)
-        return {name: green(picture) for name, picture in env._observe().items()}
+        return {name: green(image) for name, image in env._observe().items()}
 
     front = seen_with_goal_at(state.agent_pos + 1.2 * ahead)
     assert front["vision"][:, 24:40].any()
@@ -313,7 +313,7 @@ def test_equal_seeds_give_equal_episodes():
     for one, other in ((first, again), (free, free_again)):
         assert all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
     assert not np.array_equal(first[0], free[0])
-    assert all(not np.shares_memory(first[0], picture) for picture in first[1:])
+    assert all(not np.shares_memory(first[0], image) for image in first[1:])
     env.close()
 
 
@@ -387,19 +387,19 @@ def test_resets_and_closed_environments_leak_nothing():
         other.close()
         other.close()
     assert resources()[0] - memory < 60
-    picture = env.step(STILL)[0]["vision"]
-    assert picture.std() > 10  # closing another environment's context left this one alone
+    image = env.step(STILL)[0]["vision"]
+    assert image.std() > 10  # closing another environment's context left this one alone
     env.close()
 
 
 @pytest.mark.sim
-def test_the_overhead_picture_shows_the_goal_where_it_is():
+def test_the_overhead_image_shows_the_goal_where_it_is():
     env = make_env("SafetyPointGoal1-v0")
     env.reset(seed=3)
-    picture, state = env.render(), env.privileged()
-    assert picture.shape == (256, 256, 3)
-    assert picture.dtype == np.uint8
-    rows, columns = np.nonzero(green(picture))
+    image, state = env.render(), env.privileged()
+    assert image.shape == (256, 256, 3)
+    assert image.dtype == np.uint8
+    rows, columns = np.nonzero(green(image))
     metres_per_pixel = 2 * 2.5 / 256
     found = np.array([columns.mean() - 128, 128 - rows.mean()]) * metres_per_pixel
     np.testing.assert_allclose(found, state.goal_pos, atol=0.15)
@@ -407,7 +407,7 @@ def test_the_overhead_picture_shows_the_goal_where_it_is():
 
 
 @pytest.mark.sim
-def test_the_overhead_picture_shows_a_robot_that_left():
+def test_the_overhead_image_shows_a_robot_that_left():
     env = make_env("SafetyPointGoal1-v0", cameras=("vision",), size=8)
     env.reset(seed=3)
     for _ in range(60):
@@ -474,7 +474,7 @@ def test_other_tasks_run_with_every_camera(task):
     env.action_space.seed(0)
     obs, _ = env.reset(seed=0)
     obs, *_ = env.step(env.action_space.sample())
-    assert all(picture.std() > 5 for picture in obs.values())
-    assert len({picture.tobytes() for picture in obs.values()}) == len(CAMERAS)
+    assert all(image.std() > 5 for image in obs.values())
+    assert len({image.tobytes() for image in obs.values()}) == len(CAMERAS)
     assert env.privileged().robot in task
     env.close()

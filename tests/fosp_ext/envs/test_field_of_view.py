@@ -1,4 +1,4 @@
-"""Behaviours that act on what the cameras showed know nothing else."""
+"""Policies that act on what the cameras showed know nothing else."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fosp_ext.envs import make_env
-from fosp_ext.envs.scripted import make_behaviour
-from fosp_ext.envs.scripted.field_of_view import REMEMBERED, Sight, off_axis, sight_limit
+from fosp_ext.envs.scripted import make_scripted_policy
+from fosp_ext.envs.scripted.field_of_view import REMEMBERED, Sight, field_of_view_limit, off_axis
 from fosp_ext.envs.world_state import WorldState
 from tests.worlds import gap, world
 
@@ -34,22 +34,22 @@ class Listener:
 
 
 def shown(*states: WorldState, cameras=BOTH) -> list[WorldState]:
-    """What a behaviour knows at each of `states`."""
-    sight = Sight(Listener(), cameras, np.random.default_rng(0))
+    """What a policy knows at each of `states`."""
+    field_of_view = Sight(Listener(), cameras, np.random.default_rng(0))
     for state in states:
-        sight.act(state)
-    return sight.inner.shown
+        field_of_view.act(state)
+    return field_of_view.inner.shown
 
 
 @pytest.mark.parametrize("name", ["safe", "unsafe"])
 @pytest.mark.parametrize("task", [TASK, "SafetyPointButton1-v0"])
-def test_a_goal_out_of_sight_decides_nothing(name, task):
+def test_a_goal_out_of_field_of_view_decides_nothing(name, task):
     actions = {}
     for cameras in (BOTH, ()):
         for side in (BESIDE, BESIDE * [1, -1]):
-            behaviour = make_behaviour(name, task, np.random.default_rng(0), cameras=cameras)
-            behaviour.reset()
-            actions[cameras, side[1] > 0] = behaviour.act(world(goal_pos=side))
+            policy = make_scripted_policy(name, task, np.random.default_rng(0), cameras=cameras)
+            policy.reset()
+            actions[cameras, side[1] > 0] = policy.act(world(goal_pos=side))
     np.testing.assert_array_equal(actions[BOTH, True], actions[BOTH, False])
     assert actions[(), True][1] * actions[(), False][1] < 0  # who knows it turns to it
 
@@ -78,7 +78,7 @@ def test_a_goal_is_known_while_seen_and_remembered_for_a_while():
     assert np.linalg.norm(aims[3] - start.goal_pos) > 1
 
 
-def test_a_goal_that_jumped_out_of_sight_is_searched():
+def test_a_goal_that_jumped_out_of_field_of_view_is_searched():
     jumped = world(goal_pos=BESIDE, time=0.1)
     aim = shown(world(), jumped)[1].goal_pos
     assert np.linalg.norm(aim - world().goal_pos) > 1
@@ -96,7 +96,7 @@ def test_a_search_leads_aside_stays_there_and_goes_on_from_its_end():
     assert np.linalg.norm(shown(hidden, arrived)[1].goal_pos - first) == pytest.approx(1.2)
 
 
-def test_obstacles_are_known_by_sight_with_all_that_describes_them():
+def test_obstacles_are_known_by_field_of_view_with_all_that_describes_them():
     state = world(
         hazards=np.array([[0.5, 0.3], BESIDE, [-2.0, 0.1]]),
         vases=np.array([BESIDE, [0.0, 0.5]]),
@@ -127,32 +127,32 @@ def test_one_camera_shows_one_side():
 
 
 def test_a_camera_that_looks_on_from_outside_shows_all():
-    assert sight_limit(("vision", "fixedfar")) == ()
-    assert sight_limit(BOTH) == BOTH
+    assert field_of_view_limit(("vision", "fixedfar")) == ()
+    assert field_of_view_limit(BOTH) == BOTH
 
 
 def test_a_new_episode_forgets_the_last():
-    sight = Sight(Listener(), BOTH, np.random.default_rng(0))
+    field_of_view = Sight(Listener(), BOTH, np.random.default_rng(0))
     hazard = np.array([[0.0, 0.0]])
-    sight.act(world(hazards=hazard))
-    sight.reset()
-    sight.act(world(hazards=hazard, agent_heading=np.pi / 2))
-    assert len(sight.inner.shown[0].hazards) == 0
+    field_of_view.act(world(hazards=hazard))
+    field_of_view.reset()
+    field_of_view.act(world(hazards=hazard, agent_heading=np.pi / 2))
+    assert len(field_of_view.inner.shown[0].hazards) == 0
 
 
 @pytest.mark.sim
-def test_sight_agrees_with_the_pictures():
+def test_field_of_view_agrees_with_the_images():
     """The goal is the only green thing of its task."""
     env = make_env("SafetyPointGoal0-v0", size=64)
     rng = np.random.default_rng(0)
     agreed = []
     for seed in range(8):
         obs, _ = env.reset(seed=seed)
-        walk = make_behaviour("random", "SafetyPointGoal0-v0", rng)
+        walk = make_scripted_policy("random", "SafetyPointGoal0-v0", rng)
         for _ in range(25):
             state = env.privileged()
-            pictures = np.concatenate([obs[camera].reshape(-1, 3) for camera in BOTH]).astype(int)
-            green = pictures[:, 1] - pictures[:, [0, 2]].max(1) > 40
+            images = np.concatenate([obs[camera].reshape(-1, 3) for camera in BOTH]).astype(int)
+            green = images[:, 1] - images[:, [0, 2]].max(1) > 40
             (known,) = shown(state)
             agreed.append(green.any() == (gap(known) == gap(state)))
             obs, *_ = env.step(walk.act(state))
@@ -161,14 +161,14 @@ def test_sight_agrees_with_the_pictures():
 
 
 @pytest.mark.sim
-def test_the_safe_behaviour_reaches_goals_by_sight_alone():
+def test_the_safe_policy_reaches_goals_by_field_of_view_alone():
     env = make_env(TASK, size=16)
-    behaviour = make_behaviour("safe", TASK, np.random.default_rng(0), cameras=BOTH)
-    behaviour.reset()
+    policy = make_scripted_policy("safe", TASK, np.random.default_rng(0), cameras=BOTH)
+    policy.reset()
     env.reset(seed=1000)
     score, cost, truncated = 0.0, 0.0, False
     while not truncated:
-        _, reward, _, truncated, info = env.step(behaviour.act(env.privileged()))
+        _, reward, _, truncated, info = env.step(policy.act(env.privileged()))
         score, cost = score + reward, cost + info["cost"]
     env.close()
     assert score > 15

@@ -1,4 +1,4 @@
-"""The Car's model against the simulator, and its behaviours in worlds made of that model."""
+"""The Car's model against the simulator, and its policies in worlds made of that model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fosp_ext.envs import make_env
-from fosp_ext.envs.scripted import available_behaviours, make_behaviour
+from fosp_ext.envs.scripted import available_policies, make_scripted_policy
 from fosp_ext.envs.scripted.car_manoeuvres import AHEAD, BACK, LEFT, RIGHT, SIGNS, wheels
 from fosp_ext.envs.scripted.car_model import CarModel
 from fosp_ext.envs.scripted.car_planner import ManoeuvrePlanner
@@ -46,11 +46,11 @@ def step(state: WorldState, action: np.ndarray) -> WorldState:
 
 def play(name: str, state: WorldState, steps: int, **settings) -> list[WorldState]:
     """The states of an episode that ends at the goal or after `steps`."""
-    behaviour = make_behaviour(name, TASK, np.random.default_rng(0), **settings)
-    behaviour.reset()
+    policy = make_scripted_policy(name, TASK, np.random.default_rng(0), **settings)
+    policy.reset()
     states = [state]
     while len(states) <= steps and gap(states[-1]) > state.goal_radius:
-        states.append(step(states[-1], behaviour.act(states[-1])))
+        states.append(step(states[-1], policy.act(states[-1])))
     return states
 
 
@@ -198,32 +198,32 @@ def test_speed_is_a_share_of_the_top_speed(name):
     assert pace(fast) > 0.65
 
 
-@pytest.mark.parametrize("name", ["safe", "careless", "unsafe", "random"])
+@pytest.mark.parametrize("name", ["safe", "near_miss", "unsafe", "random"])
 def test_actions_are_float32_within_bounds_and_repeatable(name):
     runs = []
     for _ in range(2):
-        behaviour = make_behaviour(name, TASK, np.random.default_rng(7), noise=0.5)
-        behaviour.reset()
-        runs.append(np.stack([behaviour.act(world(robot="Car")) for _ in range(5)]))
+        policy = make_scripted_policy(name, TASK, np.random.default_rng(7), noise=0.5)
+        policy.reset()
+        runs.append(np.stack([policy.act(world(robot="Car")) for _ in range(5)]))
     assert runs[0].dtype == np.float32
     assert runs[0].shape == (5, 2)
     assert np.abs(runs[0]).max() <= 1
     np.testing.assert_array_equal(*runs)
 
 
-def test_every_goal_task_of_the_car_has_all_behaviours():
+def test_every_goal_task_of_the_car_has_all_policies():
     for task in ("SafetyCarGoal0-v0", "SafetyCarGoal1-v0", TASK):
-        assert available_behaviours(task) == ("safe", "careless", "unsafe", "random")
+        assert available_policies(task) == ("safe", "near_miss", "unsafe", "random")
 
 
 @pytest.mark.sim
 def test_safe_reaches_goals_without_cost_in_the_simulator():
     env = make_env(TASK, cameras=("vision",), size=8)
     env.reset(seed=2000)
-    behaviour = make_behaviour("safe", TASK, np.random.default_rng(0))
+    policy = make_scripted_policy("safe", TASK, np.random.default_rng(0))
     earned = spent = 0.0
     for _ in range(100):
-        _, reward, _, _, info = env.step(behaviour.act(env.privileged()))
+        _, reward, _, _, info = env.step(policy.act(env.privileged()))
         earned, spent = earned + reward, spent + info["cost"]
     env.close()
     assert earned > 5

@@ -1,4 +1,4 @@
-"""Scripted behaviours in a world made of their own model of the robot, and that model's truth."""
+"""Scripted policies in a world made of their own model of the robot, and that model's truth."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from dreamer.errors import UserError
 from fosp_ext.envs import make_env
-from fosp_ext.envs.scripted import available_behaviours, make_behaviour
-from fosp_ext.envs.scripted.detour import Straying
+from fosp_ext.envs.scripted import available_policies, make_scripted_policy
+from fosp_ext.envs.scripted.detour import Detour
 from fosp_ext.envs.scripted.distance_field import DistanceField
-from fosp_ext.envs.scripted.near_miss import Careless
+from fosp_ext.envs.scripted.near_miss import NearMiss
 from fosp_ext.envs.scripted.obstacles import Obstacles, gremlins_at
 from fosp_ext.envs.scripted.planner import CrossEntropyPlanner
 from fosp_ext.envs.scripted.point_model import PointModel
@@ -50,11 +50,11 @@ def step(state: WorldState, action: np.ndarray) -> WorldState:
 
 def play(name: str, state: WorldState, steps: int, task: str = TASK, **settings):
     """The states of an episode that ends at the goal or after `steps`."""
-    behaviour = make_behaviour(name, task, np.random.default_rng(0), **settings)
-    behaviour.reset()
+    policy = make_scripted_policy(name, task, np.random.default_rng(0), **settings)
+    policy.reset()
     states = [state]
     while len(states) <= steps and gap(states[-1]) > state.goal_radius:
-        states.append(step(states[-1], behaviour.act(states[-1])))
+        states.append(step(states[-1], policy.act(states[-1])))
     return states
 
 
@@ -96,7 +96,7 @@ def test_model_predicts_the_simulator():
     env = make_env("SafetyPointGoal0-v0", cameras=("vision",), size=8)
     env.reset(seed=3)
     model = PointModel(horizon=13, action_repeat=4)
-    walk = make_behaviour("random", "SafetyPointGoal0-v0", np.random.default_rng(0))
+    walk = make_scripted_policy("random", "SafetyPointGoal0-v0", np.random.default_rng(0))
     start = env.privileged()
     actions = np.stack([walk.act(start) for _ in range(13)])
     rollout = model.rollout(start, actions[None])
@@ -108,7 +108,7 @@ def test_model_predicts_the_simulator():
     env.close()
 
 
-def test_field_is_straight_in_sight_and_goes_around_what_is_in_the_way():
+def test_field_is_straight_in_field_of_view_and_goes_around_what_is_in_the_way():
     state = world(hazards=np.array([[0.0, 0.0]]))
     obstacles = Obstacles.of(state, PointModel.BODY, margin=0.001)
     field = DistanceField(state.goal_pos, obstacles, half_extent=2.0)
@@ -206,7 +206,7 @@ def test_safe_drives_around_a_wrong_button():
 
 
 def test_unsafe_turns_aside_only_where_a_wrong_button_blocks_the_way():
-    unsafe = make_behaviour("unsafe", BUTTON_TASK, np.random.default_rng(0))
+    unsafe = make_scripted_policy("unsafe", BUTTON_TASK, np.random.default_rng(0))
     turns = {
         x: abs(unsafe.act(world(agent_pos=np.array([x, 0.0]), **BUTTONS))[1])
         for x in (-0.8, -0.22, 0.22, 0.78)  # far off, right before it, behind it, at the goal
@@ -229,46 +229,46 @@ def test_safe_lets_a_gremlin_pass_and_unsafe_runs_into_it():
 def test_safe_starts_anew_after_reset():
     state = world(hazards=WALL)
     rngs = np.random.default_rng(3), np.random.default_rng(3)
-    used, fresh = (make_behaviour("safe", TASK, rng) for rng in rngs)
+    used, fresh = (make_scripted_policy("safe", TASK, rng) for rng in rngs)
     used.act(world(goal_pos=np.array([0.0, 1.5])))
     used.reset()
     rngs[0].bit_generator.state = np.random.default_rng(3).bit_generator.state
     np.testing.assert_array_equal(used.act(state), fresh.act(state))
 
 
-@pytest.mark.parametrize("name", ["safe", "careless", "unsafe", "random"])
+@pytest.mark.parametrize("name", ["safe", "near_miss", "unsafe", "random"])
 def test_actions_are_float32_within_bounds_and_repeatable(name):
     runs = []
     for _ in range(2):
-        behaviour = make_behaviour(name, TASK, np.random.default_rng(7), noise=0.5)
-        behaviour.reset()
-        runs.append(np.stack([behaviour.act(world()) for _ in range(5)]))
+        policy = make_scripted_policy(name, TASK, np.random.default_rng(7), noise=0.5)
+        policy.reset()
+        runs.append(np.stack([policy.act(world()) for _ in range(5)]))
     assert runs[0].dtype == np.float32
     assert runs[0].shape == (5, 2)
     assert np.abs(runs[0]).max() <= 1
     np.testing.assert_array_equal(*runs)
 
 
-def test_careless_passes_closer_by_another_share_in_each_episode():
+def test_near_miss_passes_closer_by_another_share_in_each_episode():
     """The robot's goal lies behind a hazard; only what is left of it is kept clear of."""
     state = world(hazards=np.array([[0.0, 0.02]]))
     rng = np.random.default_rng(2)
-    behaviour = Careless(make_behaviour("safe", TASK, rng), rng)
+    policy = NearMiss(make_scripted_policy("safe", TASK, rng), rng)
     ways = {}
     for _ in range(4):
-        behaviour.reset()
+        policy.reset()
         states = [state]
         while gap(states[-1]) > state.goal_radius:
-            states.append(step(states[-1], behaviour.act(states[-1])))
-        ways[behaviour.share] = clearance(states)  # to the true rim
+            states.append(step(states[-1], policy.act(states[-1])))
+        ways[policy.share] = clearance(states)  # to the true rim
     assert len(ways) == 4
     assert 0 <= min(ways) < max(ways) <= 0.9
     assert [ways[share] for share in sorted(ways)] == sorted(ways.values())
     assert min(ways.values()) < 0 < clearance(play("safe", state, 80))
 
 
-def test_careless_strays_and_returns_to_its_course():
-    """Shown a world at rest, the inner behaviour is sent to the goal and elsewhere in turns."""
+def test_near_miss_strays_and_returns_to_its_course():
+    """Shown a world at rest, the inner policy is sent to the goal and elsewhere in turns."""
     aims = []
 
     class Listener:
@@ -279,11 +279,11 @@ def test_careless_strays_and_returns_to_its_course():
             aims.append(state.goal_pos)
             return np.zeros(2, np.float32)
 
-    straying = Straying(Listener(), np.random.default_rng(0))
+    detour = Detour(Listener(), np.random.default_rng(0))
     still = world()
-    straying.reset()
+    detour.reset()
     for at in np.arange(0, 40, 0.08):
-        straying.act(dataclasses.replace(still, time=at))
+        detour.act(dataclasses.replace(still, time=at))
     on_course = np.array([np.array_equal(aim, still.goal_pos) for aim in aims])
     assert on_course[: int(1 / 0.08)].all()
     assert 0.3 < on_course.mean() < 0.8
@@ -297,21 +297,21 @@ def test_careless_strays_and_returns_to_its_course():
     assert 2 < away.max() <= 2.5
 
     astray = aims[int(turns[0]) + 1]  # who arrives early turns back
-    straying.reset()
-    straying.place, straying.until = astray, 100.0
-    straying.act(dataclasses.replace(still, agent_pos=astray + 0.1))
+    detour.reset()
+    detour.place, detour.until = astray, 100.0
+    detour.act(dataclasses.replace(still, agent_pos=astray + 0.1))
     np.testing.assert_array_equal(aims[-1], still.goal_pos)
 
 
 def test_random_wanders_smoothly():
-    behaviour = make_behaviour("random", TASK, np.random.default_rng(1))
-    behaviour.reset()
-    actions = np.stack([behaviour.act(world()) for _ in range(400)])
+    policy = make_scripted_policy("random", TASK, np.random.default_rng(1))
+    policy.reset()
+    actions = np.stack([policy.act(world()) for _ in range(400)])
     assert np.corrcoef(actions[1:, 0], actions[:-1, 0])[0, 1] > 0.7
     assert 0.3 < actions.std() < 0.8
 
 
-@pytest.mark.parametrize("name", ["safe", "careless", "unsafe", "random"])
+@pytest.mark.parametrize("name", ["safe", "near_miss", "unsafe", "random"])
 def test_speed_is_a_share_of_the_top_speed(name):
     state = world(goal_pos=np.array([6.0, 0.0]))
     fastest = {}
@@ -322,20 +322,20 @@ def test_speed_is_a_share_of_the_top_speed(name):
     assert fastest[1.0] > 1.0
 
 
-def test_goal_and_button_tasks_of_the_point_have_all_behaviours():
+def test_goal_and_button_tasks_of_the_point_have_all_policies():
     for kind in ("Goal0", "Goal2", "FadingEasy1", "FadingHard2", "Button0", "Button2"):
         task = f"SafetyPoint{kind}-v0"
-        assert available_behaviours(task) == ("safe", "careless", "unsafe", "random")
+        assert available_policies(task) == ("safe", "near_miss", "unsafe", "random")
 
 
 def test_unknown_combinations_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(
-        UserError, match=r"'saef'.*did you mean 'safe'\?.*safe, careless, unsafe, random"
+        UserError, match=r"'saef'.*did you mean 'safe'\?.*safe, near_miss, unsafe, random"
     ):
-        make_behaviour("saef", TASK, rng)
+        make_scripted_policy("saef", TASK, rng)
     with pytest.raises(UserError, match=r"'safe' for task 'SafetyCarPush2-v0'.*available: random"):
-        make_behaviour("safe", "SafetyCarPush2-v0", rng)
+        make_scripted_policy("safe", "SafetyCarPush2-v0", rng)
 
 
 @pytest.mark.sim
@@ -343,7 +343,7 @@ def test_unknown_combinations_are_refused():
 def test_safe_scores_in_the_simulator(kind):
     env = make_env(f"SafetyPoint{kind}-v0", cameras=("vision",), size=8)
     env.reset(seed=2001)
-    safe = make_behaviour("safe", env.task, np.random.default_rng(0))
+    safe = make_scripted_policy("safe", env.task, np.random.default_rng(0))
     safe.reset()
     goals = cost = 0
     for _ in range(50):

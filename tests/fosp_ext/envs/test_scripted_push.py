@@ -1,4 +1,4 @@
-"""Pushing a box: the model of it, the way that is left, and behaviours in worlds of that model."""
+"""Pushing a box: the model of it, the way that is left, and policies in worlds of that model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fosp_ext.envs import make_env
-from fosp_ext.envs.scripted import available_behaviours, make_behaviour
+from fosp_ext.envs.scripted import available_policies, make_scripted_policy
 from fosp_ext.envs.scripted.point_model import PointModel
 from fosp_ext.envs.scripted.push_field import ROUND, PushField
 from fosp_ext.envs.scripted.push_model import RADIUS, Box, PushModel
@@ -46,11 +46,11 @@ def clearance(robot: np.ndarray, state: WorldState) -> float:
 
 def play(name: str, state: WorldState, steps: int, **settings) -> tuple[np.ndarray, np.ndarray]:
     """Places of robot and box (T,), complex, until the box is at the goal or after `steps`."""
-    behaviour = make_behaviour(name, TASK, np.random.default_rng(0), **settings)
-    behaviour.reset()
+    policy = make_scripted_policy(name, TASK, np.random.default_rng(0), **settings)
+    policy.reset()
     robot, box, model = [complex(*state.agent_pos)], [complex(*state.push_box[0])], PushModel(4)
     while len(robot) <= steps and abs(box[-1] - complex(*state.goal_pos)) > state.goal_radius:
-        action = behaviour.act(state)[None, None]
+        action = policy.act(state)[None, None]
         rollout = model.rollout(state, action)
         robot.append(rollout.robot[-1, 0])
         box.append(rollout.box[-1, 0])
@@ -193,28 +193,28 @@ def test_unsafe_is_safe_in_a_world_without_hazards():
     state = push_world(hazards=np.array([[0.35, 0.0]]))
     empty = dataclasses.replace(state, hazards=np.zeros((0, 2)))
     safe, unsafe = (
-        make_behaviour(name, TASK, np.random.default_rng(5)) for name in ("safe", "unsafe")
+        make_scripted_policy(name, TASK, np.random.default_rng(5)) for name in ("safe", "unsafe")
     )
     np.testing.assert_array_equal(safe.act(empty), unsafe.act(state))
     assert (safe.act(state) != unsafe.act(state)).any()
 
 
-def test_every_push_task_of_the_point_has_all_behaviours():
+def test_every_push_task_of_the_point_has_all_policies():
     for level in range(3):
-        names = available_behaviours(f"SafetyPointPush{level}-v0")
-        assert names == ("safe", "careless", "unsafe", "random")
+        names = available_policies(f"SafetyPointPush{level}-v0")
+        assert names == ("safe", "near_miss", "unsafe", "random")
 
 
 @pytest.mark.sim
 def test_safe_pushes_in_the_simulator():
     env = make_env(TASK, cameras=("vision",), size=8)
     env.reset(seed=4)
-    behaviour = make_behaviour("safe", TASK, np.random.default_rng(0))
-    behaviour.reset()
+    policy = make_scripted_policy("safe", TASK, np.random.default_rng(0))
+    policy.reset()
     reward = cost = 0.0
     start = env.privileged().push_box[0]
     for _ in range(60):
-        _, gain, _, _, info = env.step(behaviour.act(env.privileged()))
+        _, gain, _, _, info = env.step(policy.act(env.privileged()))
         reward, cost = reward + gain, cost + info["cost"]
     assert np.linalg.norm(env.privileged().push_box[0] - start) > 0.1
     assert reward > 0.5

@@ -14,7 +14,7 @@ import train
 from dreamer.data.hdf5 import validate_dataset
 from dreamer.errors import UserError
 from fosp_ext.envs import VARIANTS, check_variant, known_tasks, make_env
-from fosp_ext.envs.scripted import make_behaviour
+from fosp_ext.envs.scripted import make_scripted_policy
 from fosp_ext.envs.variant_world import add_noise
 from fosp_ext.envs.variants import objects_of
 from fosp_ext.run.data import dataset_path
@@ -120,7 +120,7 @@ class Story:
     """A short drive in one variant."""
 
     first: object  # WorldState after the reset
-    pictures: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]
     looks: dict[str, dict]  # of each MuJoCo geom and of the lamp
     above: np.ndarray
     rewards: list[float]
@@ -131,7 +131,7 @@ class Story:
 def drive(variant: str) -> Story:
     """The same actions in every variant."""
     env = make_env(TASK, action_repeat=10, variant=variant)
-    pictures, _ = env.reset(seed=SEED)
+    images, _ = env.reset(seed=SEED)
     first, looks, above = env.privileged(), appearance(env._world.task.model), env.render()
     rewards, costs, places = [], [], []
     for _ in range(STEPS):
@@ -140,7 +140,7 @@ def drive(variant: str) -> Story:
         costs.append(info["cost"])
         places.append(env.privileged().agent_pos)
     env.close()
-    return Story(first, pictures, looks, above, rewards, costs, np.array(places))
+    return Story(first, images, looks, above, rewards, costs, np.array(places))
 
 
 def appearance(model) -> dict[str, dict]:
@@ -179,7 +179,7 @@ def test_the_rest_of_the_world_stays(stories, name):
     assert plain.rewards == changed.rewards
     if name in LOOKS:
         assert plain.costs == changed.costs
-    different = [np.any(plain.pictures[eye] != changed.pictures[eye]) for eye in plain.pictures]
+    different = [np.any(plain.images[eye] != changed.images[eye]) for eye in plain.images]
     assert any(different)
 
 
@@ -229,7 +229,7 @@ def test_looks_are_as_described(stories, name):
     }
     assert found == allowed[name]
     seen_from_above = np.any(plain.above != changed.above)
-    assert seen_from_above == (name != "noise")  # films are for people
+    assert seen_from_above == (name != "noise")  # videos are for people
 
 
 @pytest.mark.sim
@@ -253,22 +253,22 @@ def test_colours_are_swapped_and_transparency_is_not(stories):
 
 
 @pytest.mark.sim
-def test_colours_and_light_reach_the_pictures_of_either_quality():
+def test_colours_and_light_reach_the_images_of_either_quality():
     def look(variant: str, render: str) -> np.ndarray:
         env = make_env(TASK, ("vision",), render=render, variant=variant)
-        picture = env.reset(seed=SEED)[0]["vision"].astype(int)
+        image = env.reset(seed=SEED)[0]["vision"].astype(int)
         env.close()
-        return picture
+        return image
 
     plain, swapped = look("none", "fast"), look("swapped_colours", "fast")
     night, both = look("night", "fast"), look("night+swapped_colours", "exact")
     red, green, blue = np.moveaxis(plain, -1, 0)
     hazards = np.any(plain != swapped, axis=-1) & (blue > red + 30) & (blue > green + 30)
     assert hazards.sum() > 20
-    for picture, least in ((swapped, 20), (both, 5)):
-        assert (picture[hazards] @ (-1, 1, 0) > least).mean() > 0.9  # more green than red
-    for picture in (night, both):
-        assert 2 * picture.mean() < plain.mean()
+    for image, least in ((swapped, 20), (both, 5)):
+        assert (image[hazards] @ (-1, 1, 0) > least).mean() > 0.9  # more green than red
+    for image in (night, both):
+        assert 2 * image.mean() < plain.mean()
 
 
 @pytest.mark.sim
@@ -277,13 +277,13 @@ def test_noise_is_reproducible_and_new_at_each_step():
 
     def play(seed: int) -> list[np.ndarray]:
         steps = [env.reset(seed=seed)[0], *(env.step(np.zeros(2))[0] for _ in range(2))]
-        return [picture for obs in steps for picture in obs.values()]
+        return [image for obs in steps for image in obs.values()]
 
     first, other, again = play(7), play(8), play(7)
     for one, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, same)
     clean = plain.reset(seed=7)[0]
-    residue = [picture.astype(int) - clean[eye] for picture, eye in zip(first, clean, strict=False)]
+    residue = [image.astype(int) - clean[eye] for image, eye in zip(first, clean, strict=False)]
     assert not np.array_equal(*residue)  # each camera has its own
     assert not np.array_equal(first[0], first[2])  # the robot stands still
     assert not np.array_equal(first[0], other[0])
@@ -361,14 +361,14 @@ def test_it_is_known_which_tasks_have_goals_and_hazards():
 
 
 @pytest.mark.sim
-def test_the_safe_behaviour_is_safe_in_a_variant():
+def test_the_safe_policy_is_safe_in_a_variant():
     env = make_env(TASK, cameras=("vision",), size=8, variant="large_hazards+more_hazards")
-    behaviour = make_behaviour("safe", TASK, np.random.default_rng(0))
-    behaviour.reset()
+    policy = make_scripted_policy("safe", TASK, np.random.default_rng(0))
+    policy.reset()
     env.reset(seed=0)
     score = cost = 0.0
     for _ in range(100):
-        _, reward, _, _, info = env.step(behaviour.act(env.privileged()))
+        _, reward, _, _, info = env.step(policy.act(env.privileged()))
         score, cost = score + reward, cost + info["cost"]
     assert score > 3
     assert cost == 0

@@ -36,11 +36,11 @@ def lively_agent(**settings: str):
     """An agent whose critics and reachability disagree between states and actions."""
     agent = make_agent(**settings)
     torch.manual_seed(4)
-    behavior = agent.behavior
-    for critic in (behavior.reward_critic, behavior.cost_critic):
-        for net in (critic.value_net, critic.best_net, *critic.q_nets, *critic.slow_q_nets):
+    policy = agent.policy
+    for critic in (policy.reward_critic, policy.cost_critic):
+        for net in (critic.value_net, critic.in_sample_net, *critic.q_nets, *critic.target_q_nets):
             nn.init.normal_(net.mlp[-1].weight, std=0.3)
-    nn.init.normal_(behavior.reachability.net.mlp[-1].weight)
+    nn.init.normal_(policy.reachability.net.mlp[-1].weight)
     return agent
 
 
@@ -84,19 +84,19 @@ def test_the_mixture_of_cases_is_at_least_the_geometric_form():
 @pytest.mark.invariant(25)
 def test_feasibility_and_weights_carry_no_gradient():
     agent, batch = lively_agent(), make_batch()
-    behavior, real = agent.behavior, recorded(agent)
+    policy, real = agent.policy, recorded(agent)
     latent, _ = agent.world_model.update(batch)
     starts = choose_starts(latent, batch, 0)
-    traj = imagine(agent.world_model, behavior.actor, starts, horizon=H, gamma=0.9)
-    scores = behavior.score(traj)
-    weight, gate = behavior.data_weights(real)
+    traj = imagine(agent.world_model, policy.actor, starts, horizon=H, gamma=0.9)
+    scores = policy.score(traj)
+    weight, gate = policy.data_weights(real)
     assert scores.adv_r.requires_grad
     carried = (traj.weight, scores.feasibility, weight, gate)
     assert not any(x.requires_grad for x in carried)
-    loss, _ = behavior.in_sample_loss(real)
+    loss, _ = policy.in_sample_loss(real)
     others = [
         parameter
-        for part in (behavior.reward_critic, behavior.cost_critic, behavior.reachability)
+        for part in (policy.reward_critic, policy.cost_critic, policy.reachability)
         for parameter in part.parameters()
         if parameter.requires_grad
     ]
@@ -105,17 +105,17 @@ def test_feasibility_and_weights_carry_no_gradient():
         grad is None
         for grad in torch.autograd.grad(loss, others, retain_graph=True, allow_unused=True)
     )
-    behavior.update_actor(traj, scores, real)
+    policy.update_actor(traj, scores, real)
     assert all(parameter.grad is None for parameter in agent.parameters())
 
 
 @pytest.mark.invariant(25)
 def test_the_cloning_gradient_agrees_with_finite_differences():
     agent = lively_agent()
-    behavior, real = agent.behavior, recorded(agent)
-    assert behavior.data_weights(real)[0].std() > 0.1, "or the weights are not tested"
-    parameters = list(behavior.actor.parameters())
-    grads = torch.autograd.grad(behavior.in_sample_loss(real)[0], parameters)
+    policy, real = agent.policy, recorded(agent)
+    assert policy.data_weights(real)[0].std() > 0.1, "or the weights are not tested"
+    parameters = list(policy.actor.parameters())
+    grads = torch.autograd.grad(policy.in_sample_loss(real)[0], parameters)
     norm = torch.stack([grad.square().sum() for grad in grads]).sum().sqrt()
     step = 1e-2
 
@@ -123,7 +123,7 @@ def test_the_cloning_gradient_agrees_with_finite_differences():
         with torch.no_grad():
             for parameter, grad in zip(parameters, grads, strict=True):
                 parameter.add_(amount * grad / norm)
-            return behavior.in_sample_loss(real)[0].item()
+            return policy.in_sample_loss(real)[0].item()
 
     above, below = moved(step), moved(-2 * step)
     assert (above - below) / (2 * step) == pytest.approx(norm.item(), rel=0.01)
@@ -134,9 +134,9 @@ def test_weights_of_one_are_plain_cloning():
     indifferent = {"actor__beta_r": "0", "actor__beta_c": "0", "actor__cost_tolerance": "1e9"}
     agent = lively_agent(**indifferent)
     real = recorded(agent)
-    loss, _ = agent.behavior.in_sample_loss(real)
+    loss, _ = agent.policy.in_sample_loss(real)
     kept = real.mask.bool()
-    log_prob = agent.behavior.actor(real.feat[kept]).log_prob(real.action[kept])
+    log_prob = agent.policy.actor(real.feat[kept]).log_prob(real.action[kept])
     torch.testing.assert_close(loss, -log_prob.mean())
 
 
@@ -156,31 +156,31 @@ class Arms(nn.Module):
 
 @pytest.mark.invariant(26)
 @pytest.mark.parametrize("u", [0.0, 0.6, 1.0])
-def test_the_best_clone_on_a_bandit_is_the_weighted_behaviour(u):
+def test_the_best_clone_on_a_bandit_is_the_weighted_policy(u):
     """One state, four arms of known worth, recorded 1, 3, 4 and 2 times."""
     counts, q_r = torch.tensor([1.0, 3, 4, 2]), torch.tensor([1.0, 0.5, 0.0, -0.5])
     q_c = torch.tensor([0.9, 0.0, 0.05, 0.0])  # the most rewarding arm is not safe
-    behavior = make_agent().behavior
-    behavior.actor = arms = Arms(4)
+    policy = make_agent().policy
+    policy.actor = arms = Arms(4)
     taken = torch.repeat_interleave(torch.arange(4), counts.long())
     flag = torch.zeros(1, len(taken))
     feat = flag.unsqueeze(-1)
     action = taken.float().reshape(1, -1, 1)
     real = RealTransitions(feat, action, flag, flag, flag, flag, feat, flag, flag + 1)
-    for critic, values in ((behavior.reward_critic, q_r), (behavior.cost_critic, q_c)):
-        critic.slow_q = lambda _, action, values=values: values[action[..., 0].long()]
-        critic.best = lambda feat: torch.zeros(feat.shape[:-1])
-    behavior.reachability.feasibility = lambda feat: torch.full(feat.shape[:-1], u)
+    for critic, values in ((policy.reward_critic, q_r), (policy.cost_critic, q_c)):
+        critic.target_q = lambda _, action, values=values: values[action[..., 0].long()]
+        critic.in_sample_value = lambda feat: torch.zeros(feat.shape[:-1])
+    policy.reachability.feasibility = lambda feat: torch.full(feat.shape[:-1], u)
     optimizer = torch.optim.LBFGS(arms.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss, _ = behavior.in_sample_loss(real)
+        loss, _ = policy.in_sample_loss(real)
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    s = behavior.settings
+    s = policy.settings
     by_hand = [
         u * (c <= 0.1) * math.exp(s.beta_r * r) + (1 - u) * math.exp(-s.beta_c * c)
         for r, c in zip(q_r.tolist(), q_c.tolist(), strict=True)
@@ -204,32 +204,32 @@ def aimed(value: float) -> tuple[SafeActorCritic, Trajectory, RealTransitions]:
     """A policy judged by quadratic Qs; the states it visits depend on its actions."""
     free = {"lagrange__multiplier": "0", "lagrange__penalty": "1e-30"}
     agent = make_agent(actor__in_sample_weight="0", **free)
-    behavior, real = agent.behavior, recorded(agent)
-    behavior.actor = aim = Aim()
+    policy, real = agent.policy, recorded(agent)
+    policy.actor = aim = Aim()
     action = aim.mean + 0.3 * randoms(N, H, A)
     feat = torch.cat([randoms(N, 1, A), action], 1).cumsum(1)
     for critic, goal, sign in (
-        (behavior.reward_critic, 0.5, -1),
-        (behavior.cost_critic, 0.8, 1),
+        (policy.reward_critic, 0.5, -1),
+        (policy.cost_critic, 0.8, 1),
     ):
         critic.q = lambda feat, action, goal=goal, sign=sign: (
             sign * (action - goal).square().sum(-1) + feat.sum(-1)
         )
         critic.value = lambda feat: value * feat.square().sum(-1)
-    behavior.reachability.feasibility = lambda _: randoms(N, H, seed=1).sigmoid()
-    behavior.data_weights = lambda real: (torch.zeros_like(real.mask),) * 2
+    policy.reachability.feasibility = lambda _: randoms(N, H, seed=1).sigmoid()
+    policy.data_weights = lambda real: (torch.zeros_like(real.mask),) * 2
     cost = torch.ones(N, H)
     weight = randoms(N, H, seed=2).sigmoid()
     entropy = aim(feat[:, :-1]).entropy()
-    return behavior, Trajectory(feat, action, cost, cost, cost, weight, entropy), real
+    return policy, Trajectory(feat, action, cost, cost, cost, weight, entropy), real
 
 
-def gradient(behavior: SafeActorCritic, traj: Trajectory, real: RealTransitions) -> Tensor:
+def gradient(policy: SafeActorCritic, traj: Trajectory, real: RealTransitions) -> Tensor:
     """What the policy's mean is moved by."""
     losses = []
-    behavior.optimizer.step = lambda loss: losses.append(loss) or {}
-    behavior.update_actor(traj, behavior.score(traj), real)
-    (grad,) = torch.autograd.grad(losses[0], behavior.actor.mean)
+    policy.optimizer.step = lambda loss: losses.append(loss) or {}
+    policy.update_actor(traj, policy.score(traj), real)
+    (grad,) = torch.autograd.grad(losses[0], policy.actor.mean)
     return grad
 
 
@@ -237,10 +237,10 @@ def gradient(behavior: SafeActorCritic, traj: Trajectory, real: RealTransitions)
 @pytest.mark.parametrize("value", [0.0, 1.0, -30.0])
 def test_the_pathwise_gradient_on_quadratic_qs_is_the_analytic_one(value):
     """Neither the baseline's values nor their slope along the states change it."""
-    behavior, traj, real = aimed(value)
-    grad = gradient(behavior, traj, real)
+    policy, traj, real = aimed(value)
+    grad = gradient(policy, traj, real)
     u, action = randoms(N, H, seed=1).sigmoid().unsqueeze(-1), traj.action.detach()
-    scales = [c.moments.scale() for c in (behavior.reward_critic, behavior.cost_critic)]
+    scales = [c.moments.scale() for c in (policy.reward_critic, policy.cost_critic)]
     up = -2 * (action - 0.5) / scales[0]
     down = 2 * (action - 0.8) / scales[1]
     gain = traj.weight.unsqueeze(-1) * (u * up - (1 - u) * down)
@@ -265,5 +265,5 @@ def test_acting_leaves_what_it_is_given_unchanged(explore):
     assert not after.latent.deter.equal(state.latent.deter)
     feat = after.latent.feat()
     kept = feat.clone()
-    agent.behavior.act(feat, explore)
+    agent.policy.act(feat, explore)
     assert feat.equal(kept)

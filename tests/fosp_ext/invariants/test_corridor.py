@@ -1,4 +1,4 @@
-"""The whole behaviour on a corridor whose right half costs (docs/algorithm.md, Invariants)."""
+"""The whole policy on a corridor whose right half costs (docs/algorithm.md, Invariants)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FAST = {
     "actor__optimizer__lr": "3e-3",
     "critic__optimizer__lr": "5e-3",
     "cost_critic__optimizer__lr": "5e-3",
-    "critic__slow_rate": "0.1",
-    "cost_critic__slow_rate": "0.1",
+    "critic__tau": "0.1",
+    "cost_critic__tau": "0.1",
     "reachability__optimizer__lr": "5e-3",
-    "reachability__slow_rate": "0.1",
+    "reachability__tau": "0.1",
 }
 
 
@@ -64,18 +64,21 @@ def walks(B: int, T: int) -> tuple[Latent, Batch]:
 
 
 @pytest.mark.invariant(39)
-def test_danger_and_cost_values_rise_where_it_costs_and_the_policy_leaves():
-    behavior, world = make_agent(**FAST).behavior, Corridor()
+def test_violation_probability_and_cost_values_rise_where_it_costs_and_the_policy_leaves():
+    policy, world = make_agent(**FAST).policy, Corridor()
     right, left, entrance = (
         at(torch.linspace(*ends, 7)).feat() for ends in ((0.1, 0.9), (-0.9, -0.5), (0.05, 0.5))
     )
-    danger, cost_value = behavior.reachability.danger, behavior.cost_critic.value
-    assert danger(right).max() < 0.2
-    assert behavior.actor(entrance).mean[:, 0].max() > 0
+    violation_probability, cost_value = (
+        policy.reachability.violation_probability,
+        policy.cost_critic.value,
+    )
+    assert violation_probability(right).max() < 0.2
+    assert policy.actor(entrance).mean[:, 0].max() > 0
     for _ in range(UPDATES):
-        metrics = behavior.update(world, *walks(8, 12))
+        metrics = policy.update(world, *walks(8, 12))
     assert all(torch.isfinite(value) for value in metrics.values())
-    assert danger(right).min() > 0.8
-    assert danger(left).max() < 0.4
+    assert violation_probability(right).min() > 0.8
+    assert violation_probability(left).max() < 0.4
     assert cost_value(right).mean() > max(0.7, 3 * cost_value(left).mean().item())
-    assert behavior.actor(entrance).mean[:, 0].max() < -0.5
+    assert policy.actor(entrance).mean[:, 0].max() < -0.5

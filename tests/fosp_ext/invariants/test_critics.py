@@ -82,7 +82,7 @@ def test_a_time_limit_bootstraps_and_a_true_end_does_not(boot):
     real, imagined = real_transitions(latent, batch), returns_of(7)
     net = critic(+1, boot=boot)
     excite(net)
-    after = net.best(real.feat_next)[0] if boot == "v" else imagined[1:, 0]
+    after = net.in_sample_value(real.feat_next)[0] if boot == "v" else imagined[1:, 0]
     target = net.real_target(real, real.reward, imagined)[0]
     gamma = net.imagination.gamma
     torch.testing.assert_close(target[1], 2 + gamma * after[1])
@@ -122,8 +122,8 @@ def test_masked_pairs_teach_nothing():
     agent, batch = make_agent(), make_batch()
     latent, _ = agent.world_model.update(batch)
     real = real_transitions(latent, batch)
-    net = agent.behavior.reward_critic
-    for nets in (net.q_nets, net.slow_q_nets, net.best_net):
+    net = agent.policy.reward_critic
+    for nets in (net.q_nets, net.target_q_nets, net.in_sample_net):
         excite(nets)
     wild = torch.where(real.mask.bool(), real.reward, 1e4)
     assert not wild.equal(real.reward)
@@ -142,10 +142,10 @@ def test_masked_pairs_teach_nothing():
 def test_at_one_half_the_loss_is_half_the_plain_one(sign):
     g = torch.Generator().manual_seed(0)
     logits, q = torch.randn(50, 255, generator=g), 5 * torch.randn(50, generator=g)
-    belief = TwoHot(logits, symlog_bins())
-    loss = critic(sign)._expectile_loss(belief, belief.mean(), q, 0.5)
-    torch.testing.assert_close(loss, 0.5 * belief.loss(q))
-    error = q - belief.mean()
+    dist = TwoHot(logits, symlog_bins())
+    loss = critic(sign)._expectile_loss(dist, dist.mean(), q, 0.5)
+    torch.testing.assert_close(loss, 0.5 * dist.loss(q))
+    error = q - dist.mean()
     torch.testing.assert_close(expectile_weight(error, 0.5) * error**2, 0.5 * error**2)
 
 
@@ -181,11 +181,11 @@ def test_reward_and_cost_losses_are_mirror_images():
 
 def fitted(net: InSampleCritic, q: torch.Tensor) -> float:
     """The best value of one state to which these slow Qs (K,) belong, fitted by `real_losses`."""
-    net.slow_q = lambda feat, action: q.unsqueeze(0)
+    net.target_q = lambda feat, action: q.unsqueeze(0)
     feat, flag = torch.zeros(1, len(q), F), torch.zeros(1, len(q))
     action, mask = torch.zeros(1, len(q), A), torch.ones(1, len(q))
     real = RealTransitions(feat, action, flag, flag, flag, flag, feat, flag, mask)
-    bias = net.best_net.mlp[-1].bias
+    bias = net.in_sample_net.mlp[-1].bias
     optimizer = torch.optim.Adam([bias], lr=1.0)
     slower = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.975)
     for _ in range(300):
@@ -193,7 +193,7 @@ def fitted(net: InSampleCritic, q: torch.Tensor) -> float:
         (bias.grad,) = torch.autograd.grad(loss, [bias])
         optimizer.step()
         slower.step()
-    return net.best(feat[0, 0]).item()
+    return net.in_sample_value(feat[0, 0]).item()
 
 
 @pytest.mark.invariant(17)

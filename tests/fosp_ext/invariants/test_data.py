@@ -49,7 +49,7 @@ def test_the_full_length_is_half_an_update_per_agent_step():
 @pytest.mark.invariant(34)
 @pytest.mark.parametrize("method", ["fosp_offline", "safedreamer", "dreamerv3"])
 def test_a_checkpoint_holds_everything_that_learning_moves(tmp_path: Path, method: str):
-    """Weights, slow copies, multiplier and penalty, running scales and Adam's averages."""
+    """Weights, target networks, multiplier and penalty, running scales and Adam's averages."""
     agent = make_agent(method, "debug")
     for k in range(3):
         agent.update(make_batch(seed=k))

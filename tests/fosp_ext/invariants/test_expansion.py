@@ -58,7 +58,7 @@ def test_equal_proposals_are_equally_likely_and_others_are_not():
     _, unlike = act(agent, feat, explore=False)
     assert (unlike["p_online"] != 0.5).all()
     assert (unlike["p_online"] - 0.5).abs().mean() > 0.05
-    agent.behavior.learner.actor.load_state_dict(agent.behavior.offline.state_dict())
+    agent.policy.learner.actor.load_state_dict(agent.policy.offline.state_dict())
     _, alike = act(agent, feat, explore=False)
     assert (alike["p_online"] == 0.5).all()
 
@@ -67,8 +67,10 @@ def test_equal_proposals_are_equally_likely_and_others_are_not():
 @pytest.mark.parametrize("explore", [True, False])
 def test_the_executed_action_is_the_proposal_that_was_judged(explore):
     agent = disagreeing()
-    policy_set, judge, seen = agent.behavior, agent.behavior.judge, []
-    policy_set.judge = lambda feat, actions: seen.append(actions.clone()) or judge(feat, actions)
+    policy_set, score, seen = agent.policy, agent.policy.score_proposals, []
+    policy_set.score_proposals = lambda feat, actions: (
+        seen.append(actions.clone()) or score(feat, actions)
+    )
     obs = {name: image[:, 0] for name, image in make_batch(B=N).obs.items()}
     action, state, chosen = agent.act(obs, torch.ones(N), agent.initial(N), explore)
     (proposals,) = seen
@@ -100,7 +102,7 @@ def test_each_environment_chooses_for_itself(explore):
 @pytest.mark.invariant(34)
 def test_the_frozen_policy_stays_and_shares_nothing_while_the_other_learns():
     agent = expanded()
-    policy_set, feat = agent.behavior, features(agent, N)
+    policy_set, feat = agent.policy, features(agent, N)
     offline, learner = policy_set.offline, policy_set.learner
     assert torch.equal(offline(feat).mean, policy_set.actor(feat).mean)
     assert torch.equal(offline(feat).std, policy_set.actor(feat).std)
@@ -120,9 +122,9 @@ def test_an_online_agent_begins_with_everything_of_the_offline_one():
     offline = updated(make_agent())
     before = content(offline)
     agent = begin_online(make_config("fosp_online", "debug"), INFO, offline)
-    assert same(content(agent.behavior.learner), content(offline.behavior))
+    assert same(content(agent.policy.learner), content(offline.policy))
     assert same(content(agent.world_model), content(offline.world_model))
-    assert same(content(agent.behavior.offline), content(offline.behavior.actor))
+    assert same(content(agent.policy.offline), content(offline.policy.actor))
     assert not storages(agent.state_dict()) & storages(offline.state_dict())
     updated(agent)
     assert same(content(offline), before)
@@ -142,11 +144,11 @@ def test_a_checkpoint_restores_everything_that_moves(tmp_path):
         "learner.lagrangian.penalty",
         "learner.reward_critic.moments.range",
         "learner.cost_critic.moments.range",
-        "learner.reachability.slow_net.mlp.0.weight",
+        "learner.reachability.target_net.mlp.0.weight",
         "learner.optimizer._extra_state",
     ):
-        assert f"behavior.{part}" in saved
-        assert not same(saved[f"behavior.{part}"], fresh.state_dict()[f"behavior.{part}"]), part
+        assert f"policy.{part}" in saved
+        assert not same(saved[f"policy.{part}"], fresh.state_dict()[f"policy.{part}"]), part
     fresh.load_state_dict(Checkpoint.load(path)["agent"])
     assert same(content(fresh), saved)
     assert same(content(updated(fresh)), content(updated(agent)))
@@ -156,22 +158,22 @@ def test_a_checkpoint_restores_everything_that_moves(tmp_path):
 @pytest.mark.invariant(25)
 def test_the_loss_with_a_frozen_policy_beside_moves_the_learning_one_alone():
     agent, batch = disagreeing(), make_batch()
-    learner = agent.behavior.learner
+    learner = agent.policy.learner
     latent, _ = agent.world_model.update(batch)
     traj = imagine(agent.world_model, learner.actor, choose_starts(latent, batch, 0), 5, 0.9)
     before = {name: p.clone() for name, p in agent.named_parameters()}
     learner.update_actor(traj, learner.score(traj), real_transitions(latent, batch))
     moved = {name for name, p in agent.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == {f"behavior.learner.actor.{name}" for name in learner.actor.state_dict()}
+    assert moved == {f"policy.learner.actor.{name}" for name in learner.actor.state_dict()}
     assert all(parameter.grad is None for parameter in agent.parameters())
 
 
 @pytest.mark.invariant(25)
 def test_what_is_learned_does_not_depend_on_the_frozen_policy():
     one, other = disagreeing(), disagreeing()
-    for parameter in other.behavior.offline.parameters():
+    for parameter in other.policy.offline.parameters():
         nn.init.normal_(parameter)
-    assert same(content(updated(one).behavior.learner), content(updated(other).behavior.learner))
+    assert same(content(updated(one).policy.learner), content(updated(other).policy.learner))
     assert all(parameter.grad is None for parameter in one.parameters())
 
 
@@ -185,6 +187,6 @@ def test_choosing_leaves_what_it_is_given_unchanged(explore):
     given = [*state.latent, state.action, *obs.values(), first, state.latent.feat()]
     kept, networks = [x.clone() for x in given], content(agent)
     agent.act(obs, torch.zeros(4), state, explore)
-    agent.behavior.act(given[-1], explore)
+    agent.policy.act(given[-1], explore)
     assert all(map(torch.equal, given, kept))
     assert same(content(agent), networks)

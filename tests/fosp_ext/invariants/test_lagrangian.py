@@ -74,39 +74,39 @@ def test_the_multiplier_stays_positive_and_the_penalty_rises_to_one():
 
 
 def scored(agent) -> tuple[SafeActorCritic, tuple]:
-    """The behaviour with a rollout, its scores and transitions, ready for `update_actor`."""
-    behavior, batch = agent.behavior, make_batch()
+    """The policy with a rollout, its scores and transitions, ready for `update_actor`."""
+    policy, batch = agent.policy, make_batch()
     latent, _ = agent.world_model.update(batch)
     starts = choose_starts(latent, batch, 0)
-    traj = imagine(agent.world_model, behavior.actor, starts, horizon=5, gamma=0.9)
-    scores = behavior.score(traj)
+    traj = imagine(agent.world_model, policy.actor, starts, horizon=5, gamma=0.9)
+    scores = policy.score(traj)
     g = torch.Generator().manual_seed(1)
     scores = scores._replace(
         feasibility=torch.rand(32, 5, generator=g),
         cost_return=scores.cost_return + 5 * torch.rand(32, 5, generator=g),
     )
-    return behavior, (traj, scores, real_transitions(latent, batch))
+    return policy, (traj, scores, real_transitions(latent, batch))
 
 
 @pytest.mark.invariant(30)
 def test_the_constraint_sums_over_the_horizon():
     """It is the mean times the horizon, and the limit comes off afterwards."""
-    behavior, (traj, scores, real) = scored(make_agent(**LIMITED))
-    metrics = behavior.update_actor(traj, scores, real)
+    policy, (traj, scores, real) = scored(make_agent(**LIMITED))
+    metrics = policy.update_actor(traj, scores, real)
     average = (scores.feasibility * scores.cost_return).mean().detach()
     torch.testing.assert_close(metrics["constraint"], 5 * average)
     g = 5 * average - LIMIT
-    torch.testing.assert_close(behavior.lagrangian.multiplier, MULTIPLIER + PENALTY * g)
+    torch.testing.assert_close(policy.lagrangian.multiplier, MULTIPLIER + PENALTY * g)
     torch.testing.assert_close(metrics["penalty"], MULTIPLIER * g + PENALTY / 2 * g**2)
 
 
 @pytest.mark.invariant(31)
 def test_where_nothing_is_feasible_the_constraint_is_minus_the_limit():
-    behavior, (traj, scores, real) = scored(make_agent(**LIMITED))
+    policy, (traj, scores, real) = scored(make_agent(**LIMITED))
     hopeless: Scores = scores._replace(feasibility=torch.zeros(32, 5))
-    metrics = behavior.update_actor(traj, hopeless, real)
+    metrics = policy.update_actor(traj, hopeless, real)
     assert metrics["constraint"] == 0
     price = MULTIPLIER - PENALTY * LIMIT
-    torch.testing.assert_close(behavior.lagrangian.multiplier, torch.tensor(price))
+    torch.testing.assert_close(policy.lagrangian.multiplier, torch.tensor(price))
     loss = torch.tensor(-MULTIPLIER * LIMIT + PENALTY / 2 * LIMIT**2)
     torch.testing.assert_close(metrics["penalty"], loss)

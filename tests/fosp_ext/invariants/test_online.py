@@ -71,18 +71,18 @@ def test_what_is_due_is_learned_before_the_next_action(ratio):
     """Whether all environments answer or some died; and again after a stop in between."""
     updates, checkpoints = [], []
     rounds = [2, 2, 1, 2, 2, 0, 2, 1, 2]  # 0: all died in this round
-    driver = FakeDriver(updates, rounds)
+    collector = FakeDriver(updates, rounds)
     agent = SimpleNamespace(update=lambda index: updates.append(index) or {})
     hooks = Hooks(None, None, save=checkpoints.append, updated=lambda step: None)
     every = Every(log=1, report=0, evaluate=0, save=0)
     for steps in (7, 14):
         budget = Budget(steps, ratio)
         done = len(updates)
-        assert online_loop(agent, driver, int, None, done, budget, every, NOTHING, hooks) == 0
-        assert len(updates) == budget.updates(driver.agent_steps)
-    assert driver.agent_steps == sum(rounds) == 14
-    due = [1 + int(Fraction(str(ratio)) * steps) for steps, _ in driver.seen]
-    assert [done for _, done in driver.seen] == due
+        assert online_loop(agent, collector, int, None, done, budget, every, NOTHING, hooks) == 0
+        assert len(updates) == budget.updates(collector.agent_steps)
+    assert collector.agent_steps == sum(rounds) == 14
+    due = [1 + int(Fraction(str(ratio)) * steps) for steps, _ in collector.seen]
+    assert [done for _, done in collector.seen] == due
     assert updates == list(range(1, len(updates) + 1))
     assert checkpoints == [budget.updates(7), budget.updates(14)]
 
@@ -104,12 +104,12 @@ def test_the_offline_phase_steps_no_environment(toy_dataset, tmp_path, monkeypat
 
 
 def learn(agent: Agent, batch: Batch) -> tuple[dict[str, list[torch.Tensor]], Metrics]:
-    """The behaviour's parts after an update on these rows, with the states of the usual batch."""
+    """The policy's parts after an update on these rows, with the states of the usual batch."""
     torch.manual_seed(5)
-    latent = agent.world_model.evaluate(make_batch())[0].latent.detach()
+    latent = agent.world_model.losses(make_batch())[0].latent.detach()
     torch.manual_seed(6)  # the same imagined trajectory
-    metrics = agent.behavior.update(agent.world_model, latent, batch)
-    learner = getattr(agent.behavior, "learner", agent.behavior)
+    metrics = agent.policy.update(agent.world_model, latent, batch)
+    learner = getattr(agent.policy, "learner", agent.policy)
     return {name: list(getattr(learner, name).parameters()) for name in PARTS}, metrics
 
 

@@ -49,7 +49,7 @@ def critic(*, wild: bool = True, **settings: str) -> ReachabilityCritic:
     torch.manual_seed(0)
     named = {f"reachability__{key}": value for key, value in settings.items()}
     reach = ReachabilityCritic(F, make_config("fosp_offline", "debug", **named).reachability)
-    for net in (reach.net, reach.slow_net) if wild else ():
+    for net in (reach.net, reach.target_net) if wild else ():
         torch.nn.init.normal_(net.mlp[-1].weight)
     return reach
 
@@ -59,12 +59,14 @@ def test_estimates_and_targets_are_probabilities():
     violation, cont, _ = randoms()
     fresh = critic(wild=False)
     feat = 10 * torch.randn(200, F, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(fresh.danger(feat), torch.full((200,), -2.2).sigmoid())
+    torch.testing.assert_close(
+        fresh.violation_probability(feat), torch.full((200,), -2.2).sigmoid()
+    )
     reach = critic()
-    danger = reach.danger(feat)
-    assert ((danger > 0) & (danger < 1)).all()
-    assert danger.std() > 0.1
-    torch.testing.assert_close(reach.feasibility(feat), 1 - danger)
+    violation_probability = reach.violation_probability(feat)
+    assert ((violation_probability > 0) & (violation_probability < 1)).all()
+    assert violation_probability.std() > 0.1
+    torch.testing.assert_close(reach.feasibility(feat), 1 - violation_probability)
     for target in (
         reach.imagined_target(trajectory(cont), violation),
         reach.real_target(transitions(violation, cont)),
@@ -130,7 +132,7 @@ def test_the_linear_form_is_the_maximum():
     out = reachability_target(violation, cont, value, 0.9, 0.0)
     torch.testing.assert_close(out, torch.maximum(violation, 0.9 * cont * value[:, 1:]))
     reach, real = critic(), transitions(violation, cont)
-    ahead = reach.settings.mu * cont * reach.slow_net(real.feat_next).probs()
+    ahead = reach.settings.mu * cont * reach.target_net(real.feat_next).probs()
     torch.testing.assert_close(reach.real_target(real), torch.maximum(violation, ahead))
 
 
@@ -187,11 +189,11 @@ def test_the_networks_own_output_enters_by_the_bootstrap_only(change):
     violation, cont, _ = randoms()
     reach, traj, real = critic(), trajectory(cont), transitions(violation, cont)
     targets = reach.imagined_target(traj, violation), reach.real_target(real)
-    danger = reach.danger(traj.feat)
+    violation_probability = reach.violation_probability(traj.feat)
     with torch.no_grad():
         for parameter in reach.net.mlp[-1].parameters():
             parameter.mul_(change)
-    assert not reach.danger(traj.feat).allclose(danger)
+    assert not reach.violation_probability(traj.feat).allclose(violation_probability)
     assert reach.imagined_target(traj, violation).equal(targets[0])
     assert reach.real_target(real).equal(targets[1])
 
@@ -214,7 +216,7 @@ def test_labels_come_from_costs_and_not_from_the_estimate():
 @pytest.mark.invariant(23)
 def test_violation_labels_do_not_ask_the_estimate():
     agent = make_agent()
-    model, reach = agent.world_model, agent.behavior.reachability
+    model, reach = agent.world_model, agent.policy.reachability
     torch.manual_seed(2)
     feat = torch.randn(6, 4, model.feat_size)
     cost = torch.tensor([0.0, 0.49, 0.5, 1.0, 4.0, 0.0])
@@ -223,6 +225,6 @@ def test_violation_labels_do_not_ask_the_estimate():
     starts = Starts(Latent(feat[:, 0], feat[:, :1, :1]), torch.ones(6), cost)
     labels = violation_labels(model, traj, starts)
     torch.nn.init.constant_(reach.net.mlp[-1].bias, 9.0)
-    torch.nn.init.constant_(reach.slow_net.mlp[-1].bias, 9.0)
+    torch.nn.init.constant_(reach.target_net.mlp[-1].bias, 9.0)
     assert violation_labels(model, traj, starts).equal(labels)
     assert labels[:, 0].tolist() == [0, 0, 1, 1, 1, 0]

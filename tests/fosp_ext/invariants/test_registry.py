@@ -14,7 +14,7 @@ ALL = list(range(1, 42))
 
 def marks() -> Iterator[tuple[str, ast.Call]]:
     """All `@pytest.mark.invariant(...)` on what runs by default, with the test's name."""
-    for path in sorted((ROOT / "tests").glob("*.py")):
+    for path in sorted((ROOT / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 names = [ast.unparse(mark) for mark in node.decorator_list]

@@ -17,7 +17,7 @@ CLASSES, UNIMIX = 48, 0.01
 
 @pytest.fixture
 def rssm() -> RSSM:
-    """A small model with as many classes as the full size, and sharp beliefs."""
+    """A small model with as many classes as the full size, and sharp distributions."""
     torch.manual_seed(0)
     settings = RSSMSettings(deter=8, hidden=12, stoch=3, classes=CLASSES, unimix=UNIMIX)
     model = RSSM(embed_size=10, action_size=2, settings=settings)
@@ -64,9 +64,9 @@ def test_a_fresh_agent_expects_no_reward_and_no_value():
     torch.manual_seed(1)
     feat, action = torch.randn(20, agent.world_model.feat_size), torch.rand(20, 2)
     means = [agent.world_model.reward_head(feat).mean()]
-    for critic in (agent.behavior.reward_critic, agent.behavior.cost_critic):
-        means += [critic.value(feat), critic.best(feat), critic.q(feat, action)]
-        means += [critic.slow_q(feat, action)]
+    for critic in (agent.policy.reward_critic, agent.policy.cost_critic):
+        means += [critic.value(feat), critic.in_sample_value(feat), critic.q(feat, action)]
+        means += [critic.target_q(feat, action)]
     assert all(mean.abs().max() < 1e-6 for mean in means)
     assert agent.world_model.cost_head(feat).mean().abs().min() > 1e-6, "it does not start at 0"
 
@@ -133,7 +133,7 @@ def test_prior_and_posterior_never_rule_a_class_out(rssm):
     posterior = rssm.observe(*window(B=4, T=5))
     for probs in (posterior.prior, posterior.post):
         assert UNIMIX / CLASSES - 1e-7 <= probs.min() < 1.5 * UNIMIX / CLASSES
-        assert probs.max() > 0.9, "the beliefs are sharp, so the floor is what is tested"
+        assert probs.max() > 0.9, "the distributions are sharp, so the floor is what is tested"
         torch.testing.assert_close(probs.sum(-1), torch.ones(4, 5, 3))
     stoch = posterior.latent.stoch
     assert ((stoch == 0) | (stoch == 1)).all()
@@ -167,8 +167,8 @@ def test_small_kl_costs_one_nat_each_and_teaches_nothing():
     agent, batch = make_agent(), make_batch()
     model = agent.world_model
     for net in (model.rssm.prior_net, model.rssm.post_net):
-        torch.nn.init.zeros_(net[-1].weight)  # both beliefs are uniform
-    _, losses, metrics = model.evaluate(batch)
+        torch.nn.init.zeros_(net[-1].weight)  # both distributions are uniform
+    _, losses, metrics = model.losses(batch)
     assert metrics["kl"].abs() < 1e-5
     torch.testing.assert_close(losses["dyn_loss"], torch.full((4, 8), 0.5))
     torch.testing.assert_close(losses["rep_loss"], torch.full((4, 8), 0.1))

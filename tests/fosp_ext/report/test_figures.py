@@ -1,4 +1,4 @@
-"""What the pictures of a report hold."""
+"""What the figures of a report hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report shows of online runs: their episodes, the price of learning, before and after."""
+"""What the report shows of online runs: their episodes, the training cost, before and after."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dreamer.data.episode import Episode
-from dreamer.training.collector import Played
+from dreamer.training.collector import CollectedEpisode
 from fosp_ext.report.__main__ import main
 from fosp_ext.report.learning import evenly
 from fosp_ext.report.runs import ALONE, EPISODES, EVALUATIONS, Run, group_runs, read_run
@@ -32,12 +32,18 @@ def make_online(folder: Path, *names: str, **overrides: str) -> Path:
     return make_run(folder, *(names or ("fosp_online", "debug")), rows=0, **overrides)
 
 
-def play(run: Path, *violations: str, danger: list | None = None, online: str = "") -> None:
+def play(
+    run: Path, *violations: str, violation_probability: list | None = None, online: str = ""
+) -> None:
     """Episodes of the given violations, two cost each, as the training writes them."""
     log = EpisodeLog(run / "episodes.jsonl", resume_steps=10**9)
     for word in violations:
         T, number = len(word), len(log)
-        estimates = {"danger": np.array(danger, np.float32)} if danger else {}
+        estimates = (
+            {"violation_probability": np.array(violation_probability, np.float32)}
+            if violation_probability
+            else {}
+        )
         if online:
             estimates["online"] = np.array([float(bit) for bit in online], np.float32)
         episode = Episode(
@@ -48,11 +54,11 @@ def play(run: Path, *violations: str, danger: list | None = None, online: str = 
             terminated=False,
         )
         ended = {"updates": number + 1, "agent_steps": T * (number + 1)}
-        log.add(describe(Played(0, episode, estimates), env=0, **ended, alarm=0.5))
+        log.add(describe(CollectedEpisode(0, episode, estimates), env=0, **ended, warning=0.5))
 
 
 def alarmed(*steps: int) -> list[float]:
-    """Danger of an episode of 60 steps, high at these."""
+    """Violation probability of an episode of 60 steps, high at these."""
     return [0.9 if step in steps else 0.1 for step in range(60)]
 
 
@@ -65,7 +71,7 @@ def read(*paths: Path) -> list[Run]:
 
 def test_training_episodes_are_read_as_they_were_written(tmp_path):
     run = make_online(tmp_path / "a")
-    play(run, "0110", "0000", danger=[0.1234, 0.5, 1.0, 0.0], online="0101")
+    play(run, "0110", "0000", violation_probability=[0.1234, 0.5, 1.0, 0.0], online="0101")
     with (run / "episodes.jsonl").open("a") as file:
         file.write('{"episode": 2, "upd')  # a crash cut this line off
     first, second = read_run(run).episodes
@@ -73,12 +79,12 @@ def test_training_episodes_are_read_as_they_were_written(tmp_path):
     assert (first.score, first.cost, second.cost) == (2, 4, 0)
     assert first.violation.tolist() == [False, True, True, False]
     assert first.onsets.tolist() == [False, True, False, False]
-    assert first.danger.tolist() == [0.123, 0.5, 1.0, 0.0]
+    assert first.violation_probability.tolist() == [0.123, 0.5, 1.0, 0.0]
     assert first.online.tolist() == [False, True, False, True]
     bare = make_online(tmp_path / "b")
     assert read_run(bare).episodes == ()
     play(bare, "01")
-    assert read_run(bare).episodes[0].danger is None
+    assert read_run(bare).episodes[0].violation_probability is None
     assert read_run(bare).episodes[0].online is None
 
 
@@ -93,7 +99,7 @@ def test_training_episodes_are_read_as_they_were_written(tmp_path):
 )
 def test_a_damaged_episode_is_one_line(tmp_path, capsys, old, new, message):
     run = make_online(tmp_path / "a")
-    play(run, "01", danger=[0.1, 0.2])
+    play(run, "01", violation_probability=[0.1, 0.2])
     text = (run / "episodes.jsonl").read_text()
     assert old in text
     (run / "episodes.jsonl").write_text(text.replace(old, new))
@@ -158,14 +164,14 @@ def test_evaluations_of_a_set_and_of_its_policies(tmp_path):
     assert (result.name, result.scores[0][0]) == ("fosp_online-debug, online policy alone", 9)
 
 
-# The price of learning
+# The training cost
 
 
 def test_the_price_by_hand(tmp_path):
     paths = [make_online(tmp_path / seed, seed=seed) for seed in "01"]
-    # alarms 20 to 40 steps and 0 steps before the violation at 40: only the second one is in time
-    play(paths[0], *[LATE] * 5, danger=alarmed(0, 40), online="01" * 30)
-    play(paths[1], LATE, *[CALM] * 4, danger=alarmed(), online="0" * 60)
+    # warnings 20 to 40 steps and 0 steps before the violation at 40: only the second one is in time
+    play(paths[0], *[LATE] * 5, violation_probability=alarmed(0, 40), online="01" * 30)
+    play(paths[1], LATE, *[CALM] * 4, violation_probability=alarmed(), online="0" * 60)
     table = price_table(group_runs(read(*paths)))
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["seeds"], row["episodes"], row["agent steps"]) == (2, 5, 300)
@@ -173,8 +179,8 @@ def test_the_price_by_hand(tmp_path):
     assert row["cost, first fifth"][0] == 4
     assert row["cost, last fifth"][0] == (4 + 0) / 2
     assert row["with a violation"] == pytest.approx((1 + 0.2) / 2)
-    assert row["foreseen"] == (1 + 0) / 2
-    assert row["false alarms"] == 0.5  # of the first seed; the second one had no alarm
+    assert row["warned"] == (1 + 0) / 2
+    assert row["false warnings"] == 0.5  # of the first seed; the second one had no warning
     assert row["online policy"] == (0.5 + 0) / 2
 
 
@@ -189,9 +195,9 @@ def test_what_cannot_be_counted_is_not_defined(tmp_path):
 
 def test_forecasts_made_while_learning(tmp_path):
     run = make_online(tmp_path / "a")
-    play(run, LATE, CALM, danger=alarmed(40))
+    play(run, LATE, CALM, violation_probability=alarmed(40))
     seen = while_learning(read_run(run))
-    # the violation at steps 40 and 41 is announced by steps 17 ... 41, of which 40 was the alarm;
+    # the violation at steps 40 and 41 is announced by steps 17 ... 41, of which 40 was the warning;
     # of later steps, and of the last 24 of the calm episode, the next 25 are not recorded
     assert (seen.updates, seen.episodes) == (2, 2)
     expected = np.concatenate([np.zeros(16, bool), np.ones(26, bool), np.zeros(36, bool)])
@@ -229,7 +235,7 @@ def test_before_and_after(tmp_path):
     assert before_and_after(results(group_runs(runs)), runs).rows == []
 
 
-# Pictures and the page
+# Figures and the page
 
 
 def test_many_episodes_are_thinned_out_evenly(tmp_path):
@@ -242,12 +248,12 @@ def test_many_episodes_are_thinned_out_evenly(tmp_path):
     assert evenly(episodes[:3], 60) == list(episodes[:3])
 
 
-def test_strips_show_danger_and_violations(tmp_path):
+def test_strips_show_violation_probability_and_violations(tmp_path):
     def reds(*violations: str, **estimates) -> int:
         """Red pixels of the strips, left of the bars, above the legend."""
         run = make_online(tmp_path / str(len(list(tmp_path.iterdir()))))
         play(run, *violations, **estimates)
-        light, dark = draw_episodes("a", read_run(run).episodes, alarm=0.5)
+        light, dark = draw_episodes("a", read_run(run).episodes, warning=0.5)
         assert Image.open(io.BytesIO(dark)).size == Image.open(io.BytesIO(light)).size
         pixels = np.asarray(Image.open(io.BytesIO(light)).convert("RGB")).astype(int)
         part = pixels[: -pixels.shape[0] // 4, : pixels.shape[1] * 2 // 3]
@@ -257,12 +263,12 @@ def test_strips_show_danger_and_violations(tmp_path):
     begins = reds(CALM, "0" * 30 + "1" + "0" * 29)
     assert begins > 10
     assert begins < reds(CALM, LATE) < 2 * begins  # where it goes on the tick is smaller
-    assert reds(CALM, LATE, danger=alarmed(40), online="01" * 30) > begins
+    assert reds(CALM, LATE, violation_probability=alarmed(40), online="01" * 30) > begins
 
 
 def test_the_page_of_an_online_run(tmp_path):
     run = make_online(tmp_path / "on", online__source="gone")
-    play(run, *[LATE, CALM] * 3, danger=alarmed(30, 40), online="01" * 30)
+    play(run, *[LATE, CALM] * 3, violation_probability=alarmed(30, 40), online="01" * 30)
     rows = [{"step": k, "episode/score": 1.0, "episode/cost": 4.0} for k in range(1, 7)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     waiting = make_online(tmp_path / "waiting", seed="1")
@@ -279,11 +285,11 @@ def test_the_page_of_an_online_run(tmp_path):
     for words in (
         "seed 0: 6 training episodes in 360 agent steps, 6 gradient updates",
         "waiting: no training episode has ended yet.",
-        "Price of learning",
+        "Training cost",
         "Online episodes in SafetyPointGoal1-v0: fosp_online-debug, seed 0",
-        "Reliability of the danger while learning",
+        "Reliability of the violation probability while learning",
     ):
         assert words in said, words
     with (out / "price.csv").open() as file:
         (price,) = csv.DictReader(file)
-    assert (price["episodes"], price["foreseen"], price["seeds"]) == ("6", "1.0", "1")
+    assert (price["episodes"], price["warned"], price["seeds"]) == ("6", "1.0", "1")

@@ -20,7 +20,7 @@ from dreamer.data.store import RowStore
 from dreamer.errors import UserError
 from dreamer.training.video import write_mp4
 from fosp_ext.report import figures
-from fosp_ext.report import violation_probability as danger
+from fosp_ext.report import violation_probability as violation_probability
 from fosp_ext.report.__main__ import main
 from fosp_ext.report.calibration import auroc, brier, reliability
 from fosp_ext.report.published import published
@@ -173,15 +173,19 @@ def test_brier_and_bins_by_hand():
     assert bins.rows.tolist() == [2, 2]
 
 
-def test_danger_is_asked_row_by_row_of_whole_episodes(toy_dataset):
+def test_violation_probability_is_asked_row_by_row_of_whole_episodes(toy_dataset):
     agent = make_agent()
     _, heldout = RowStore.open(toy_dataset, "disk", 0.3)  # two episodes of 41 rows
-    seen = danger.ask(agent, heldout, 7, CPU, io.StringIO())
+    seen = violation_probability.ask(agent, heldout, 7, CPU, io.StringIO())
     assert (seen.updates, seen.episodes) == (7, 2)
     expected, outcomes = [], []
     for begin in (0, 41):
         following, known = follows(heldout.small("cost")[begin : begin + 41] >= 0.5, AHEAD)
-        expected.append(danger.episode_danger(agent, heldout, begin, begin + 41, CPU)[known])
+        expected.append(
+            violation_probability.episode_violation_probability(
+                agent, heldout, begin, begin + 41, CPU
+            )[known]
+        )
         outcomes.append(following[known])
     np.testing.assert_array_equal(seen.estimate, np.concatenate(expected))
     np.testing.assert_array_equal(seen.outcome, np.concatenate(outcomes))
@@ -189,10 +193,10 @@ def test_danger_is_asked_row_by_row_of_whole_episodes(toy_dataset):
     assert ((seen.estimate > 0) & (seen.estimate < 1)).all()
 
 
-def test_an_agent_without_danger_has_no_calibration(toy_dataset):
+def test_an_agent_without_violation_probability_has_no_calibration(toy_dataset):
     _, heldout = RowStore.open(toy_dataset, "disk", 0.3)
     agent = make_agent("dreamerv3", "debug")
-    assert "no reachability" in danger.ask(agent, heldout, 0, CPU, io.StringIO())
+    assert "no reachability" in violation_probability.ask(agent, heldout, 0, CPU, io.StringIO())
 
 
 # Reading
@@ -325,11 +329,11 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def reported(toy_run, tmp_path_factory) -> Path:
-    """The report of a trained run with a film, a second seed, and a blind run in another task."""
+    """The report of a trained run with a video, a second seed, and a blind run in another task."""
     folder = tmp_path_factory.mktemp("reported")
     trained = Path(shutil.copytree(toy_run, folder / "trained <1>"))
-    film = add_evaluation(trained, [4.0, 6.0], [0.0, 3.0]) / "videos" / "ep_000.mp4"
-    write_mp4(film, np.zeros((4, 64, 96, 3), np.uint8), 5)
+    video = add_evaluation(trained, [4.0, 6.0], [0.0, 3.0]) / "videos" / "ep_000.mp4"
+    write_mp4(video, np.zeros((4, 64, 96, 3), np.uint8), 5)
     config = load_yaml(Config, trained / "config.yaml", ADDED)
     second = make_run(folder / "second", seed="1")
     text = (trained / "config.yaml").read_text().replace("\nseed: 0\n", "\nseed: 1\n")
@@ -358,7 +362,7 @@ def test_the_page_is_whole_and_stands_alone(reported):
     assert outside == ["https://openreview.net/forum?id=dbuFJg7eaw"]
 
 
-def test_links_lead_to_runs_and_films(reported):
+def test_links_lead_to_runs_and_videos(reported):
     links = Reader((reported / "index.html").read_text()).links
     local = [link.replace("%20", " ").replace("%3C", "<").replace("%3E", ">") for link in links]
     local = [link for link in local if not link.startswith("http")]
@@ -373,7 +377,7 @@ def test_the_page_says_what_is_there_and_what_is_missing(reported):
     for words in (
         "gradient updates",
         "read by eye from the authors' plots",
-        "Reliability of the estimated danger",
+        "Reliability of the estimated violation probability",
         "second: no calibration, it has no checkpoint.",
         "blind: no calibration, it has no checkpoint.",
         "Brier score",
@@ -381,7 +385,7 @@ def test_the_page_says_what_is_there_and_what_is_missing(reported):
         assert words in said, words
 
 
-def test_pictures_and_tables_lie_beside_the_page(reported):
+def test_figures_and_tables_lie_beside_the_page(reported):
     assert {path.name for path in reported.iterdir()} == {
         "index.html", "calibration.png", "results.csv", "over_tasks.csv", "calibration.csv",
         "published.csv", "curves-evaluations-SafetyPointGoal1-v0.png",
@@ -421,16 +425,18 @@ def test_a_run_without_evaluations_is_named(tmp_path):
 def test_only_a_checkpoint_and_its_own_data_are_calibrated(toy_run, tmp_path):
     run = Path(shutil.copytree(toy_run, tmp_path / "run"))
     checkpoint = next((run / "checkpoints").glob("*6.pt"))
-    assert danger.foresight(read_run(run), CPU, io.StringIO()).updates == 6
+    assert violation_probability.forecast(read_run(run), CPU, io.StringIO()).updates == 6
     state = torch.load(checkpoint, weights_only=True)
     torch.save({**state, "dataset": "another"}, checkpoint)
-    reason = danger.foresight(read_run(run), CPU, io.StringIO())
+    reason = violation_probability.forecast(read_run(run), CPU, io.StringIO())
     assert "is not the file it was trained on" in reason
     checkpoint.write_bytes(b"torn")
-    assert "cannot be read" in danger.foresight(read_run(run), CPU, io.StringIO())
+    assert "cannot be read" in violation_probability.forecast(read_run(run), CPU, io.StringIO())
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("holdout: 0.1", "holdout: 0.0"))
-    assert "no episode is held out" in danger.foresight(read_run(run), CPU, io.StringIO())
+    assert "no episode is held out" in violation_probability.forecast(
+        read_run(run), CPU, io.StringIO()
+    )
 
 
 # Bad input

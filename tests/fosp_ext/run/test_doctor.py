@@ -20,9 +20,9 @@ def test_all_works_here(tmp_path, capsys):
     assert "everything works" in out
     for word in ("python", "torch", "mujoco", "safety-gymnasium", "1.0.0", "opengl", "vision_back"):
         assert word in out
-    picture = imageio.imread(frame)
-    assert picture.shape == (256, 768, 3)
-    assert all(picture[:, 256 * k : 256 * (k + 1)].std() > 10 for k in range(3))
+    image = imageio.imread(frame)
+    assert image.shape == (256, 768, 3)
+    assert all(image[:, 256 * k : 256 * (k + 1)].std() > 10 for k in range(3))
 
 
 def test_it_survives_a_python_without_any_package(tmp_path):

@@ -87,15 +87,15 @@ def test_the_summary_says_everything(job, evaluation):
     assert scores[0] != scores[1]
 
 
-def test_the_film_can_be_watched(evaluation):
+def test_the_video_can_be_watched(evaluation):
     (file,) = (evaluation / "videos").iterdir()
-    with av.open(str(file)) as film:
-        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
-        assert float(film.streams.video[0].average_rate) == 12.5
+    with av.open(str(file)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+        assert float(video.streams.video[0].average_rate) == 12.5
     assert len(frames) == STEPS
     height, width, _ = frames[0].shape
     assert (width, height > 256) == (3 * 256, True)
-    for begin in (0, 256, 512):  # overhead, front and back are pictures, and no two alike
+    for begin in (0, 256, 512):  # overhead, front and back are images, and no two alike
         assert frames[0][:256, begin : begin + 256].std() > 5
     front, back = frames[0][:256, 256:512].astype(int), frames[0][:256, 512:].astype(int)
     assert np.abs(front - back).mean() > 1

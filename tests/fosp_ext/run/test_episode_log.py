@@ -11,13 +11,13 @@ import pytest
 
 from dreamer.data.episode import Episode
 from dreamer.errors import NonFiniteError, UserError
-from dreamer.training.collector import Played
+from dreamer.training.collector import CollectedEpisode
 from fosp_ext.report.statistics import cost_regret
 from fosp_ext.run.episode_log import EpisodeLog, describe
-from fosp_ext.run.warnings import AHEAD, Alarms, judge_alarms, onsets
+from fosp_ext.run.warnings import AHEAD, Warnings, judge_warnings, onsets
 from tests.test_docs import ROOT, documented
 
-ALARM = 0.5
+WARNING = 0.5
 
 
 def at(T: int, *steps: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def played(
         seed=7 + env,
     )
     columns = {name: np.array(column, np.float32) for name, column in estimates.items()}
-    return describe(Played(0, episode, columns), env, updates, steps, ALARM)
+    return describe(CollectedEpisode(0, episode, columns), env, updates, steps, WARNING)
 
 
 def lines(path: Path) -> list[dict]:
@@ -59,7 +59,7 @@ def test_a_violation_begins_where_the_step_before_had_none():
 
 
 @pytest.mark.parametrize(
-    ("alarm_at", "foreseen"),
+    ("warning_at", "warned"),
     [
         (40, 1),  # the state in which the action that violates is chosen: the last that counts
         (41, 0),  # the state that the violation led to: too late
@@ -68,47 +68,47 @@ def test_a_violation_begins_where_the_step_before_had_none():
         (0, 0),
     ],
 )
-def test_which_alarms_announce_a_violation_at_step_40(alarm_at, foreseen):
-    alarms = judge_alarms(at(90, alarm_at).astype(float), at(90, 40), ALARM)
-    assert alarms == Alarms(raised=1, judged=1, false=1 - foreseen, foreseen=foreseen)
+def test_which_warnings_announce_a_violation_at_step_40(warning_at, warned):
+    warnings = judge_warnings(at(90, warning_at).astype(float), at(90, 40), WARNING)
+    assert warnings == Warnings(raised=1, judged=1, false=1 - warned, warned=warned)
 
 
-@pytest.mark.parametrize(("step", "alarm_at"), [(0, 0), (3, 0), (AHEAD - 1, 0), (3, 3)])
-def test_at_the_begin_of_an_episode_fewer_states_are_asked(step, alarm_at):
-    assert judge_alarms(at(60, alarm_at).astype(float), at(60, step), ALARM).foreseen == 1
+@pytest.mark.parametrize(("step", "warning_at"), [(0, 0), (3, 0), (AHEAD - 1, 0), (3, 3)])
+def test_at_the_begin_of_an_episode_fewer_states_are_asked(step, warning_at):
+    assert judge_warnings(at(60, warning_at).astype(float), at(60, step), WARNING).warned == 1
 
 
-def test_the_danger_must_be_above_the_alarm():
-    assert judge_alarms(np.full(30, ALARM), at(30, 10), ALARM) == Alarms(0, 0, 0, 0)
-    assert judge_alarms(np.full(30, ALARM + 0.001), at(30, 10), ALARM).foreseen == 1
+def test_the_violation_probability_must_be_above_the_warning():
+    assert judge_warnings(np.full(30, WARNING), at(30, 10), WARNING) == Warnings(0, 0, 0, 0)
+    assert judge_warnings(np.full(30, WARNING + 0.001), at(30, 10), WARNING).warned == 1
 
 
-def test_alarms_near_the_end_are_judged_only_where_their_steps_were_recorded():
+def test_warnings_near_the_end_are_judged_only_where_their_steps_were_recorded():
     T = 60
-    for alarm_at, judged in ((T - AHEAD, 1), (T - AHEAD + 1, 0), (T - 1, 0)):
-        alarms = judge_alarms(at(T, alarm_at).astype(float), at(T), ALARM)
-        assert alarms == Alarms(raised=1, judged=judged, false=judged, foreseen=0)
-    seen = judge_alarms(at(T, T - 2).astype(float), at(T, T - 1), ALARM)
-    assert seen == Alarms(raised=1, judged=1, false=0, foreseen=1)  # a violation is enough
+    for warning_at, judged in ((T - AHEAD, 1), (T - AHEAD + 1, 0), (T - 1, 0)):
+        warnings = judge_warnings(at(T, warning_at).astype(float), at(T), WARNING)
+        assert warnings == Warnings(raised=1, judged=judged, false=judged, warned=0)
+    seen = judge_warnings(at(T, T - 2).astype(float), at(T, T - 1), WARNING)
+    assert seen == Warnings(raised=1, judged=1, false=0, warned=1)  # a violation is enough
 
 
-def test_foresight_equals_a_plain_search():
+def test_forecast_equals_a_plain_search():
     rng = np.random.default_rng(0)
     counts = np.zeros(4, int)
     for T in (1, 2, 24, 25, 26, 51, 200, 200, 200):
-        danger, violations = rng.random(T), rng.random(T) < 0.05
-        raised = danger > 0.9
+        violation_probability, violations = rng.random(T), rng.random(T) < 0.05
+        raised = violation_probability > 0.9
         steps = range(T)
         hit = [violations[t : t + AHEAD].any() for t in steps]
         known = [hit[t] or t + AHEAD <= T for t in steps]
         begins = [t for t in steps if violations[t] and (t == 0 or not violations[t - 1])]
-        plain = Alarms(
+        plain = Warnings(
             raised=sum(raised[t] for t in steps),
             judged=sum(raised[t] and known[t] for t in steps),
             false=sum(raised[t] and known[t] and not hit[t] for t in steps),
-            foreseen=sum(raised[max(0, t - AHEAD + 1) : t + 1].any() for t in begins),
+            warned=sum(raised[max(0, t - AHEAD + 1) : t + 1].any() for t in begins),
         )
-        assert judge_alarms(danger, violations, 0.9) == plain
+        assert judge_warnings(violation_probability, violations, 0.9) == plain
         counts += plain
     assert (counts > 0).all()
     assert counts[0] > counts[1] > counts[2]
@@ -121,8 +121,8 @@ def test_one_episode_by_hand(tmp_path):
     log = EpisodeLog(tmp_path / "episodes.jsonl", resume_steps=0)
     cost = [0, 0.25, 0, 2, 1, 0]
     episode = played(
-        cost, 1, 48, 12, danger=[0.1, 0.1, 0.6004, 0.9, 0.1, 0.2], online=[0, 1, 1, 0, 1, 0],
-        value=[3.0] * 6,
+        cost, 1, 48, 12, violation_probability=[0.1, 0.1, 0.6004, 0.9, 0.1, 0.2], online=[0, 1, 1,
+        0, 1, 0], value=[3.0] * 6,
     )  # fmt: skip
     metrics = log.add(episode)
     assert lines(tmp_path / "episodes.jsonl") == [
@@ -130,47 +130,50 @@ def test_one_episode_by_hand(tmp_path):
             "episode": 0, "env": 1, "seed": 8, "updates": 12, "agent_steps": 48, "score": 3.0,
             "cost": 3.25, "length": 6, "terminated": False, "violations": 2, "onsets": 1,
             "violation": "000110", "online_share": 0.5, "online": "011010",
-            "danger_mean": pytest.approx(2.0 / 6), "danger_max": 0.9, "alarms": 2,
-            "judged_alarms": 2, "false_alarms": 0, "foreseen": 1,
-            "danger": [0.1, 0.1, 0.6, 0.9, 0.1, 0.2],
+            "violation_probability_mean": pytest.approx(2.0 / 6), "violation_probability_max": 0.9,
+            "warnings": 2,
+            "judged_warnings": 2, "false_warnings": 0, "warned": 1,
+            "violation_probability": [0.1, 0.1, 0.6, 0.9, 0.1, 0.2],
         }
     ]  # fmt: skip
     assert metrics == pytest.approx(
         {
             "episode/score": 3, "episode/cost": 3.25, "episode/length": 6,
             "episode/violation_rate": 2 / 6, "episode/onsets": 1, "episode/online_share": 0.5,
-            "episode/danger_mean": 2 / 6, "episode/danger_max": 0.9, "episode/alarm_share": 2 / 6,
-            "episode/foreseen_share": 1, "episode/false_alarm_share": 0,
-            "price/cost": 3.25, "price/violating_episodes": 1, "price/cost_rate": 3.25 / 6,
-            "price/cost_ema": 0.0325,
+            "episode/violation_probability_mean": 2 / 6, "episode/violation_probability_max": 0.9,
+            "episode/warning_share": 2 / 6,
+            "episode/warning_recall": 1, "episode/false_warning_share": 0,
+            "training_cost/total": 3.25, "training_cost/violating_episodes": 1,
+            "training_cost/rate": 3.25 / 6,
+            "training_cost/ema": 0.0325,
         }
     )  # fmt: skip
     assert all(type(value) is float for value in metrics.values())
 
 
-def test_a_behaviour_without_estimates(tmp_path):
+def test_a_policy_without_estimates(tmp_path):
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
     metrics = log.add(played([0, 1, 0]))
     assert {tag for tag in metrics if tag.startswith("episode/")} == {
         f"episode/{name}" for name in ("score", "cost", "length", "violation_rate", "onsets")
     }
     (line,) = lines(tmp_path / "episodes.jsonl")
-    assert not {"danger", "online", "foreseen", "alarms"} & line.keys()
+    assert not {"violation_probability", "online", "warned", "warnings"} & line.keys()
 
 
 def test_a_share_of_nothing_is_left_out(tmp_path):
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
-    metrics = log.add(played([0] * 3, danger=[0.9] * 3))  # too short to judge
-    assert metrics["episode/alarm_share"] == 1
-    assert not {"episode/foreseen_share", "episode/false_alarm_share"} & metrics.keys()
+    metrics = log.add(played([0] * 3, violation_probability=[0.9] * 3))  # too short to judge
+    assert metrics["episode/warning_share"] == 1
+    assert not {"episode/warning_recall", "episode/false_warning_share"} & metrics.keys()
 
 
-def test_alarms_are_judged_as_they_are_written(tmp_path):
+def test_warnings_are_judged_as_they_are_written(tmp_path):
     """0.5004 is written as 0.5, which is not above 0.5."""
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
-    log.add(played([0, 0], danger=[0.5004, 0.5006]))
+    log.add(played([0, 0], violation_probability=[0.5004, 0.5006]))
     (line,) = lines(tmp_path / "episodes.jsonl")
-    assert (line["alarms"], line["danger"]) == (1, [0.5, 0.501])
+    assert (line["warnings"], line["violation_probability"]) == (1, [0.5, 0.501])
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
@@ -178,22 +181,24 @@ def test_an_estimate_that_is_not_finite_stops_the_run(tmp_path, broken):
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
     first = log.add(played([1.0, 0.0]))
     with pytest.raises(NonFiniteError, match="an episode of environment 2: the estimate 'value'"):
-        log.add(played([1.0, 0.0], 2, danger=[0.1, 0.2], value=[1, broken]))
+        log.add(played([1.0, 0.0], 2, violation_probability=[0.1, 0.2], value=[1, broken]))
     assert len(lines(tmp_path / "episodes.jsonl")) == len(log) == 1
     second = log.add(played([1.0, 0.0]))
-    assert second["price/cost"] == 2 * first["price/cost"]  # the broken one was not counted
+    assert (
+        second["training_cost/total"] == 2 * first["training_cost/total"]
+    )  # the broken one was not counted
 
 
 def test_every_tag_is_documented_and_exists(tmp_path):
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
-    metrics = log.add(played([0] * 30 + [1], danger=[0.9] * 31, online=[1] * 31))
-    said = {tag for tag in documented() if tag.startswith(("episode/", "price/"))}
+    metrics = log.add(played([0] * 30 + [1], violation_probability=[0.9] * 31, online=[1] * 31))
+    said = {tag for tag in documented() if tag.startswith(("episode/", "training_cost/"))}
     assert said == metrics.keys()
 
 
 def test_every_field_is_documented(tmp_path):
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
-    log.add(played([0] * 30 + [1], danger=[0.9] * 31, online=[1] * 31))
+    log.add(played([0] * 30 + [1], violation_probability=[0.9] * 31, online=[1] * 31))
     (line,) = lines(tmp_path / "episodes.jsonl")
     text = (ROOT / "docs" / "metrics.md").read_text()
     _, _, section = text.partition("## episodes.jsonl")
@@ -201,27 +206,35 @@ def test_every_field_is_documented(tmp_path):
     assert said == line.keys()
 
 
-# The price, and going on
+# The training cost, and going on
 
 
 def play(log: EpisodeLog, episodes: range) -> list[dict[str, float]]:
     """Episode k ends after 10 (k + 1) agent steps; every third one is without a violation."""
     rng = [np.random.default_rng(k) for k in episodes]
     return [
-        log.add(played((k % 3 > 0) * g.random(10) * 3, k % 2, 10 * (k + 1), k, danger=g.random(10)))
+        log.add(
+            played(
+                (k % 3 > 0) * g.random(10) * 3,
+                k % 2,
+                10 * (k + 1),
+                k,
+                violation_probability=g.random(10),
+            )
+        )
         for k, g in zip(episodes, rng, strict=True)
     ]
 
 
-def test_the_price_is_summed_over_episodes(tmp_path):
+def test_the_training_cost_is_summed_over_episodes(tmp_path):
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
     last = play(log, range(7))[-1]
     costs = np.array([line["cost"] for line in lines(tmp_path / "episodes.jsonl")])
     assert (costs > 0).tolist() == [False, True, True] * 2 + [False]
-    assert last["price/cost"] == pytest.approx(costs.sum())
-    assert last["price/violating_episodes"] == 4
-    assert last["price/cost_rate"] == pytest.approx(costs.sum() / 70)
-    assert last["price/cost_ema"] == cost_regret(costs, 1)[-1]
+    assert last["training_cost/total"] == pytest.approx(costs.sum())
+    assert last["training_cost/violating_episodes"] == 4
+    assert last["training_cost/rate"] == pytest.approx(costs.sum() / 70)
+    assert last["training_cost/ema"] == cost_regret(costs, 1)[-1]
 
 
 @pytest.mark.parametrize("tail", ["", '{"episode": 7, "le', '{"episode": 7}\n', "17"])

@@ -41,13 +41,13 @@ def exported(folder: Path, *names: str, **settings: str) -> tuple[Path, Path]:
 
 
 def answers(agent: Agent) -> dict[str, torch.Tensor]:
-    """Actions (T, B, A) and estimates (T, B) at the same pictures with the same random numbers."""
+    """Actions (T, B, A) and estimates (T, B) at the same images with the same random numbers."""
     batch, rows = make_batch(), []
     state = agent.initial(len(batch.reward))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for t in range(batch.reward.shape[1]):
-            obs = {name: pictures[:, t] for name, pictures in batch.obs.items()}
+            obs = {name: images[:, t] for name, images in batch.obs.items()}
             action, state, estimates = agent.act(obs, batch.is_first[:, t], state, explore=False)
             rows.append({"action": action, **estimates})
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
@@ -68,19 +68,19 @@ def test_it_acts_like_the_original(tmp_path, method):
     assert_same(answers(load_run(file, CPU).agent), given)
 
 
-@pytest.mark.parametrize("part", ["slow_q_nets", "best_net"])
+@pytest.mark.parametrize("part", ["target_q_nets", "in_sample_net"])
 def test_what_it_does_not_need_is_missing_and_said(tmp_path, part):
     run, file = exported(tmp_path, "fosp_online", "debug")
     left_out = torch.load(file, weights_only=True)["left_out"]
-    assert f"behavior.learner.cost_critic.{part}" in left_out
+    assert f"policy.learner.cost_critic.{part}" in left_out
     before, after = load_run(run, CPU).agent, load_run(file, CPU).agent
-    assert hasattr(before.behavior.learner.cost_critic, part)
-    assert not hasattr(after.behavior.learner.cost_critic, part)
+    assert hasattr(before.policy.learner.cost_critic, part)
+    assert not hasattr(after.policy.learner.cost_critic, part)
 
 
 def test_one_network_for_both_values_is_kept_once(tmp_path):
     _, file = exported(tmp_path, "fosp_release", "debug")
-    assert not [name for name in Checkpoint.load(file)["agent"] if "best_net" in name]
+    assert not [name for name in Checkpoint.load(file)["agent"] if "in_sample_net" in name]
     assert answers(load_run(file, CPU).agent)["value"].std() > 0
 
 
@@ -91,14 +91,14 @@ def test_slow_copies_that_judge_are_kept(tmp_path):
     assert difference < ROUNDING * expected["p_online"].std()
 
 
-def test_it_predicts_pictures(tmp_path):
+def test_it_predicts_images(tmp_path):
     run, file = exported(tmp_path, "fosp_offline", "debug")
-    films = []
+    videos = []
     for path in (run, file):
         torch.manual_seed(0)
-        films.append(load_run(path, CPU).agent.world_model.open_loop(make_batch(), 3))
+        videos.append(load_run(path, CPU).agent.world_model.open_loop(make_batch(), 3))
     for camera in INFO.cameras:
-        torch.testing.assert_close(films[1][camera], films[0][camera], atol=0.02, rtol=0)
+        torch.testing.assert_close(videos[1][camera], videos[0][camera], atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("method", ["fosp_offline", "fosp_online"])

@@ -183,7 +183,7 @@ def test_nan_stops_before_it_is_saved(toy_dataset, tmp_path, monkeypatch, capsys
 # What a run leaves behind
 
 
-def test_tensorboard_has_scalars_histograms_and_films(toy_run):
+def test_tensorboard_has_scalars_histograms_and_videos(toy_run):
     events = EventAccumulator(str(toy_run)).Reload()
     tags = events.Tags()
     written = metrics(toy_run)[-1]
@@ -193,18 +193,18 @@ def test_tensorboard_has_scalars_histograms_and_films(toy_run):
     losses = events.Scalars("train/wm/loss")
     assert [event.step for event in losses] == [1, 2, 3, 4, 5, 6]
     assert losses[-1].value == pytest.approx(written["train/wm/loss"])
-    names = ("action", "value", "cost_value", "danger")
+    names = ("action", "value", "cost_value", "violation_probability")
     assert set(tags["histograms"]) >= {f"report/{name}" for name in names}
     for camera in TOY_INFO.cameras:
-        films = events.Images(f"report/openl_{camera}")
-        assert [film.step for film in films] == [3, 6]
-        picture = Image.open(BytesIO(films[-1].encoded_image_string))
-        assert (picture.format, picture.n_frames) == (
+        videos = events.Images(f"report/openl_{camera}")
+        assert [video.step for video in videos] == [3, 6]
+        image = Image.open(BytesIO(videos[-1].encoded_image_string))
+        assert (image.format, image.n_frames) == (
             "GIF",
             41,
         )  # shorter than 45: the episode ends
         file = toy_run / "report" / f"openl_{camera}_000000006.gif"
-        assert file.read_bytes() == films[-1].encoded_image_string
+        assert file.read_bytes() == videos[-1].encoded_image_string
 
 
 def test_the_folder_says_what_made_it(toy_dataset, copied_run):
@@ -236,7 +236,7 @@ def test_storage_decides_nothing_and_the_seed_does(toy_dataset, toy_run, tmp_pat
 
 
 def test_at_first_the_model_learns_alone(toy_dataset, tmp_path):
-    words = ("--run.updates", "4", "--run.model_alone", "0.5", "--run.report_every", "0")
+    words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.report_every", "0")
     assert train.main(offline(toy_dataset, tmp_path, *words)) == 0
     assert ["train/actor/loss" in line for line in metrics(tmp_path)] == [False, False, True, True]
 
@@ -245,7 +245,7 @@ def test_at_first_the_model_learns_alone(toy_dataset, tmp_path):
 def lone_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two updates of the world model alone."""
     logdir = tmp_path_factory.mktemp("model") / "run"
-    words = ("--run.updates", "2", "--run.model_alone", "1", "--run.report_every", "0")
+    words = ("--run.updates", "2", "--run.pretrain", "1", "--run.report_every", "0")
     assert train.main(offline(toy_dataset, logdir, *words)) == 0
     return logdir
 
@@ -253,7 +253,7 @@ def lone_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_a_model_that_another_run_learned_is_as_good_as_own(
     toy_dataset, lone_model, tmp_path, capsys
 ):
-    words = ("--run.updates", "4", "--run.model_alone", "0.5", "--run.report_every", "0")
+    words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.report_every", "0")
     assert train.main(offline(toy_dataset, tmp_path / "whole", *words)) == 0
     taken = ("--run.model_from", str(lone_model))
     assert train.main(offline(toy_dataset, tmp_path / "taken", *words, *taken)) == 0
@@ -266,7 +266,7 @@ def test_a_model_that_another_run_learned_is_as_good_as_own(
 def test_another_method_takes_the_model_once(toy_dataset, lone_model, tmp_path, method):
     """A run that has a checkpoint of its own does not need the other one any more."""
     source = Path(shutil.copytree(lone_model, tmp_path / "model"))
-    words = ("--configs", method, "--run.model_from", str(source), "--run.model_alone", "0.5")
+    words = ("--configs", method, "--run.model_from", str(source), "--run.pretrain", "0.5")
     argv = offline(toy_dataset, tmp_path / "run", *words, "--run.report_every", "0")
     assert train.main([*argv, "--run.updates", "4"]) == 0
     assert [line["step"] for line in metrics(tmp_path / "run")] == [3, 4]
@@ -277,7 +277,7 @@ def test_another_method_takes_the_model_once(toy_dataset, lone_model, tmp_path, 
 
 def test_a_model_of_other_data_is_refused(toy_dataset, lone_model, tmp_path, capsys):
     write_dataset(tmp_path / "other.h5", (toy_episode(seed=90 + k) for k in range(4)), TOY_INFO)
-    words = ("--run.model_alone", "0.5", "--run.model_from", str(lone_model))
+    words = ("--run.pretrain", "0.5", "--run.model_from", str(lone_model))
     assert train.main(offline(tmp_path / "other.h5", tmp_path / "run", *words)) == 2
     assert "was trained on other data than" in capsys.readouterr().err
 
@@ -288,14 +288,14 @@ def test_a_model_of_other_data_is_refused(toy_dataset, lone_model, tmp_path, cap
         (("--seed", "1"), "was trained with seed 0, this command says 1"),
         (("--world_model.free_nats", "2"), "was trained with world_model.free_nats 1.0"),
         (("--configs", "dreamerv3"), "is of fosp; only that method has its world model"),
-        (("--run.model_alone", "0.25"), "has 2 updates behind it; of run.updates 4"),
+        (("--run.pretrain", "0.25"), "has 2 updates behind it; of run.updates 4"),
         (("--run.model_from", "nowhere"), "nowhere does not exist"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(
     toy_dataset, lone_model, tmp_path, capsys, words, wrong
 ):
-    usual = ("--run.updates", "4", "--run.model_alone", "0.5", "--run.model_from", str(lone_model))
+    usual = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.model_from", str(lone_model))
     assert train.main(offline(toy_dataset, tmp_path / "run", *usual, *words)) == 2
     assert wrong in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -20,7 +20,7 @@ import train
 from dreamer.config import load_yaml, to_dict
 from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset
-from dreamer.training.collector import BEHAVIOUR, Driver
+from dreamer.training.collector import POLICY, Collector
 from fosp_ext.settings import Config
 from tests.commands import after_update, assert_same, metrics, online, saved, snapshot, start
 
@@ -84,7 +84,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 def test_updates_keep_pace_with_the_steps(straight):
     """1 + floor(ratio * steps), at the end and at every update on the way."""
     state = saved(straight)
-    assert (state["step"], state["online"]["driver"]["agent_steps"]) == (UPDATES, STEPS)
+    assert (state["step"], state["online"]["collector"]["agent_steps"]) == (UPDATES, STEPS)
     learned = [line for line in metrics(straight) if "train/wm/loss" in line]
     assert [line["step"] for line in learned] == list(range(1, UPDATES + 1))
     # two environments: update k comes at the first even number of steps at which it is due
@@ -93,13 +93,13 @@ def test_updates_keep_pace_with_the_steps(straight):
 
 def test_the_price_is_the_sum_of_all_episodes(straight):
     lines, episodes = log(straight), list(replay(straight).values())
-    rows = [line for line in metrics(straight) if "price/cost" in line]
+    rows = [line for line in metrics(straight) if "training_cost/total" in line]
     assert len(lines) == len(rows) == len(episodes) == 4
     assert [line["agent_steps"] for line in lines] == [100, 100, 200, 200]
     costs = [line["cost"] for line in lines]
     assert sum(costs) > 0, "a sum of zeros would prove nothing"
     assert costs == [row["episode/cost"] for row in rows] == [x.cost.sum() for x in episodes]
-    assert [row["price/cost"] for row in rows] == np.cumsum(costs).tolist()
+    assert [row["training_cost/total"] for row in rows] == np.cumsum(costs).tolist()
     assert [row["step/env"] for row in rows] == [line["agent_steps"] for line in lines]
     assert [row["step"] for row in rows] == [line["updates"] for line in lines] == [5, 5, 10, 10]
 
@@ -113,20 +113,20 @@ def test_the_kept_episodes_are_datasets(straight):
         assert (info.task, info.variant, info.action_repeat) == (
             *("SafetyPointGoal1-v0", "clustered", 20),
         )
-        assert (episode.length, episode.behaviour) == (LENGTH, BEHAVIOUR)
+        assert (episode.length, episode.policy) == (LENGTH, POLICY)
         assert (episode.seed, episode.length) == (line["seed"], line["length"])
         assert episode.score == pytest.approx(line["score"])
         assert "".join("01"[int(cost >= 1)] for cost in episode.cost) == line["violation"]
         assert set(line["online"]) <= {"0", "1"}
-        assert len(line["online"]) == len(line["danger"]) == LENGTH
+        assert len(line["online"]) == len(line["violation_probability"]) == LENGTH
 
 
 def test_the_frozen_policy_stays_and_the_learning_one_moves(straight, brief_run):
     source, agent = saved(brief_run)["agent"], saved(straight)["agent"]
-    before = part(source, "behavior.actor.")
+    before = part(source, "policy.actor.")
     assert before
-    assert_same(part(agent, "behavior.offline."), before)
-    after = part(agent, "behavior.learner.actor.")
+    assert_same(part(agent, "policy.offline."), before)
+    after = part(agent, "policy.learner.actor.")
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
@@ -169,7 +169,13 @@ def test_the_folder_says_what_made_it(straight, brief_run):
     tags = EventAccumulator(str(straight)).Reload().Tags()["scalars"]
     written = {tag for line in metrics(straight) for tag in line} - {"step"}
     assert set(tags) >= written
-    assert written >= {"train/wm/loss", "episode/score", "price/cost", "step/env", "eval/cost"}
+    assert written >= {
+        "train/wm/loss",
+        "episode/score",
+        "training_cost/total",
+        "step/env",
+        "eval/cost",
+    }
 
 
 # Going on
@@ -192,8 +198,8 @@ def test_stopped_twice_equals_straight(straight, brief_run, tmp_path, monkeypatc
         assert signal.getsignal(number) == before
         assert capsys.readouterr().err.endswith("stopped; the same command continues\n")
         state = saved(tmp_path)
-        assert (state["step"], state["online"]["driver"]["agent_steps"]) == (updates, steps)
-        assert all(one is not None for one in state["online"]["driver"]["running"])
+        assert (state["step"], state["online"]["collector"]["agent_steps"]) == (updates, steps)
+        assert all(one is not None for one in state["online"]["collector"]["running"])
     assert len(log(tmp_path)) == 2
     assert train.main(argv) == 0
     said = capsys.readouterr().err
@@ -238,7 +244,7 @@ def test_a_finished_run_says_so_and_more_steps_go_on(straight, brief_run, tmp_pa
     (logdir / "episodes.jsonl").unlink()
     assert train.main([*argv, "--online.steps", "300"]) == 0
     state = saved(logdir)
-    assert (state["step"], state["online"]["driver"]["agent_steps"]) == (16, 300)
+    assert (state["step"], state["online"]["collector"]["agent_steps"]) == (16, 300)
     assert [line["agent_steps"] for line in log(logdir)] == [300, 300]
     files = snapshot(logdir / "replay")
     assert len(files) == 6
@@ -286,7 +292,7 @@ def test_an_environment_that_dies_costs_one_episode(brief_run, tmp_path, monkeyp
     # the lost action is not counted; the new episode began one round later
     assert ended == [(1 - dead, 99), (dead, 161), (1 - dead, 199)]
     state = saved(tmp_path)
-    steps = state["online"]["driver"]["agent_steps"]
+    steps = state["online"]["collector"]["agent_steps"]
     assert steps == STEPS + 1
     assert state["step"] == UPDATES
 
@@ -314,10 +320,10 @@ def test_stopped_while_acting_and_by_nan(toy_run, tmp_path, quick_world, monkeyp
     assert train.main(online(toy_run, pool, *words, "--online.offline_frac", "pool")) == 0
     argv = online(toy_run, broken, *words, "--run.log_every", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(Driver, "step", terminated_at(6, Driver.step))
+        patch.setattr(Collector, "step", terminated_at(6, Collector.step))
         assert train.main(argv) == 143
     state = saved(broken)
-    assert (state["step"], state["online"]["driver"]["agent_steps"]) == (3, 6), "update 4 is due"
+    assert (state["step"], state["online"]["collector"]["agent_steps"]) == (3, 6), "update 4 is due"
     with monkeypatch.context() as patch:
         broke = {"wm/loss": torch.tensor(torch.nan)}
         after_update(patch, 5, lambda result: result.update(broke))  # number 8
@@ -332,12 +338,12 @@ def test_stopped_while_acting_and_by_nan(toy_run, tmp_path, quick_world, monkeyp
     assert same == [True] * 6 + [False] * 2, "the share counts once there are own episodes"
 
 
-def terminated_at(steps: int, play: Callable[[Driver], list]) -> Callable[[Driver], list]:
+def terminated_at(steps: int, play: Callable[[Collector], list]) -> Callable[[Collector], list]:
     """The driver's `step`, with a SIGTERM while it takes the agent step of this number."""
 
-    def step(driver: Driver) -> list:
-        ended = play(driver)
-        if driver.agent_steps == steps:
+    def step(collector: Collector) -> list:
+        ended = play(collector)
+        if collector.agent_steps == steps:
             os.kill(os.getpid(), signal.SIGTERM)
         return ended
 

@@ -46,7 +46,7 @@ def test_every_combination_loads_in_either_order(what, size):
 def test_every_agent_can_be_built(what, size):
     agent = make_agent(what, size)
     assert sum(parameter.numel() for parameter in agent.parameters()) > 0
-    assert hasattr(agent.behavior, "reachability") == (what == "fosp_offline")
+    assert hasattr(agent.policy, "reachability") == (what == "fosp_offline")
 
 
 @pytest.mark.parametrize("part", ["no_in_sample", "no_reachability", "no_lagrangian"])
@@ -89,11 +89,11 @@ def test_every_online_preset_learns_and_plays(words, toy_dataset, tmp_path, quic
     assert saved(logdir)["step"] == 21
     lines = metrics(logdir)
     assert [line["step"] for line in lines if "train/wm/loss" in line] == [10, 20, 21]
-    assert [line["episode/length"] for line in lines if "price/cost" in line] == [8, 8]
+    assert [line["episode/length"] for line in lines if "training_cost/total" in line] == [8, 8]
     expanded = make_config(*words).policy_set.enabled and make_config(*words).method == "fosp"
     assert ("eval/online_only/score" in lines[-1]) == expanded
     agent = load_run(logdir, torch.device("cpu")).agent
     assert all(torch.isfinite(p).all() for p in agent.parameters())
     before = saved(source)["agent"]
-    name = next(name for name in before if name.endswith("behavior.actor.mlp.0.weight"))
-    assert not torch.equal(agent.behavior.actor.mlp[0].weight, before[name])
+    name = next(name for name in before if name.endswith("policy.actor.mlp.0.weight"))
+    assert not torch.equal(agent.policy.actor.mlp[0].weight, before[name])

@@ -12,7 +12,7 @@ from dreamer.training.evaluation import run_episode
 from fosp_ext.envs import make_run_env
 from fosp_ext.run.run_folder import load_run
 
-FILE = Path(__file__).parents[2] / "agents" / "point_goal1.pt"
+FILE = Path(__file__).parents[3] / "agents" / "point_goal1.pt"
 SEEDS = range(1005, 1008)
 
 
