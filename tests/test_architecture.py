@@ -19,6 +19,7 @@ COMMANDS = {  # modules that people run: they may print
     "fosp_ext/envs/check.py",
     "fosp_ext/export.py",
     "fosp_ext/report/__main__.py",
+    "fosp_ext/run/train.py",
 }
 SIMULATORS = {"mujoco", "safety_gymnasium", "OpenGL", "glfw"}
 LAYERS = (  # a module imports from its own layer or from layers before it
