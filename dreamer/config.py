@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from ruamel.yaml import YAML, YAMLError
 
@@ -22,17 +25,20 @@ from dreamer.values import convert
 Schema = TypeVar("Schema")
 Values = dict[str, Any]  # dotted key -> value
 Layer = dict[str, tuple[Any, str]]  # dotted key -> (value, origin)
+Presets = Mapping[str, Mapping[str, Any]]  # name -> nested settings
+Schemas = Mapping[str, type]  # name -> schema; schemas that share one file of presets
+MARKS = {"may_change": False, "must_match": (), "decides_result": True}  # where nothing is said
+KINDS = ("size", "recipe")  # presets that set one of these are applied before the others
 DEFAULTS = "defaults"
 COMMAND_LINE = "command line"
-FLAGS = {
-    "-h": "help",
-    "--help": "help",
-    "--help-variants": "help-variants",
-    "--print-config": "print-config",
-    "--print_config": "print-config",
-    "--allow-task-mismatch": "allow-task-mismatch",
-    "--profile": "profile",
-}
+
+
+class _Leaf(NamedTuple):
+    """One setting of a schema."""
+
+    metadata: Mapping[str, Any]
+    kind: Any  # its type
+    marks: dict[str, Any]
 
 
 def setting(
@@ -41,15 +47,29 @@ def setting(
     choices: tuple | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    may_change: bool | None = None,
+    must_match: tuple[str, ...] | None = None,
+    decides_result: bool | None = None,
 ) -> Any:
-    """A field of a schema; its value comes from the preset `defaults`."""
+    """A field of a schema; its value comes from the preset `defaults`.
+
+    What a setting knows of itself beside its meaning, and what the settings of a section take over
+    where they say nothing: `may_change` when a run is continued (no), `must_match` names what a run
+    can take from another one only if both have the same value (nothing), and `decides_result` is
+    false where runs that differ in it are the same experiment (true).
+    """
     limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
-    return dataclasses.field(metadata={"help": help, **limits})
+    marks = {
+        "may_change": may_change,
+        "must_match": must_match,
+        "decides_result": decides_result,
+    }
+    return dataclasses.field(metadata={"help": help, **limits, **marks})
 
 
 def load_presets(path: str | Path) -> dict[str, dict]:
     """The presets of a YAML file by name."""
-    presets = _read_yaml(path)
+    presets = read_yaml(path)
     for name, preset in presets.items():
         if not isinstance(preset, dict):
             raise UserError(f"{path}: preset '{name}' must be a section, it is {preset!r}")
@@ -59,23 +79,54 @@ def load_presets(path: str | Path) -> dict[str, dict]:
 
 
 def resolve(
-    schema: type[Schema], presets: dict[str, dict], names: list[str], overrides: dict[str, str]
+    schema: type[Schema],
+    presets: Presets,
+    names: Sequence[str],
+    overrides: Mapping[str, str],
+    siblings: Schemas = MappingProxyType({}),
 ) -> Schema:
-    """`defaults`, the named presets from left to right, then the overrides; the later wins.
+    """`defaults`, the named presets, then the overrides; the later wins.
 
-    Presets that set a `size` come before the others, so that no size undoes what a method is.
+    Presets that name a `size` come first, then those that name a `recipe`, then all others from
+    left to right: so neither undoes what a method is. `siblings` are the schemas (by name, this one
+    among them) that share the presets: what only others read is left out of a preset; as an
+    override, and as a preset of which nothing is read here, it is refused.
     """
-    merged = _merge(schema, presets, names, overrides)
+    merged = _merge(schema, presets, names, overrides, siblings)
     return _build(schema, {key: value for key, (value, _) in merged.items()})
 
 
 def changed(
-    schema: type, presets: dict[str, dict], names: list[str], overrides: dict[str, str]
+    schema: type,
+    presets: Presets,
+    names: Sequence[str],
+    overrides: Mapping[str, str],
+    siblings: Schemas = MappingProxyType({}),
 ) -> Layer:
     """The settings that differ from `defaults`: dotted key -> (value, origin)."""
-    defaults = _merge(schema, presets, [], {})
-    merged = _merge(schema, presets, names, overrides)
+    defaults = _merge(schema, presets, [], {}, siblings)
+    merged = _merge(schema, presets, names, overrides, siblings)
     return {key: item for key, item in merged.items() if item[0] != defaults[key][0]}
+
+
+def raw_value(
+    key: str, presets: Presets, names: Sequence[str], overrides: Mapping[str, str]
+) -> Any:
+    """What a top-level setting would be, unchecked: it may decide which schema is the right one."""
+    layers = [presets[DEFAULTS], *(presets[name] for name in ordered(presets, names)), overrides]
+    return next((layer[key] for layer in reversed(layers) if key in layer), None)
+
+
+def ordered(presets: Presets, names: Sequence[str]) -> list[str]:
+    """The names in the order in which their presets are applied; an unknown one is refused."""
+    for name in names:
+        if name not in presets or name == DEFAULTS:
+            known = [preset for preset in presets if preset != DEFAULTS]
+            hint = did_you_mean(name, known)
+            raise UserError(f"'{name}' is not a preset{hint} (there are {', '.join(known)})")
+    kinds = [[name for name in names if kind in presets[name]] for kind in KINDS]
+    rest = [name for name in names if not any(kind in presets[name] for kind in KINDS)]
+    return [*itertools.chain(*kinds), *rest]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -83,16 +134,32 @@ def to_dict(config: Any) -> dict[str, Any]:
     return _plain(dataclasses.asdict(config))
 
 
-def from_dict(
-    schema: type[Schema], values: dict[str, Any], where: str = "config", added: Values | None = None
-) -> Schema:
-    """The inverse of `to_dict`, as strict as a preset; every setting must be there.
-
-    Except those of `added` (dotted key -> value), which were not yet known when it was saved.
-    """
-    flat = {**(added or {}), **_flatten(schema, values, where)}
+def from_dict(schema: type[Schema], values: dict[str, Any], where: str = "config") -> Schema:
+    """The inverse of `to_dict`, as strict as a preset; every setting must be there."""
+    flat = _dotted(_leaves(schema), values, where)
     _check_complete(schema, flat, where)
     return _build(schema, flat)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Values:
+    """Nested settings as dotted key -> value; what `to_dict` returns, or a preset."""
+    dotted: Values = {}
+    for key, value in values.items():
+        inner = isinstance(value, dict)
+        dotted |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return dotted
+
+
+def marks(schema: type, mark: str) -> Values:
+    """Dotted key -> what each setting says of itself, or its section: see `setting`."""
+    return {key: leaf.marks[mark] for key, leaf in _leaves(schema).items()}
+
+
+def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> both values, where two configurations that know it differ."""
+    left, right = _plain_leaves(one), _plain_leaves(other)
+    shared = [key for key in left if key in right]
+    return {key: (left[key], right[key]) for key in shared if left[key] != right[key]}
 
 
 def to_yaml(config: Any) -> str:
@@ -108,19 +175,26 @@ def save_yaml(config: Any, path: str | Path) -> None:
         part.write_text(to_yaml(config))
 
 
-def load_yaml(schema: type[Schema], path: str | Path, added: Values | None = None) -> Schema:
-    """A config written by `save_yaml`; for `added` see `from_dict`."""
-    return from_dict(schema, _read_yaml(path), str(path), added)
+def load_yaml(schema: type[Schema], path: str | Path) -> Schema:
+    """A config written by `save_yaml`."""
+    return from_dict(schema, read_yaml(path), str(path))
 
 
-def describe(schema: type, defaults: dict[str, Any]) -> str:
-    """All settings with their default and meaning, one per line, for --help."""
-    values = _flatten(schema, defaults, f"preset '{DEFAULTS}'")
+def describe(schemas: Schemas, defaults: Mapping[str, Any]) -> str:
+    """All settings with their default and meaning, one per line, for --help.
+
+    A setting that only some of the schemas read is followed by their names.
+    """
+    leaves = _known(schemas)
+    values = _dotted(leaves, defaults, f"preset '{DEFAULTS}'")
     rows = []
-    for key, (field, _) in _leaves(schema).items():
-        meaning, choices = field.metadata["help"], field.metadata["choices"]
+    for key, leaf in leaves.items():
+        meaning, choices = leaf.metadata["help"], leaf.metadata["choices"]
         if choices is not None:
             meaning += f" ({', '.join(map(str, choices))})"
+        readers = _readers(key, schemas)
+        if len(readers) < len(schemas):
+            meaning += f" [{', '.join(readers)}]"
         rows.append((f"--{key}", _shown(values[key]), meaning))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(
@@ -128,78 +202,52 @@ def describe(schema: type, defaults: dict[str, Any]) -> str:
     )
 
 
-def parse_command_line(argv: list[str]) -> tuple[list[str], dict[str, str], set[str]]:
-    """(preset names, dotted overrides, flags) of `--configs a b --key value --key=value --help`."""
-    names: list[str] = []
-    overrides: dict[str, str] = {}
-    flags: set[str] = set()
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        key, equals, value = word.removeprefix("--").partition("=")
-        if word in FLAGS:
-            flags.add(FLAGS[word])
-        elif not word.startswith("--") or not key:
-            raise UserError(f"'{word}' is not understood; write --configs NAMES or --key value")
-        elif key == "configs":
-            given = [value] if equals else _take_values(words)
-            if not given or "" in given:
-                raise UserError("--configs needs the name of at least one preset")
-            names += given
-        elif equals:
-            overrides[key] = value
-        elif words and not _is_option(words[0]):
-            overrides[key] = words.pop(0)
-        else:
-            raise UserError(f"{word} needs a value")
-    return names, overrides, flags
-
-
-def _take_values(words: list[str]) -> list[str]:
-    given = []
-    while words and not _is_option(words[0]):
-        given.append(words.pop(0))
-    return given
-
-
-def _is_option(word: str) -> bool:
-    return word.startswith("--") or word == "-h"
-
-
-def _merge(schema: type, presets: dict[str, dict], names: list[str], overrides: dict) -> Layer:
-    defaults = _flatten(schema, presets[DEFAULTS], f"preset '{DEFAULTS}'")
-    _check_complete(schema, defaults, f"preset '{DEFAULTS}'")
-    merged = {key: (value, DEFAULTS) for key, value in defaults.items()}
-    for name in names:
-        if name not in presets:
-            known = [preset for preset in presets if preset != DEFAULTS]
-            hint = did_you_mean(name, known)
-            raise UserError(f"'{name}' is not a preset{hint} (there are {', '.join(known)})")
-    for name in sorted(names, key=lambda name: "size" not in presets[name]):
-        layer = _flatten(schema, presets[name], f"preset '{name}'")
-        merged |= {key: (value, f"preset {name}") for key, value in layer.items()}
+def _merge(
+    schema: type,
+    presets: Presets,
+    names: Sequence[str],
+    overrides: Mapping[str, str],
+    siblings: Schemas,
+) -> Layer:
     leaves = _leaves(schema)
+    known = {**_known(siblings), **leaves}
+    merged: Layer = {}
+    for name in (DEFAULTS, *ordered(presets, names)):
+        where = DEFAULTS if name == DEFAULTS else f"preset {name}"
+        layer = _dotted(known, presets[name], f"preset '{name}'")
+        read = {key: (value, where) for key, value in layer.items() if key in leaves}
+        if layer and not read:
+            raise UserError(
+                f"preset '{name}' changes nothing that {_name(schema, siblings)} reads; it is for "
+                f"{', '.join(_readers(next(iter(layer)), siblings))}"
+            )
+        merged |= read
+        if name == DEFAULTS:
+            _check_complete(schema, merged, f"preset '{DEFAULTS}'")
     for key, word in overrides.items():
         if key not in leaves:
-            raise UserError(_unknown_override(key, list(leaves)))
-        field, kind = leaves[key]
-        merged[key] = (convert(word, kind, field.metadata, f"--{key}"), COMMAND_LINE)
+            raise UserError(_unread(key, schema, siblings, list(known)))
+        leaf = leaves[key]
+        merged[key] = (convert(word, leaf.kind, leaf.metadata, f"--{key}"), COMMAND_LINE)
     return merged
 
 
-def _flatten(schema: type, values: dict, where: str, prefix: str = "") -> Values:
+def _dotted(
+    leaves: Mapping[str, _Leaf], values: Mapping[str, Any], where: str, prefix: str = ""
+) -> Values:
     """Check and convert a nested mapping into dotted keys."""
-    hints = typing.get_type_hints(schema)
-    fields = {field.name: field for field in dataclasses.fields(schema)}
     flat: Values = {}
     for key, value in values.items():
         dotted = f"{prefix}{key}"
-        if key not in fields:
-            raise UserError(f"{where}: {dotted} is not a setting{did_you_mean(str(key), fields)}")
-        if not dataclasses.is_dataclass(hints[key]):
-            flat[dotted] = convert(value, hints[key], fields[key].metadata, f"{where}: {dotted}")
+        if dotted in leaves:
+            leaf = leaves[dotted]
+            flat[dotted] = convert(value, leaf.kind, leaf.metadata, f"{where}: {dotted}")
+        elif not any(name.startswith(f"{dotted}.") for name in leaves):
+            inside = [name.removeprefix(prefix) for name in leaves if name.startswith(prefix)]
+            near = list(dict.fromkeys(name.partition(".")[0] for name in inside))
+            raise UserError(f"{where}: {dotted} is not a setting{did_you_mean(str(key), near)}")
         elif isinstance(value, dict):
-            flat |= _flatten(hints[key], value, where, f"{dotted}.")
+            flat |= _dotted(leaves, value, where, f"{dotted}.")
         else:
             raise UserError(f"{where}: {dotted} must be a section, it is {value!r}")
     return flat
@@ -214,25 +262,45 @@ def _build(schema: type[Schema], values: Values, prefix: str = "") -> Schema:
     return schema(**given)
 
 
-def _check_complete(schema: type, values: Values, where: str) -> None:
+def _check_complete(schema: type, values: Mapping[str, Any], where: str) -> None:
     missing = [key for key in _leaves(schema) if key not in values]
     if missing:
         raise UserError(f"{where}: {', '.join(missing)} missing")
 
 
-def _leaves(schema: type, prefix: str = "") -> dict[str, tuple[dataclasses.Field, Any]]:
-    """Dotted key -> (field, type) of every setting."""
+def _leaves(schema: type, prefix: str = "", section: Mapping[str, Any] = MARKS) -> dict[str, _Leaf]:
+    """Dotted key -> every setting, with the marks that it has or takes over from its section."""
     hints = typing.get_type_hints(schema)
-    leaves = {}
+    leaves: dict[str, _Leaf] = {}
     for field in dataclasses.fields(schema):
         key, kind = f"{prefix}{field.name}", hints[field.name]
-        leaves |= (
-            _leaves(kind, f"{key}.") if dataclasses.is_dataclass(kind) else {key: (field, kind)}
-        )
+        own = {name: field.metadata[name] for name in MARKS}
+        marked = {name: section[name] if x is None else x for name, x in own.items()}
+        if dataclasses.is_dataclass(kind):
+            leaves |= _leaves(kind, f"{key}.", marked)
+        else:
+            leaves[key] = _Leaf(field.metadata, kind, marked)
     return leaves
 
 
-def _unknown_override(key: str, known: list[str]) -> str:
+def _known(schemas: Schemas) -> dict[str, _Leaf]:
+    """The settings of all schemas together."""
+    return {key: leaf for schema in schemas.values() for key, leaf in _leaves(schema).items()}
+
+
+def _name(schema: type, siblings: Schemas) -> str:
+    return next(name for name, other in siblings.items() if other is schema)
+
+
+def _readers(key: str, siblings: Schemas) -> list[str]:
+    return [name for name, schema in siblings.items() if key in _leaves(schema)]
+
+
+def _unread(key: str, schema: type, siblings: Schemas, known: list[str]) -> str:
+    """Why an override is refused: others read it, or nobody does."""
+    readers = _readers(key, siblings)
+    if readers:
+        return f"--{key} is not read by {_name(schema, siblings)}; it is for {', '.join(readers)}"
     inside = [name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}.")]
     if inside:
         return f"--{key} is a section, not a setting; it holds {', '.join(inside)}"
@@ -248,13 +316,26 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
+def _plain_leaves(config: Any) -> Values:
+    """Dotted key -> plain value; a mapping that is one setting stays whole."""
+    values = to_dict(config)
+    found = {}
+    for key in _leaves(type(config)):
+        value = values
+        for part in key.split("."):
+            value = value[part]
+        found[key] = value
+    return found
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read_yaml(path: str | Path) -> dict:
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; anything else is a `UserError`."""
     try:
         content = _yaml().load(Path(path).read_text())
     except OSError as error:

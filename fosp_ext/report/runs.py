@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dreamer.config import load_yaml, parse_command_line, to_dict
+from dreamer.command_line import parse_command_line
+from dreamer.config import load_yaml, to_dict
 from dreamer.errors import UserError
 from fosp_ext.envs import check_task, check_variant
 from fosp_ext.envs.variants import NONE

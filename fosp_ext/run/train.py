@@ -8,15 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dreamer.config import (
-    changed,
-    describe,
-    load_presets,
-    load_yaml,
-    parse_command_line,
-    resolve,
-    to_yaml,
-)
+from dreamer.command_line import parse_command_line
+from dreamer.config import changed, describe, load_presets, load_yaml, resolve, to_yaml
 from dreamer.errors import NonFiniteError, UserError
 from fosp_ext.envs import task_folder
 from fosp_ext.envs.variants import NONE, describe_variants
