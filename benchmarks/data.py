@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.targets import Target, conclude
 from dreamer.agent import Agent
-from dreamer.config import load_presets, resolve
+from dreamer.config import load_presets
 from dreamer.data.augment import augmentation
 from dreamer.data.memory import plan_memory
 from dreamer.data.store import RowStore
@@ -34,9 +34,9 @@ from dreamer.training.progress import Progress
 from dreamer.types import Batch
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent
+from fosp_ext.config import OfflineConfig, resolve_config
 from fosp_ext.run.data import record_dataset, require_dataset
 from fosp_ext.run.run_folder import provenance
-from fosp_ext.settings import Config
 
 B, T = 16, 64
 MEMORY, DISK, AGAIN = "memory", "disk", "one batch again and again"
@@ -94,14 +94,16 @@ def main(argv: list[str]) -> int:
         return tell_error(error)
 
 
-def settings(options: argparse.Namespace, path: str) -> Config:
+def settings(options: argparse.Namespace, path: str) -> OfflineConfig:
     """The configuration of the agent that learns, on the dataset `path`."""
     presets = load_presets(Path(__file__).parents[1] / "configs.yaml")
     words = {"dataset.path": path, "dataset.episodes": "12", "device": options.device}
-    return resolve(Config, presets, ["fosp_offline", options.size], words)
+    config = resolve_config(presets, ["fosp_offline", options.size], words)
+    assert isinstance(config, OfflineConfig)  # as the preset says
+    return config
 
 
-def measure(config: Config, options: argparse.Namespace) -> int:
+def measure(config: OfflineConfig, options: argparse.Namespace) -> int:
     """Everything, in order; returns the exit code."""
     info, path = require_dataset(config), Path(config.dataset.path)
     path.read_bytes()  # into the page cache
@@ -249,7 +251,7 @@ def print_reads(path: Path, started: Started, reads: Sequence[Read]) -> None:
         print(f"| {side} | {per_second:,.0f} | {per_cpu_second:,.0f} | {share:.3f} |")
 
 
-def print_learnt(config: Config, learnt: Sequence[Learnt]) -> None:
+def print_learnt(config: OfflineConfig, learnt: Sequence[Learnt]) -> None:
     """The table of learning."""
     run, alone = config.run, learnt[0].seconds
     print(

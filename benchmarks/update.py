@@ -25,15 +25,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.targets import Target, conclude
 from benchmarks.update_parts import PartTimes, measured_parts
 from dreamer.agent import Agent
-from dreamer.config import load_presets, resolve
+from dreamer.config import load_presets
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError, tell_error
 from dreamer.training.progress import Progress
 from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 from fosp_ext.build import build_agent, compile_agent
+from fosp_ext.config import METHODS, choose_schema, read_by, resolve_config
 from fosp_ext.run.run_folder import provenance
-from fosp_ext.settings import METHODS, Config
 
 PRODUCT = 1024  # rows and columns of the matrices
 PRODUCT_FLOP = 2 * PRODUCT**3
@@ -126,8 +126,9 @@ def make_agent(
 ) -> Agent:
     """A fresh agent of the full size, or what `shape` makes of it."""
     presets = load_presets(Path(__file__).parents[1] / "configs.yaml")
-    words = {"mode": mode, "method": method, "precision": precision, **shape.settings}
-    config = resolve(Config, presets, ["fosp"], words)
+    words = {"mode": mode, "method": method, "precision": precision}
+    schema = choose_schema(presets, ["full"], words)
+    config = resolve_config(presets, ["full"], words | read_by(schema, shape.settings))
     cameras = tuple(f"camera{index}" for index in range(shape.cameras))
     info = DatasetInfo("synthetic", cameras, 1, "fast", IMAGE, ACTION_SIZE)
     seed_everything(0)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from dreamer.config import setting
 
+AGENT, MODEL = "agent", "world model"  # what one run may take from another: `must_match`
+BOTH = (AGENT, MODEL)
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
@@ -39,9 +42,9 @@ class RSSMSettings:
 class WorldModelSettings:
     """Everything the world model needs to know besides its inputs."""
 
-    rssm: RSSMSettings = setting("recurrent state-space model")
-    heads: NetSize = setting("reward, cost and continue heads")
-    cnn_depth: int = setting("channels of the first convolution", minimum=1)
+    rssm: RSSMSettings = setting("recurrent state-space model", must_match=BOTH)
+    heads: NetSize = setting("reward, cost and continue heads", must_match=BOTH)
+    cnn_depth: int = setting("channels of the first convolution", minimum=1, must_match=BOTH)
     recon_every: int = setting(
         "images are drawn and compared in one of so many rows; the others save time", minimum=1
     )
@@ -65,7 +68,7 @@ class ImaginationSettings:
 class ActorSettings:
     """The policy network and its plain DreamerV3 objective."""
 
-    net: NetSize = setting("policy network")
+    net: NetSize = setting("policy network", must_match=(AGENT,))
     entropy: float = setting("weight of the policy's entropy", minimum=0)
     optimizer: OptimizerSettings = setting("optimiser of the policy")
 
@@ -74,7 +77,7 @@ class ActorSettings:
 class CriticSettings:
     """What every critic has."""
 
-    net: NetSize = setting("critic networks")
+    net: NetSize = setting("critic networks", must_match=(AGENT,))
     tau: float = setting("share by which the target network moves per update", minimum=0, maximum=1)
     target_weight: float = setting("weight of the pull towards the target network", minimum=0)
     optimizer: OptimizerSettings = setting("optimiser of the critic")

@@ -15,7 +15,7 @@ from dreamer.settings import ActorSettings
 from dreamer.types import Batch, Latent, Metrics, Trajectory
 from dreamer.world_model import WorldModel
 from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint
-from fosp_ext.settings import SafeImaginationSettings
+from fosp_ext.settings import CloningSettings, SafeImaginationSettings
 from fosp_ext.starts import choose_safe_starts
 from fosp_ext.transitions import RealTransitions, real_transitions
 
@@ -108,7 +108,7 @@ class BehaviourCloning(nn.Module):
     It imagines nothing, has no critics and does not know which actions were good or safe.
     """
 
-    def __init__(self, settings: ActorSettings, actor: Actor):
+    def __init__(self, settings: CloningSettings, actor: Actor):
         super().__init__()
         self.actor = actor
         self.optimizer = Optimizer(actor.parameters(), settings.optimizer)

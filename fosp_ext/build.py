@@ -6,11 +6,10 @@ import copy
 import importlib.util
 import os
 import shutil
-from dataclasses import replace
 
 import torch
 
-from dreamer.actor_critic import ActorCritic, StateCritic
+from dreamer.actor_critic import ActorCritic, PolicyLearner, StateCritic
 from dreamer.agent import Agent
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
@@ -18,20 +17,29 @@ from dreamer.networks import Actor
 from dreamer.world_model import WorldModel
 from fosp_ext.actor_critic import SafeActorCritic
 from fosp_ext.baselines import BehaviourCloning, SafeDreamer
+from fosp_ext.config import (
+    CloningMethod,
+    DreamerMethod,
+    FOSPMethod,
+    FOSPOnline,
+    SafeDreamerMethod,
+    SafeMethod,
+    TrainConfig,
+)
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint
 from fosp_ext.policy_set import PolicySet
 from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
-from fosp_ext.settings import Config, LagrangeSettings, ReachabilitySettings
+from fosp_ext.settings import LagrangeSettings, ReachabilitySettings
 from fosp_ext.world_model import SafeWorldModel
 
 
-def build_agent(config: Config, info: DatasetInfo, device: torch.device) -> Agent:
+def build_agent(config: TrainConfig, info: DatasetInfo, device: torch.device) -> Agent:
     """A fresh agent for the cameras and actions that `info` describes, with all its policies."""
     return expand(build_learner(config, info, device), config)
 
 
-def begin_online(config: Config, info: DatasetInfo, offline: Agent) -> Agent:
+def begin_online(config: TrainConfig, info: DatasetInfo, offline: Agent) -> Agent:
     """The agent of an online run as it goes on from an offline one; they share no storage.
 
     Everything that learns is taken over, optimisers and running scales included.
@@ -41,57 +49,53 @@ def begin_online(config: Config, info: DatasetInfo, offline: Agent) -> Agent:
     return expand(agent, config)
 
 
-def build_learner(config: Config, info: DatasetInfo, device: torch.device) -> Agent:
+def build_learner(config: TrainConfig, info: DatasetInfo, device: torch.device) -> Agent:
     """The same agent with the learning policy alone, as the offline phase leaves it."""
     cameras = dict.fromkeys(info.cameras, (info.size, info.size, 3))
     A = info.action_size
-    if config.method == "dreamerv3":
-        world_model = WorldModel(cameras, A, config.world_model)
-    else:
-        world_model = SafeWorldModel(cameras, A, config.world_model, config.cost_head)
-    policy = POLICIES[config.method](world_model.feat_size, A, in_phase(config))
+    world_model = (
+        SafeWorldModel(cameras, A, config.world_model, config.cost_head)
+        if isinstance(config, SafeMethod)
+        else WorldModel(cameras, A, config.world_model)
+    )
+    policy = build_policy(config, world_model.feat_size, A)
     return Agent(world_model, policy, A, choose_precision(config.precision, device)).to(device)
 
 
-def expand(agent: Agent, config: Config) -> Agent:
+def expand(agent: Agent, config: TrainConfig) -> Agent:
     """Safe policy expansion, where the settings ask for it: else the agent as it is.
 
     The policy that the agent has now is frozen beside the learning one, so the offline phase's
     weights are loaded before.
     """
-    if config.mode != "online" or config.method != "fosp" or not config.policy_set.enabled:
+    if not isinstance(config, FOSPOnline) or not config.policy_set.enabled:
         return agent
     policy_set = PolicySet(agent.policy, config.policy_set)
     return Agent(agent.world_model, policy_set, agent.action_size, agent.precision)
 
 
-def in_phase(config: Config) -> Config:
-    """The settings as the losses shall see them: those that `online` replaces in its phase."""
-    if config.mode != "online":
-        return config
-    online = config.online
-    return replace(
-        config,
-        actor=replace(config.actor, in_sample_weight=online.in_sample_weight),
-        critic=replace(config.critic, real_weight=online.real_weight),
-        cost_critic=replace(config.cost_critic, real_weight=online.real_weight),
-        reachability=replace(
-            config.reachability,
-            real_weight=online.reachability_real_weight,
-            real_expectile=online.reachability_real_expectile,
-        ),
-    )
+def build_policy(config: TrainConfig, feat_size: int, action_size: int) -> PolicyLearner:
+    """What acts and learns on the latents, by the method of the configuration."""
+    match config:
+        case FOSPMethod():
+            return build_fosp(feat_size, action_size, config)
+        case SafeDreamerMethod():
+            return build_safedreamer(feat_size, action_size, config)
+        case CloningMethod():
+            return build_cloning(feat_size, action_size, config)
+        case DreamerMethod():
+            return build_dreamer(feat_size, action_size, config)
+    raise TypeError(f"{type(config).__name__} names no method")
 
 
-def build_dreamer(feat_size: int, action_size: int, config: Config) -> ActorCritic:
+def build_dreamer(feat_size: int, action_size: int, config: DreamerMethod) -> ActorCritic:
     """DreamerV3, blind to costs."""
     return ActorCritic(feat_size, action_size, config.actor, config.critic, config.imagination)
 
 
-def build_fosp(feat_size: int, action_size: int, config: Config) -> SafeActorCritic:
+def build_fosp(feat_size: int, action_size: int, config: FOSPMethod) -> SafeActorCritic:
     """FOSP; its ablations have the same policy and critics, and stand-ins for other parts."""
     im, sizes = config.imagination, (feat_size, action_size)
-    check_boot(config)
     return SafeActorCritic(
         config.actor,
         im,
@@ -103,19 +107,7 @@ def build_fosp(feat_size: int, action_size: int, config: Config) -> SafeActorCri
     )
 
 
-def check_boot(config: Config) -> None:
-    """Refuse recorded targets that need a rollout from every row where only some are begun."""
-    rows = config.run.batch_size * config.run.batch_length
-    for name in ("critic", "cost_critic"):
-        critic = getattr(config, name)
-        if critic.real_weight and critic.boot != "v" and 0 < config.imagination.starts < rows:
-            raise UserError(
-                f"{name}.boot {critic.boot} needs a rollout from every row; add "
-                "--imagination.starts 0"
-            )
-
-
-def build_safedreamer(feat_size: int, action_size: int, config: Config) -> SafeDreamer:
+def build_safedreamer(feat_size: int, action_size: int, config: SafeDreamerMethod) -> SafeDreamer:
     """SafeDreamer (BSRP-Lag): state values and the Lagrangian, nothing in-sample."""
     im = config.imagination
     return SafeDreamer(
@@ -128,7 +120,7 @@ def build_safedreamer(feat_size: int, action_size: int, config: Config) -> SafeD
     )
 
 
-def build_cloning(feat_size: int, action_size: int, config: Config) -> BehaviourCloning:
+def build_cloning(feat_size: int, action_size: int, config: CloningMethod) -> BehaviourCloning:
     """Behaviour cloning on latents."""
     return BehaviourCloning(config.actor, Actor(feat_size, action_size, config.actor.net))
 
@@ -151,14 +143,6 @@ def build_lagrangian(settings: LagrangeSettings) -> AugmentedLagrangian | NoCons
         settings.cost_limit,
         settings.max_multiplier,
     )
-
-
-POLICIES = {
-    "fosp": build_fosp,
-    "safedreamer": build_safedreamer,
-    "bc": build_cloning,
-    "dreamerv3": build_dreamer,
-}
 
 
 def compile_agent(agent: Agent, when: str, device: torch.device) -> None:

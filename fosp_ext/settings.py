@@ -1,4 +1,4 @@
-"""Types and meanings of every setting of train.py; the values live in configs.yaml."""
+"""The sections of train.py's settings: types and meanings; the values live in configs.yaml."""
 
 from __future__ import annotations
 
@@ -6,116 +6,123 @@ from dataclasses import dataclass
 
 from dreamer.config import setting
 from dreamer.settings import (
+    AGENT,
+    BOTH,
+    MODEL,
     ActorSettings,
     CriticSettings,
     ImaginationSettings,
     NetSize,
     OptimizerSettings,
-    WorldModelSettings,
 )
-
-MODES = ("collect", "offline", "online")
-METHODS = ("fosp", "safedreamer", "bc", "dreamerv3")
-SIZES = ("auto", "fosp", "small", "cpu", "debug")
-ADDED = {  # settings that older runs do not name, with the value that is as it was
-    "env.variant": "none",
-    "augment": "none",
-    "dataset.field_of_view": "all",
-    "actor.recorded_advantage": "q",
-    "world_model.recon_every": 1,
-    "imagination.risky": 0.0,
-    "cost_head.scale": 1.0,
-    "cost_head.ahead": 0,
-    "reachability.enabled": True,
-    "lagrange.enabled": True,
-    "run.profile": 0,
-    "run.pretrain": 0.0,
-    "run.model_from": "",
-    "compile": "off",
-    "online.source": "",
-    "online.allow_task_mismatch": False,
-    "online.steps": 187_500,
-    "online.envs": 4,
-    "online.ratio": 0.5,
-    "online.capacity": 200_000,
-    "online.offline_frac": "pool",
-    "online.in_sample_weight": 0.0,
-    "online.real_weight": 0.0,
-    "online.reachability_real_weight": 1.0,
-    "online.reachability_real_expectile": 0.5,
-    "online.warning": 0.5,
-    "policy_set.enabled": True,
-    "policy_set.init": "copy",
-    "policy_set.kappa": 0.1,
-    "policy_set.alpha": 5.0,
-    "policy_set.q_source": "online",
-}
 
 
 @dataclass(frozen=True)
 class EnvSettings:
     """The environment and its cameras."""
 
-    cameras: tuple[str, ...] = setting("camera names, in the order the encoder sees them")
-    size: int = setting("side of the square images, in pixels", minimum=8)
-    action_repeat: int = setting("simulator steps per agent step", minimum=1)
+    cameras: tuple[str, ...] = setting(
+        "camera names, in the order the encoder sees them", must_match=BOTH
+    )
+    size: int = setting("side of the square images, in pixels", minimum=8, must_match=BOTH)
+    action_repeat: int = setting("simulator steps per agent step", minimum=1, must_match=BOTH)
     render: str = setting(
         "exact matches the task's own pixels, fast leaves out what 64x64 does not need",
         choices=("fast", "exact"),
+        must_match=BOTH,
     )
-    variant: str = setting("unseen variant of the task, or several: a+b; see --help-variants")
+    variant: str = setting(
+        "unseen variant of the task, or several: a+b; see --help-variants", must_match=(MODEL,)
+    )
 
 
 @dataclass(frozen=True)
-class DatasetSettings:
-    """Where recorded episodes are, or how they are recorded."""
+class DatasetFile:
+    """Where recorded episodes are."""
 
     path: str = setting("HDF5 file; empty means logdir/<task>/dataset.h5, recorded if missing")
+
+
+@dataclass(frozen=True)
+class RecordingSettings(DatasetFile):
+    """How episodes are recorded by scripted policies."""
+
     episodes: int = setting("episodes to record", minimum=1)
-    mix: dict[str, float] = setting("share of each policy, e.g. safe=0.6,unsafe=0.2,random=0.2")
+    mix: dict[str, float] = setting(
+        "share of each scripted policy, e.g. safe=0.6,unsafe=0.2,random=0.2"
+    )
     noise: float = setting("largest standard deviation of action noise while recording", minimum=0)
     min_speed: float = setting("slowest speed factor while recording", minimum=0, maximum=1)
     field_of_view: str = setting(
         "what scripted policies act on: what the cameras showed lately, or all there is",
         choices=("cameras", "all"),
     )
-    workers: int = setting("recording processes; 0 takes every core", minimum=0)
-    storage: str = setting(
-        "ram decodes the images once, disk streams them, auto takes ram up to ram_limit_gb",
-        choices=("auto", "ram", "disk"),
-    )
-    ram_limit_gb: float = setting("largest decoded dataset that auto keeps in memory", minimum=0)
-    holdout: float = setting(
-        "share of episodes kept out of training, for reports", minimum=0, maximum=0.9
+    workers: int = setting(
+        "recording processes; 0 takes every core", minimum=0, decides_result=False
     )
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """How long a run is and what it does on the way; counted in gradient updates."""
+class StorageSettings(DatasetFile):
+    """How recorded episodes are read."""
 
-    updates: int = setting("gradient updates of the offline phase", minimum=1)
-    pretrain: float = setting(
-        "share of these, from the first on, in which the world model learns alone, so that "
-        "policy learns from a model that is worth it; 1: nothing else is learned",
+    storage: str = setting(
+        "ram decodes the images once, disk streams them, auto takes ram up to ram_limit_gb",
+        choices=("auto", "ram", "disk"),
+        decides_result=False,
+    )
+    ram_limit_gb: float = setting(
+        "largest decoded dataset that auto keeps in memory", minimum=0, decides_result=False
+    )
+    holdout: float = setting(
+        "share of episodes kept out of training, for reports",
         minimum=0,
-        maximum=1,
+        maximum=0.9,
+        may_change=False,
+        must_match=BOTH,
     )
-    model_from: str = setting(
-        "run folder or checkpoint whose world model a new run goes on from, as if it had learned "
-        "it itself; of the same data, seed and world model"
+
+
+@dataclass(frozen=True)
+class OfflineDatasetSettings(StorageSettings, RecordingSettings):
+    """Recorded episodes of an offline run, which records them where there are none."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a training run does on the way; counted in gradient updates."""
+
+    batch_size: int = setting(
+        "windows per batch, in each process", minimum=1, may_change=False, must_match=(MODEL,)
     )
-    batch_size: int = setting("windows per batch, in each process", minimum=1)
-    batch_length: int = setting("rows per window", minimum=2)
-    log_every: int = setting("updates between lines of metrics.jsonl", minimum=1)
+    batch_length: int = setting("rows per window", minimum=2, may_change=False, must_match=(MODEL,))
+    log_every: int = setting(
+        "updates between lines of metrics.jsonl", minimum=1, decides_result=False
+    )
     report_every: int = setting(
-        "updates between held-out losses and open-loop videos; 0 never", minimum=0
+        "updates between held-out losses and open-loop videos; 0 never",
+        minimum=0,
+        decides_result=False,
     )
     eval_every: int = setting("updates between evaluations in the simulator; 0 never", minimum=0)
     eval_episodes: int = setting("episodes per evaluation", minimum=1)
-    save_every: int = setting("updates between checkpoints", minimum=1)
-    keep_checkpoints: int = setting("checkpoints kept on disk", minimum=1)
+    save_every: int = setting("updates between checkpoints", minimum=1, decides_result=False)
+    keep_checkpoints: int = setting("checkpoints kept on disk", minimum=1, decides_result=False)
     profile: int = setting("updates of this start to trace (--profile takes 10); 0 none", minimum=0)
+
+
+@dataclass(frozen=True)
+class OfflineRunSettings(RunSettings):
+    """How long an offline run is."""
+
+    updates: int = setting("gradient updates of the offline phase", minimum=1)
+    pretrain: float = setting(
+        "world-model pretraining: share of the updates, counted when the run begins, in which the "
+        "world model learns alone; 1: nothing else is learned",
+        minimum=0,
+        maximum=1,
+        may_change=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -124,11 +131,7 @@ class CostHeadSettings:
 
     scale: float = setting("weight of its loss among those of the world model", minimum=0)
     weight: float = setting("weight of the loss where the recorded cost is at least 1", minimum=1)
-    ahead: int = setting(
-        "it also learns from states predicted up to so many agent steps ahead; 0: only from seen "
-        "ones",
-        minimum=0,
-    )
+    ahead: int = setting("steps ahead", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -179,21 +182,22 @@ class InSampleCriticSettings(CriticSettings):
     imagined_expectile: float = setting(
         "the same for imagined actions of the policy", minimum=0, maximum=1
     )
-    boot: str = setting(
-        "recorded pairs bootstrap from v (IQL), imag (imagined return) or lambda (recorded mix)",
-        choices=("v", "imag", "lambda"),
-    )
+    boot: str = setting("how recorded pairs bootstrap", choices=("v", "imag", "lambda"))
+    num_q: int = setting("Q networks", minimum=1, maximum=2)
     real_weight: float = setting("weight of the losses on recorded pairs", minimum=0)
-    split_value: bool = setting("separate value heads for recorded and imagined actions")
-    num_q: int = setting("Q networks; with 2 the more pessimistic one counts", minimum=1, maximum=2)
+    split_value: bool = setting(
+        "separate value heads for recorded and imagined actions", must_match=(AGENT,)
+    )
 
 
 @dataclass(frozen=True)
 class ReachabilitySettings:
     """The estimate whether a violation can still be avoided (docs/algorithm.md 4)."""
 
-    enabled: bool = setting("false: no estimate is learned, every state counts as feasible")
-    net: NetSize = setting("reachability network")
+    enabled: bool = setting(
+        "false: no estimate is learned, every state counts as feasible", must_match=(AGENT,)
+    )
+    net: NetSize = setting("reachability network", must_match=(AGENT,))
     mu: float = setting("discount per agent step of a coming violation", minimum=0, maximum=1)
     lam: float = setting("mixing of look-ahead lengths", minimum=0, maximum=1)
     tau: float = setting("share by which the target network moves per update", minimum=0, maximum=1)
@@ -209,7 +213,7 @@ class ReachabilitySettings:
 class LagrangeSettings:
     """The augmented Lagrangian (docs/algorithm.md 5.4)."""
 
-    enabled: bool = setting("false: cost has no price, the constraint is left out")
+    enabled: bool = setting("false: the constraint on cost is left out", must_match=(AGENT,))
     multiplier: float = setting("first multiplier", minimum=0)
     penalty: float = setting("first penalty coefficient", minimum=0)
     growth: float = setting("relative rise of the penalty per update", minimum=0)
@@ -220,82 +224,38 @@ class LagrangeSettings:
 
 
 @dataclass(frozen=True)
+class CloningSettings:
+    """The policy of behaviour cloning."""
+
+    net: NetSize = setting("policy network", must_match=(AGENT,))
+    optimizer: OptimizerSettings = setting("optimiser of the policy")
+
+
+@dataclass(frozen=True)
 class PolicySetSettings:
     """The frozen offline policy beside the learning one, online (docs/algorithm.md 6)."""
 
-    enabled: bool = setting("false: the learning policy acts alone; only fosp has a set")
-    init: str = setting(
-        "the learning policy begins as a copy of the offline one, or with fresh weights",
-        choices=("copy", "fresh"),
-    )
+    enabled: bool = setting("false: the learning policy acts alone")
+    init: str = setting("first weights", choices=("copy", "fresh"))
+    q_source: str = setting("who judges", choices=("online", "slow"))
     kappa: float = setting("reward that a unit of cost is worth in the choice", minimum=0)
     alpha: float = setting("greed of the choice while exploring; 0 is uniform", minimum=0)
-    q_source: str = setting(
-        "Q networks that judge both actions: the learning ones, or their target networks",
-        choices=("online", "slow"),
-    )
 
 
 @dataclass(frozen=True)
 class OnlineSettings:
     """Fine-tuning in the environment (docs/algorithm.md 7.3)."""
 
-    source: str = setting("offline run folder, or checkpoint of one, to go on from; or: --from")
-    allow_task_mismatch: bool = setting("go on in another task than the offline run's")
-    steps: int = setting("agent steps in all environments together", minimum=1)
+    allow_task_mismatch: bool = setting(
+        "go on in another task than the offline run's", decides_result=False
+    )
+    steps: int = setting("agent steps in all environments together", minimum=1, may_change=True)
     envs: int = setting("environments, each in a process of its own", minimum=1)
     ratio: float = setting("gradient updates per agent step", minimum=0)
     capacity: int = setting("rows of own episodes in memory, the oldest leave first", minimum=1)
     offline_frac: str = setting("share of each batch from the dataset, or pool: by their sizes")
-    in_sample_weight: float = setting("takes the place of actor.in_sample_weight", minimum=0)
-    real_weight: float = setting("takes the place of real_weight of both critics", minimum=0)
-    reachability_real_weight: float = setting(
-        "takes the place of reachability.real_weight", minimum=0
-    )
-    reachability_real_expectile: float = setting(
-        "takes the place of reachability.real_expectile", minimum=0, maximum=1
-    )
     warning: float = setting(
-        "violation probability above which a coming violation counts as warned of",
+        "violation probability above which a step warns of a coming violation",
         minimum=0,
         maximum=1,
     )
-
-
-@dataclass(frozen=True)
-class Config:
-    """One run, completely."""
-
-    mode: str = setting("what to do", choices=MODES)
-    method: str = setting("which agent to train", choices=METHODS)
-    size: str = setting("which size preset is in force; auto picks by hardware", choices=SIZES)
-    task: str = setting("Safety-Gymnasium id, or MODULE:NAME (docs/custom_environments.md)")
-    logdir: str = setting("run folder; {task}, {preset} and {seed} are filled in")
-    seed: int = setting("seed of networks, batches and imagination", minimum=0)
-    device: str = setting("auto, cpu, cuda or cuda:N")
-    precision: str = setting(
-        "type of matrix products; auto is bfloat16 where the processor has it",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    compile: str = setting(
-        "torch.compile for the steps of the RSSM that an update repeats; auto is on for CUDA only",
-        choices=("auto", "on", "off"),
-    )
-    threads: int = setting("CPU threads of torch in each process; 0 takes every core", minimum=0)
-    augment: str = setting(
-        "random change of training images: of place (shift), or of light and hues (colour)",
-        choices=("none", "shift", "colour"),
-    )
-    env: EnvSettings = setting("environment")
-    dataset: DatasetSettings = setting("recorded episodes")
-    run: RunSettings = setting("length and habits of the run")
-    world_model: WorldModelSettings = setting("world model")
-    cost_head: CostHeadSettings = setting("cost decoder")
-    imagination: SafeImaginationSettings = setting("imagined rollouts")
-    actor: SafeActorSettings = setting("policy")
-    critic: InSampleCriticSettings = setting("reward critic")
-    cost_critic: InSampleCriticSettings = setting("cost critic")
-    reachability: ReachabilitySettings = setting("reachability estimate")
-    lagrange: LagrangeSettings = setting("augmented Lagrangian")
-    online: OnlineSettings = setting("online phase")
-    policy_set: PolicySetSettings = setting("safe policy expansion, in the online phase")

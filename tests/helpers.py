@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from dreamer.agent import Agent
-from dreamer.config import load_presets, resolve
+from dreamer.config import load_presets
 from dreamer.data.episode import DatasetInfo
 from dreamer.envs.counting import CountingEnv
 from dreamer.types import Batch
 from fosp_ext.build import build_agent
+from fosp_ext.config import Config, resolve_config
 from fosp_ext.run.run_folder import RunFolder
-from fosp_ext.settings import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 INFO = DatasetInfo("SafetyPointGoal1-v0", ("vision", "vision_back"), 4, "fast", 64, 2)
@@ -22,7 +22,7 @@ INFO = DatasetInfo("SafetyPointGoal1-v0", ("vision", "vision_back"), 4, "fast", 
 def make_config(*names: str, **overrides: str) -> Config:
     """A configuration; dots of overrides are written as double underscores."""
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    return resolve(Config, load_presets(ROOT / "configs.yaml"), list(names), dotted)
+    return resolve_config(load_presets(ROOT / "configs.yaml"), list(names), dotted)
 
 
 def make_agent(*names: str, **overrides: str) -> Agent:

@@ -15,9 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from dreamer.command_line import parse_command_line
-from dreamer.config import load_presets, resolve
+from dreamer.config import load_presets
+from fosp_ext.config import resolve_config
 from fosp_ext.run import eval as fosp_eval
-from fosp_ext.settings import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "agents/README.md")]
@@ -124,8 +124,8 @@ def test_commands_are_understood(page):
         elif words[:1] == ["train.py"]:
             names, overrides, _ = parse_command_line(words[1:])
             if "from" in overrides:
-                overrides["online.source"] = overrides.pop("from")
-            resolve(Config, presets, names, overrides)
+                overrides["init_from"] = overrides.pop("from")
+            resolve_config(presets, names, overrides)
         elif words[:1] == ["eval.py"]:
             fosp_eval.parse(words[1:])
         elif words[:1] == ["-m"]:

@@ -30,8 +30,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dreamer.errors import UserError, tell_error
+from fosp_ext.config import RECIPES, SIZES
 
-SIZES = ("auto", "cpu", "small", "fosp", "debug")
 EPILOG = """methods: fosp, safedreamer, dreamerv3, bc, fosp_release, fosp_theory, and fosp without
 parts: fosp-no_policy_set, fosp-no_reachability, fosp-no_in_sample, fosp-no_lagrangian. What the
 offline phase does not read shares the offline run of fosp.
@@ -71,7 +71,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--budget-minutes", type=float, required=True, metavar="M",
         help="for all of it on this machine, recording and evaluations included",
     )  # fmt: skip
-    add("--size", default="auto", choices=SIZES, help="size preset; auto goes by the hardware")
+    add("--size", choices=SIZES, help="size preset, by default full on a GPU, else cpu")
+    add("--recipe", choices=RECIPES, help="recipe preset, by default paper on a GPU, else quick")
     add("--dataset", type=Path, metavar="FILE", help="take this one, do not record")
     add("--episodes", type=int, metavar="N", help="to record; by default up to 200")
     add("--eval-episodes", type=int, metavar="N", help="per evaluation; by default up to 20")

@@ -34,7 +34,7 @@ from fosp_ext.envs import check_task, check_variant, is_custom
 def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Everything, or what is left of it; returns the exit code."""
     request, out = read_request(options)
-    methods, seeds = read_methods(options.methods, request.size, request.settings), options.seeds
+    methods, seeds = read_methods(options.methods, request.scale, request.settings), options.seeds
     with alone_in(out) as lock:
         kept = load_plan(out / "plan.json", request)
         steps = request.online_steps if kept is None else kept.online_steps
@@ -60,16 +60,17 @@ def read_request(options: argparse.Namespace) -> tuple[Request, Path]:
     task = check_task(options.task)
     if is_custom(task):
         raise UserError(f"{task}: only Safety-Gymnasium tasks have variants and policies")
-    variant, size = check_variant(options.variant, task).name, options.size
-    if size == "auto":
-        size = "cpu" if choose_device("auto").type == "cpu" else "fosp"
-    out = options.out or Path("logdir/learning") / f"{task}-{size}-{variant}"
+    variant, small = check_variant(options.variant, task).name, choose_device("auto").type == "cpu"
+    size = options.size or ("cpu" if small else "full")
+    recipe = options.recipe or ("quick" if small else "paper")
+    out = options.out or Path("logdir/comparison") / f"{task}-{size}-{recipe}-{variant}"
     if options.dataset:
         _check_dataset(options.dataset, task)
     request = Request(
         task=task,
         variant=variant,
         size=size,
+        recipe=recipe,
         dataset=short(options.dataset or out / "dataset.h5"),
         recorded=options.dataset is None,
         budget_minutes=options.budget_minutes,

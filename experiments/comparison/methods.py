@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dreamer.config import load_presets, resolve, to_dict
+from dreamer.config import Presets, flatten, load_presets
 from dreamer.errors import UserError, did_you_mean
-from fosp_ext.report.runs import ONLINE_ONLY
+from fosp_ext.config import (
+    FOSPOnline,
+    OfflineConfig,
+    OnlineConfig,
+    choose_schema,
+    read_by,
+    resolve_config,
+)
 from fosp_ext.run.presets import PRESETS
-from fosp_ext.run.run_folder import flat
-from fosp_ext.settings import Config
 
+PHASES = ("offline", "online")
 OFFLINE = {"fosp": "fosp_offline"}  # other methods have an offline preset of their own name
 OWN = {  # settings that the commands of a comparison name themselves -> the option that says so
     "mode": "--methods",
     "method": "--methods",
     "size": "--size",
+    "recipe": "--recipe",
     "task": "--task",
     "seed": "--seeds",
     "logdir": "--out",
@@ -28,8 +34,7 @@ OWN = {  # settings that the commands of a comparison name themselves -> the opt
     "dataset.episodes": "--episodes",
     "run.updates": "--updates",
     "run.eval_every": None,
-    "run.model_from": None,
-    "online.source": None,
+    "init_from": None,
     "online.steps": "--online-steps",
 }
 
@@ -55,16 +60,16 @@ def offline_names(methods: Sequence[Method]) -> list[str]:
 def shared_part(methods: Sequence[Method]) -> float:
     """Share of the updates that one world model learns alone for several offline runs; or 0.
 
-    It is the same for all of them: the size decides it, not the method.
+    It is the same for all of them: the recipe decides it, not the method.
     """
     shares = {method.offline: method.alone for method in methods if method.alone}
     return next(iter(shares.values())) if len(shares) > 1 else 0.0
 
 
 def preset_names(name: str, phase: str) -> list[str]:
-    """The presets of a method in a phase, "offline" or "online", without its size."""
+    """The presets of a method in a phase, "offline" or "online", without size and recipe."""
     base, *parts = name.split("-")
-    return [OFFLINE.get(base, base) if phase == "offline" else f"{base}_online", *parts]
+    return [_offline(base) if phase == "offline" else f"{base}_online", *parts]
 
 
 def read_settings(texts: Sequence[str]) -> dict[str, str]:
@@ -81,15 +86,30 @@ def read_settings(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def read_methods(text: str, size: str, settings: Mapping[str, str]) -> list[Method]:
-    """Methods of a comma-separated list; what is unknown is a `UserError`."""
+def read_methods(text: str, scale: Sequence[str], settings: Mapping[str, str]) -> list[Method]:
+    """Methods of a comma-separated list; what is unknown is a `UserError`.
+
+    `scale` are the size and the recipe. Each of the settings must be read by one of the methods.
+    """
     presets = load_presets(PRESETS)
     names = list(dict.fromkeys(word.strip() for word in text.split(",")))
-    return [_method(name, size, presets, settings) for name in names]
+    methods = [_method(name, scale, presets, settings) for name in names]
+    commands = [["collect"], *(preset_names(m.name, phase) for m in methods for phase in PHASES)]
+    for key, value in settings.items():
+        if not any(settings_for({key: value}, words, presets) for words in commands):
+            resolve_config(presets, commands[1], {key: value})  # says why
+    return methods
+
+
+def settings_for(
+    settings: Mapping[str, str], names: Sequence[str], presets: Presets | None = None
+) -> dict[str, str]:
+    """Those of the settings that a command with these presets reads."""
+    return read_by(choose_schema(presets or load_presets(PRESETS), names, {}), settings)
 
 
 def _method(
-    name: str, size: str, presets: Mapping[str, dict], settings: Mapping[str, str]
+    name: str, scale: Sequence[str], presets: Presets, settings: Mapping[str, str]
 ) -> Method:
     base, *parts = name.split("-")
     bases = [word.removesuffix("_online") for word in presets if word.endswith("_online")]
@@ -103,41 +123,45 @@ def _method(
         if not base.startswith("fosp"):
             raise UserError(f"{name}: only fosp has parts that can be left out")
     _check_own(name, presets, settings)
-    online = resolve(Config, dict(presets), [*preset_names(name, "online"), size], dict(settings))
+    names = preset_names(name, "online")
+    online = resolve_config(presets, [*names, *scale], settings_for(settings, names, presets))
+    assert isinstance(online, OnlineConfig)  # as its presets say
+    # A part that the offline phase does not read leaves the offline run as it is.
+    matter = [
+        part for part in parts if settings_for(flatten(presets[part]), [_offline(base)], presets)
+    ]
+    offline = "-".join([base, *matter])
     return Method(
         name=name,
-        offline=_offline_name(base, parts, size, presets),
-        expanded=online.method == "fosp" and online.policy_set.enabled,
+        offline=offline,
+        expanded=isinstance(online, FOSPOnline) and online.policy_set.enabled,
         diagnosed=online.method == "fosp" and online.dataset.holdout > 0,
         envs=online.online.envs,
         ratio=online.online.ratio,
         # dreamerv3 has no cost decoder, so its model is another one
-        alone=0.0 if online.method == "dreamerv3" else online.run.pretrain,
+        alone=0.0
+        if online.method == "dreamerv3"
+        else offline_config(offline, scale, settings, presets).run.pretrain,
     )
 
 
-def _check_own(name: str, presets: Mapping[str, dict], settings: Mapping[str, str]) -> None:
+def _check_own(name: str, presets: Presets, settings: Mapping[str, str]) -> None:
     """Refuse to change what makes the method what it is."""
     for preset in dict.fromkeys([*preset_names(name, "offline"), *preset_names(name, "online")]):
-        for key in flat(presets[preset]).keys() & settings.keys():
+        for key in flatten(presets[preset]).keys() & settings.keys():
             raise UserError(f"--set {key}: {name} has a value of its own, in the preset {preset}")
 
 
-def _offline_name(base: str, parts: list[str], size: str, presets: Mapping[str, dict]) -> str:
-    """The method without the parts that the offline phase does not read."""
-    plain = _offline_settings(base, size, presets)
-    matter = [p for p in parts if _offline_settings(f"{base}-{p}", size, presets) != plain]
-    return "-".join([base, *matter])
-
-
-def _offline_settings(name: str, size: str, presets: Mapping[str, dict]) -> dict[str, Any]:
-    settings = flat(to_dict(offline_config(name, size, {}, presets)))
-    return {key: x for key, x in settings.items() if key.partition(".")[0] not in ONLINE_ONLY}
+def _offline(base: str) -> str:
+    """The offline preset of a method."""
+    return OFFLINE.get(base, base)
 
 
 def offline_config(
-    name: str, size: str, settings: Mapping[str, str], presets: Mapping[str, dict] | None = None
-) -> Config:
-    """The settings of an offline run."""
-    known = dict(presets or load_presets(PRESETS))
-    return resolve(Config, known, [*preset_names(name, "offline"), size], dict(settings))
+    name: str, scale: Sequence[str], settings: Mapping[str, str], presets: Presets | None = None
+) -> OfflineConfig:
+    """The settings of an offline run, of which it takes those that it reads."""
+    known, names = presets or load_presets(PRESETS), preset_names(name, "offline")
+    config = resolve_config(known, [*names, *scale], settings_for(settings, names, known))
+    assert isinstance(config, OfflineConfig)  # as its presets say
+    return config

@@ -55,6 +55,7 @@ class Request:
     task: str
     variant: str
     size: str
+    recipe: str
     dataset: str  # file to record, or to take
     recorded: bool  # must it be recorded?
     budget_minutes: float
@@ -62,7 +63,12 @@ class Request:
     eval_episodes: int | None
     updates: int | None
     online_steps: int | None  # 0: no online phase
-    settings: dict[str, str]  # further ones of every training, and of the recording
+    settings: dict[str, str]  # further ones, of every command that reads them
+
+    @property
+    def scale(self) -> tuple[str, str]:
+        """The presets of size and recipe."""
+        return self.size, self.recipe
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Plan:
     task: str
     variant: str
     size: str
+    recipe: str
     dataset: str
     episodes: int  # to record; 0: the file was there
     eval_episodes: int
@@ -87,6 +94,11 @@ class Plan:
     threads: int = 0  # likewise, of each of them
     expected: float = 0.0  # seconds that all of it takes with these jobs; 0: the sum of `estimate`
     model_updates: int = 0  # of the `updates`, learned once for each seed by a shared world model
+
+    @property
+    def scale(self) -> tuple[str, str]:
+        """The presets of size and recipe."""
+        return self.size, self.recipe
 
 
 @dataclass(frozen=True)
@@ -161,6 +173,7 @@ def make_plan(
         task=request.task,
         variant=request.variant,
         size=request.size,
+        recipe=request.recipe,
         dataset=request.dataset,
         episodes=amounts.recorded,
         eval_episodes=amounts.played,
@@ -330,7 +343,7 @@ def describe(plan: Plan, methods: Sequence[Method], seeds: int) -> str:
     model = f", the first {plan.model_updates} shared" if plan.model_updates else ""
     lines = [
         f"plan: {', '.join(method.name for method in methods)} in {plan.task}, "
-        f"seeds 0 to {seeds - 1}, size {plan.size}",
+        f"seeds 0 to {seeds - 1}, size {plan.size}, recipe {plan.recipe}",
         *(f"  {key} = {value}" for key, value in plan.settings.items()),
         f"  dataset        {plan.dataset}, {record}",
         f"  offline        {plan.updates} updates each{model}",
@@ -371,7 +384,7 @@ def load_plan(path: Path, request: Request) -> Plan | None:
         plan = Plan(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no plan of this benchmark: {error}") from error
-    for name in ("task", "variant", "size", "dataset", "settings"):
+    for name in ("task", "variant", "size", "recipe", "dataset", "settings"):
         _check_same(path, name, getattr(plan, name), getattr(request, name))
     for name in ("episodes", "eval_episodes", "updates", "online_steps"):
         wish = getattr(request, name)

@@ -36,12 +36,12 @@ def measure_speed(request: Request, methods: Sequence[Method], threads: int) -> 
     keep_freed_memory()  # as train.py does
     device, names = choose_device("auto"), offline_names(methods)
     first, update, model = {}, {}, {}
-    threads = threads or offline_config(names[0], request.size, request.settings).threads
+    threads = threads or offline_config(names[0], request.scale, request.settings).threads
     if threads:
         torch.set_num_threads(threads)
     with Progress("timing", len(names) + 1, "measurements", sys.stderr) as progress:
         for name in names:
-            found = time_updates(name, request.size, request.settings, device)
+            found = time_updates(name, request.scale, request.settings, device)
             first[name], update[name], model[name] = found
             progress.advance()
         opening, episode, length = time_episode(request, names[0], device)
@@ -52,13 +52,13 @@ def measure_speed(request: Request, methods: Sequence[Method], threads: int) -> 
 
 
 def time_updates(
-    name: str, size: str, settings: Mapping[str, str], device: torch.device
+    name: str, scale: Sequence[str], settings: Mapping[str, str], device: torch.device
 ) -> tuple[float, float, float]:
     """(seconds of the first update beyond another one's, mean of the later ones, model alone).
 
     The last is that part of the mean which comes from updates of the world model alone.
     """
-    config = offline_config(name, size, settings)
+    config = offline_config(name, scale, settings)
     run, cameras = config.run, len(config.env.cameras)
     batch = make_batch(Shape(cameras, run.batch_size, run.batch_length, {}), device)
     action, image = batch.action.shape[-1], next(iter(batch.obs.values())).shape[-2]
@@ -86,7 +86,7 @@ def _time_kind(
 
 def time_episode(request: Request, name: str, device: torch.device) -> tuple[float, float, int]:
     """(seconds to make the environment, seconds of an episode, its agent steps)."""
-    config, task = offline_config(name, request.size, request.settings), check_task(request.task)
+    config, task = offline_config(name, request.scale, request.settings), check_task(request.task)
     env = config.env
     info = DatasetInfo(
         task, env.cameras, env.action_repeat, env.render, env.size, action_size(task) or 0

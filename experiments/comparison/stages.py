@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from dreamer.training.checkpoint import Checkpoint
-from experiments.comparison.methods import Method, preset_names
+from experiments.comparison.methods import Method, preset_names, settings_for
 from experiments.comparison.plan import Plan
 from fosp_ext.envs.variants import NONE
 
@@ -149,9 +149,9 @@ class _Maker:
     def record(self) -> Stage:
         plan = self.plan
         words = (
-            *("train.py", "--configs", "collect", plan.size, "--task", plan.task),
+            *("train.py", "--configs", "collect", *plan.scale, "--task", plan.task),
             *("--dataset.path", plan.dataset, "--dataset.episodes", str(plan.episodes)),
-            *self._settings(),
+            *self._settings(["collect"]),
         )
         return Stage("dataset", words, (ROOT / plan.dataset).exists)
 
@@ -162,7 +162,7 @@ class _Maker:
         words = (
             *self._training(first, seed, folder, plan.model_updates),
             *("--run.pretrain", "1", "--run.eval_every", "0", "--run.report_every", "0"),
-            *(*self.limit, *self._settings("run.pretrain")),
+            *(*self.limit, *self._settings(preset_names(first, "offline"), "run.pretrain")),
         )
         done = partial(_has_updates, folder, plan.model_updates)
         return Stage(f"model-seed{seed}", words, done, self._dataset())
@@ -173,13 +173,13 @@ class _Maker:
         folder, model = offline_folder(self.out, name, seed), ()
         title, needs = run_title(name, "offline", seed), self._dataset()
         if plan.model_updates and method.alone:
-            model = ("--run.model_from", short(model_folder(self.out, seed)))
+            model = ("--from", short(model_folder(self.out, seed)))
             needs = (f"model-seed{seed}",)
         words = (
             *(*self._training(name, seed, folder, plan.updates), *model),
             *("--run.eval_every", str(plan.eval_every), "--run.eval_episodes", "5"),
             *("--run.report_every", str(max(1, plan.updates // 4))),
-            *(*self.limit, *self._settings()),
+            *(*self.limit, *self._settings(preset_names(name, "offline"))),
         )
         yield Stage(title, words, partial(_has_updates, folder, plan.updates), needs)
         yield from self._evaluations(title, folder, looks_before(plan))
@@ -188,12 +188,13 @@ class _Maker:
         """The online run behind an offline one, and its evaluations."""
         plan, folder = self.plan, online_folder(self.out, method.name, seed)
         source = offline_folder(self.out, method.offline, seed)
+        names = preset_names(method.name, "online")
         words = (
-            *("train.py", "--configs", *preset_names(method.name, "online"), plan.size),
+            *("train.py", "--configs", *names, *plan.scale),
             *("--from", short(source), "--task", plan.task, "--env.variant", plan.variant),
             *("--seed", str(seed), "--logdir", short(folder)),
             *("--online.steps", str(plan.online_steps), "--run.eval_every", "0"),
-            *("--run.report_every", "0", *self.limit, *self._settings()),
+            *("--run.report_every", "0", *self.limit, *self._settings(names)),
         )
         title = run_title(method.name, "online", seed)
         needs = (self._last_look(method, seed),)
@@ -233,7 +234,7 @@ class _Maker:
     def _training(self, name: str, seed: int, folder: Path, updates: int) -> tuple[str, ...]:
         plan = self.plan
         return (
-            *("train.py", "--configs", *preset_names(name, "offline"), plan.size),
+            *("train.py", "--configs", *preset_names(name, "offline"), *plan.scale),
             *("--task", plan.task, "--seed", str(seed), "--dataset.path", plan.dataset),
             *("--logdir", short(folder), "--run.updates", str(updates)),
         )
@@ -241,8 +242,10 @@ class _Maker:
     def _dataset(self) -> tuple[str, ...]:
         return ("dataset",) if self.plan.episodes else ()
 
-    def _settings(self, but: str = "") -> list[str]:
-        changed = {key: x for key, x in self.plan.settings.items() if key != but}
+    def _settings(self, names: Sequence[str], but: str = "") -> list[str]:
+        """Words for the settings that a command with these presets reads."""
+        read = settings_for(self.plan.settings, names)
+        changed = {key: x for key, x in read.items() if key != but}
         return [word for key, x in changed.items() for word in (f"--{key}", x)]
 
 

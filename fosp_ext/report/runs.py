@@ -12,21 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dreamer.command_line import parse_command_line
-from dreamer.config import load_yaml, to_dict
+from dreamer.config import flatten, marks, to_dict
 from dreamer.errors import UserError
+from fosp_ext.config import TrainConfig, load_config
 from fosp_ext.envs import check_task, check_variant
 from fosp_ext.envs.variants import NONE
 from fosp_ext.report.learning import TrainingEpisode, training_episode
 from fosp_ext.report.statistics import cost_regret
-from fosp_ext.run.run_folder import flat
-from fosp_ext.settings import ADDED, Config
-
-SAME_RESULT = (  # settings that may differ between the seeds of one group
-    "seed", "logdir", "device", "threads", "dataset.workers", "dataset.storage",
-    "dataset.ram_limit_gb", "run.log_every", "run.report_every", "run.save_every",
-    "run.keep_checkpoints", "run.model_from", "online.source", "online.allow_task_mismatch",
-)  # fmt: skip
-ONLINE_ONLY = ("online", "policy_set")  # sections that an offline run does not read
 
 
 class Source(NamedTuple):
@@ -86,7 +78,7 @@ class Run:
     """A run folder."""
 
     path: Path
-    config: Config
+    config: TrainConfig
     rows: list[dict[str, Any]]  # of metrics.jsonl
     evaluations: list[Evaluation]
     presets: tuple[str, ...] = ()  # by which train.py was called
@@ -161,7 +153,9 @@ def read_run(path: Path) -> Run:
         )
     rows = read_metrics(path) if (path / "metrics.jsonl").exists() else []
     found = [read_evaluation(file.parent) for file in path.glob("eval/*/summary.json")]
-    config = load_yaml(Config, settings, ADDED)
+    config = load_config(settings)
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"{path} is of mode {config.mode}, which trains nothing")
     in_order = sorted(found, key=lambda e: (e.updates, (e.folder / "summary.json").stat().st_mtime))
     return Run(path, config, rows, in_order, _presets(path), read_episodes(path))
 
@@ -239,7 +233,7 @@ def _plain_label(run: Run) -> tuple[str, str]:
     """(task, presets, size and variant)."""
     config = run.config
     names = list(run.presets) or [f"{config.method}_{config.mode}"]
-    names += [config.size] if config.size not in names else []
+    names += [name for name in (config.size, config.recipe) if name not in names]
     variant = "" if run.variant == NONE.name else f", {run.variant}"
     return run.task, "-".join(names) + variant
 
@@ -258,18 +252,15 @@ def _differences(run: Run, rivals: list[Run]) -> list[str]:
     own, others = _identity(run), [_identity(rival) for rival in rivals]
     shared = [key for key in own if all(key in other for other in others)]
     named = [f"{k}={own[k]}" for k in shared if any(other[k] != own[k] for other in others)]
-    return named if named or len(rivals) == 1 else [f"online.source={_source(run)}"]
+    return named if named or len(rivals) == 1 else [f"init_from={_source(run)}"]
 
 
 def _identity(run: Run) -> dict[str, Any]:
     """The settings that decide its result, apart from the seed: dotted key -> value."""
-    settings = flat(to_dict(run.config)) | {"task": run.task, "env.variant": run.variant}
-    unread = () if run.is_online else ONLINE_ONLY
-    return {
-        key: value
-        for key, value in settings.items()
-        if key not in SAME_RESULT and key.partition(".")[0] not in unread
-    }
+    settings = flatten(to_dict(run.config)) | {"task": run.task, "env.variant": run.variant}
+    decides = marks(type(run.config), "decides_result")
+    ignored = {"seed", *(key for key, says in decides.items() if not says)}
+    return {key: value for key, value in settings.items() if key not in ignored}
 
 
 def _by_source(members: Sequence[Run]) -> list[list[Run]]:
@@ -284,13 +275,13 @@ def _by_source(members: Sequence[Run]) -> list[list[Run]]:
 
 def _source(run: Run) -> str:
     """Where it went on from, the same for all seeds of one folder."""
-    return re.sub(r"seed\d+", "seed*", run.config.online.source)
+    return re.sub(r"seed\d+", "seed*", run.config.init_from)
 
 
 def _check_seeds(members: list[Run]) -> None:
     by_start: dict[tuple[int, str], Run] = {}
     for run in members:
-        twin = by_start.setdefault((run.config.seed, run.config.online.source), run)
+        twin = by_start.setdefault((run.config.seed, run.config.init_from), run)
         if twin is not run:
             raise UserError(
                 f"{twin.path} and {run.path} have the same settings and the same seed "

@@ -128,7 +128,7 @@ def _before(run: Run, variant: str, runs: dict[Path, Run]) -> Evaluation | None:
     """The evaluation of its offline run in this variant, if that run is in the report."""
     if not run.is_online:
         return None
-    named = Path(run.config.online.source).resolve()
+    named = Path(run.config.init_from).resolve()
     folder = named.parent.parent if named.parent.name == "checkpoints" else named
     source = runs.get(folder)
     found = [e for e in source.newest() if e.variant == variant] if source else []

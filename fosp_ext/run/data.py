@@ -13,6 +13,7 @@ from dreamer.data.store import RowStore
 from dreamer.data.stream import AT_ONCE
 from dreamer.errors import UserError, did_you_mean
 from dreamer.training.progress import Progress
+from fosp_ext.config import CollectConfig, Config, OfflineConfig, TrainConfig
 from fosp_ext.dataset.collect import CollectSettings, collect_dataset
 from fosp_ext.dataset.summary import summarise, table
 from fosp_ext.envs import (
@@ -25,7 +26,6 @@ from fosp_ext.envs import (
     task_cameras,
     task_folder,
 )
-from fosp_ext.settings import Config
 
 
 def dataset_path(config: Config) -> Path:
@@ -36,7 +36,7 @@ def dataset_path(config: Config) -> Path:
     return Path(config.dataset.path or f"logdir/{task_folder(task)}/{name}")
 
 
-def record_dataset(config: Config) -> None:
+def record_dataset(config: CollectConfig | OfflineConfig) -> None:
     """Play the scripted policies and write the file."""
     path, data, env = dataset_path(config), config.dataset, config.env
     settings = CollectSettings(
@@ -53,7 +53,7 @@ def record_dataset(config: Config) -> None:
     sys.stderr.write("\n".join([*table(summarise(path)), f"dataset: {path}\n"]))
 
 
-def require_dataset(config: Config) -> DatasetInfo:
+def require_dataset(config: TrainConfig) -> DatasetInfo:
     """What the episodes of the dataset share; a file that does not fit the settings is refused."""
     path, env, task = dataset_path(config), config.env, check_task(config.task)
     found = validate_dataset(path)
@@ -70,7 +70,7 @@ def require_dataset(config: Config) -> DatasetInfo:
     return expected
 
 
-def record_if_missing(config: Config) -> None:
+def record_if_missing(config: OfflineConfig) -> None:
     """Record a default dataset where none is named and there is none; refuse a missing file."""
     path = dataset_path(config)
     if path.exists():
@@ -85,7 +85,7 @@ def record_if_missing(config: Config) -> None:
     record_dataset(config)
 
 
-def open_stores(config: Config) -> tuple[RowStore, RowStore | None]:
+def open_stores(config: TrainConfig) -> tuple[RowStore, RowStore | None]:
     """(training rows, held-out rows), in memory if they fit the limit, else read from disk."""
     data, run = config.dataset, config.run
     batch_rows = AT_ONCE * run.batch_size * run.batch_length

@@ -16,15 +16,15 @@ from dreamer.training.diagnostics import heldout_estimates, heldout_metrics, ope
 from dreamer.training.evaluation import evaluate
 from dreamer.training.logger import Logger
 from dreamer.training.video import FPS
+from fosp_ext.config import TrainConfig
 from fosp_ext.envs import make_run_env
-from fosp_ext.settings import Config
 
 EVAL_SEED = 10_000  # every checkpoint of every run meets the same layouts
 REPORT_BATCHES = 8
 OPEN_LOOP_ROWS = 45
 
 
-def evaluation_env(config: Config, info: DatasetInfo) -> gymnasium.Env | None:
+def evaluation_env(config: TrainConfig, info: DatasetInfo) -> gymnasium.Env | None:
     """An environment for evaluations, or nothing where none are wanted."""
     return make_run_env(info, config.env.variant) if config.run.eval_every else None
 
@@ -34,7 +34,7 @@ class Evaluator:
 
     def __init__(
         self,
-        config: Config,
+        config: TrainConfig,
         device: torch.device,
         logger: Logger,
         env: gymnasium.Env | None,

@@ -9,43 +9,30 @@ from typing import Any
 import torch
 
 from dreamer.agent import Agent
-from dreamer.config import to_dict
+from dreamer.config import differences, marks
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import fingerprint
 from dreamer.errors import UserError
+from dreamer.settings import AGENT, MODEL
 from fosp_ext.build import begin_online, build_agent
+from fosp_ext.config import OfflineConfig, OnlineConfig, TrainConfig
 from fosp_ext.envs import check_cameras, check_task, check_variant, task_cameras
 from fosp_ext.run.data import dataset_path
 from fosp_ext.run.run_folder import (
     CANNOT_LEARN,
     LoadedRun,
-    flat,
     load_run,
     own_parts,
     saved_config,
     saved_info,
     saved_state,
 )
-from fosp_ext.settings import Config
-
-SAME = (  # what decides which weights there are, and which episodes are held out
-    "method", "env.cameras", "env.size", "env.action_repeat", "env.render", "dataset.holdout",
-    "world_model.rssm", "world_model.heads", "world_model.cnn_depth",
-    "actor.net", "critic.net", "critic.split_value", "critic.num_q",
-    "cost_critic.net", "cost_critic.split_value", "cost_critic.num_q",
-    "reachability.net", "reachability.enabled", "lagrange.enabled",
-)  # fmt: skip
-
-SAME_MODEL = (  # what decides how a world model learns alone
-    "mode", "seed", "precision", "augment", "env", "dataset.holdout", "world_model", "cost_head",
-    "run.batch_size", "run.batch_length",
-)  # fmt: skip
 
 
-def begin(config: Config, device: torch.device) -> tuple[Config, DatasetInfo, Agent]:
+def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, DatasetInfo, Agent]:
     """A new online run: complete settings, what its episodes have in common, the loaded agent."""
     source = load_source(config, device)
-    config = with_dataset(config, source.config, source.dataset, config.online.source)
+    config = with_dataset(config, source.config, source.dataset, config.init_from)
     task = check_task(config.task)
     info = replace(
         source.info,
@@ -57,22 +44,22 @@ def begin(config: Config, device: torch.device) -> tuple[Config, DatasetInfo, Ag
 
 
 def go_on(
-    config: Config, state: dict[str, Any], device: torch.device
-) -> tuple[Config, DatasetInfo, Agent]:
+    config: OnlineConfig, state: dict[str, Any], device: torch.device
+) -> tuple[OnlineConfig, DatasetInfo, Agent]:
     """The same for an online run that has a checkpoint; its offline run is not needed any more."""
     before = saved_config(state, config.logdir)
     config = with_dataset(config, before, state["dataset"], config.logdir)
-    source = config.online.source or before.online.source
-    config = replace(config, online=replace(config.online, source=source))
+    source = config.init_from or before.init_from
+    config = replace(config, init_from=source)
     info = saved_info(state)
     agent = build_agent(config, info, device)
     agent.load_state_dict(state["agent"])
     return config, info, agent
 
 
-def load_source(config: Config, device: torch.device) -> LoadedRun:
-    """The agent that `online.source` names, checked against this run's settings."""
-    source = config.online.source
+def load_source(config: OnlineConfig, device: torch.device) -> LoadedRun:
+    """The agent that `init_from` names, checked against this run's settings."""
+    source = config.init_from
     if not source:
         raise UserError("an online run goes on from an offline one: name its folder, --from RUN")
     loaded = load_run(source, device)
@@ -86,23 +73,25 @@ def load_source(config: Config, device: torch.device) -> LoadedRun:
             f"{source} was trained for {loaded.info.task}, this command says {task}; "
             "add --allow-task-mismatch if that is meant"
         )
-    _check_settings(config, loaded.config, source, SAME)
+    _check_settings(config, loaded.config, source, AGENT)
     return loaded
 
 
-def begin_with_model(config: Config, agent: Agent, dataset: str) -> tuple[int, dict[str, Any]]:
-    """Give `agent` the world model, with its optimiser, that the run `run.model_from` learned.
+def begin_with_model(
+    config: OfflineConfig, agent: Agent, dataset: str
+) -> tuple[int, dict[str, Any]]:
+    """Give `agent` the world model, with its optimiser, that the run `init_from` learned.
 
     `dataset` is the fingerprint of the data. Returns the updates that run has behind it, and its
     random state. While the model learns alone nothing depends on the method, so a run that goes on
     from there is what it would have been without.
     """
-    source = config.run.model_from
+    source = config.init_from
     state = saved_state(source)
     if "left_out" in state:
         raise UserError(f"{source} {CANNOT_LEARN}")
     before = saved_config(state, source)
-    _check_settings(config, before, source, SAME_MODEL)
+    _check_settings(config, before, source, MODEL)
     if "dreamerv3" in (config.method, before.method) and config.method != before.method:
         raise UserError(f"{source} is of {before.method}; only that method has its world model")
     if state["dataset"] != dataset:
@@ -119,7 +108,9 @@ def begin_with_model(config: Config, agent: Agent, dataset: str) -> tuple[int, d
     return state["step"], own_parts(state, source)["rng"]
 
 
-def with_dataset(config: Config, before: Config, expected: str, run: str) -> Config:
+def with_dataset(
+    config: OnlineConfig, before: TrainConfig, expected: str, run: str
+) -> OnlineConfig:
     """The settings with the dataset that `before` used; `expected` is its fingerprint."""
     path = Path(config.dataset.path or dataset_path(before))
     if config.dataset.path and not path.exists():
@@ -137,11 +128,11 @@ def with_dataset(config: Config, before: Config, expected: str, run: str) -> Con
     return replace(config, dataset=replace(config.dataset, path=str(path)))
 
 
-def _check_settings(config: Config, before: Config, source: str, same: tuple[str, ...]) -> None:
-    """Refuse settings that differ from those of the source in what `same` names."""
-    new, old = flat(to_dict(config)), flat(to_dict(before))
-    for key in new:
-        if any(f"{key}.".startswith(f"{name}.") for name in same) and new[key] != old[key]:
+def _check_settings(config: TrainConfig, before: TrainConfig, source: str, what: str) -> None:
+    """Refuse settings that differ from those of the source though `what` is taken from it."""
+    must_match = marks(type(config), "must_match")
+    for key, (new, old) in differences(config, before).items():
+        if what in must_match[key]:
             if key == "method":
                 hint = f"name the preset of its method, {before.method}_online"
             elif before.size != config.size:
@@ -149,6 +140,5 @@ def _check_settings(config: Config, before: Config, source: str, same: tuple[str
             else:
                 hint = "give it the same settings"
             raise UserError(
-                f"{source} was trained with {key} {old[key]!r}, this command says {new[key]!r}; "
-                f"{hint}"
+                f"{source} was trained with {key} {old!r}, this command says {new!r}; {hint}"
             )

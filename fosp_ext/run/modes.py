@@ -7,10 +7,10 @@ import torch
 from dreamer import distributed
 from dreamer.errors import UserError
 from dreamer.utils import keep_freed_memory
+from fosp_ext.config import CollectConfig, Config, OfflineConfig, OnlineConfig
 from fosp_ext.run.data import record_dataset
 from fosp_ext.run.offline import OfflineRun
 from fosp_ext.run.online import OnlineRun
-from fosp_ext.settings import Config
 
 
 def run_mode(config: Config) -> int:
@@ -24,20 +24,11 @@ def run_mode(config: Config) -> int:
             "(torchrun) can train, offline and online"
         )
     with distributed.process_group():
-        return {"collect": collect, "offline": offline, "online": online}[config.mode](config)
-
-
-def collect(config: Config) -> int:
-    """Record the dataset file."""
-    record_dataset(config)
-    return 0
-
-
-def offline(config: Config) -> int:
-    """Train from the dataset alone, or go on training."""
-    return OfflineRun(config).run()
-
-
-def online(config: Config) -> int:
-    """Fine-tune an offline run's agent in the environment, or go on fine-tuning."""
-    return OnlineRun(config).run()
+        match config:
+            case OfflineConfig():
+                return OfflineRun(config).run()
+            case OnlineConfig():
+                return OnlineRun(config).run()
+            case CollectConfig():
+                record_dataset(config)
+        return 0

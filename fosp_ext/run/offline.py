@@ -17,6 +17,7 @@ from dreamer.training.loops import Every, Hooks, offline_loop
 from dreamer.training.profiler import Tracer
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent, compile_agent
+from fosp_ext.config import OfflineConfig
 from fosp_ext.run.data import (
     dataset_path,
     open_stores,
@@ -26,13 +27,12 @@ from fosp_ext.run.data import (
 from fosp_ext.run.evaluator import Evaluator, evaluation_env
 from fosp_ext.run.initialize import begin_with_model
 from fosp_ext.run.run_folder import RunFolder
-from fosp_ext.settings import Config
 
 
 class OfflineRun:
     """One run folder, one agent, one dataset; several processes may train it together."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: OfflineConfig) -> None:
         """Check everything a user can get wrong before anything is written."""
         self.config = config
         with distributed.collective_errors():
@@ -71,11 +71,11 @@ class OfflineRun:
 
     def begin(self) -> int:
         """Start a new run, with the world model of another one if asked; returns its updates."""
-        if not self.config.run.model_from:
+        if not self.config.init_from:
             return 0
         done, rng = begin_with_model(self.config, self.agent, self.fingerprint)
         set_rng_state(rng[distributed.rank()])
-        distributed.say(f"the world model of {self.config.run.model_from}: {done} updates")
+        distributed.say(f"the world model of {self.config.init_from}: {done} updates")
         return done
 
     def resume(self, state: dict[str, Any]) -> int:

@@ -25,6 +25,7 @@ from dreamer.training.profiler import Tracer
 from dreamer.types import Batch
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import compile_agent
+from fosp_ext.config import OnlineConfig
 from fosp_ext.envs import is_custom, make_run_env
 from fosp_ext.envs.gl import choose_backend, choose_gpu
 from fosp_ext.policy_set import PolicySet, single_policy
@@ -33,7 +34,6 @@ from fosp_ext.run.episode_log import EpisodeLog, describe
 from fosp_ext.run.evaluator import Evaluator, evaluation_env
 from fosp_ext.run.initialize import begin, go_on
 from fosp_ext.run.run_folder import RunFolder
-from fosp_ext.settings import Config
 
 HEADLINE = ("episode/score", "episode/cost", "training_cost/total", "eval/score", "eval/cost")
 
@@ -44,7 +44,7 @@ class OnlineRun:
     Several processes may train it together, each with environments and episodes of its own.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: OnlineConfig) -> None:
         """Check everything a user can get wrong before anything is written."""
         self.seed = distributed.own_seed(config.seed)
         with distributed.collective_errors():
@@ -61,7 +61,7 @@ class OnlineRun:
             raise
         self.evaluator = Evaluator(self.config, self.device, self.logger, self.env, self.stores)
 
-    def prepare(self, config: Config) -> dict[str, Any] | None:
+    def prepare(self, config: OnlineConfig) -> dict[str, Any] | None:
         """Load the agent, open the data, make the environments; returns a checkpoint's state."""
         self.device, run = distributed.own_device(choose_device(config.device)), config.run
         share = offline_share(config.online.offline_frac)
@@ -198,7 +198,7 @@ def offline_share(text: str) -> float | None:
     return share
 
 
-def replay_size(config: Config, info: DatasetInfo) -> str:
+def replay_size(config: OnlineConfig, info: DatasetInfo) -> str:
     """How much memory the images of the run's own episodes will take, as a line."""
     processes = distributed.world_size()
     rows = min(config.online.capacity, -(-config.online.steps // processes))

@@ -16,18 +16,14 @@ import torch
 
 from dreamer import distributed
 from dreamer.agent import Agent
-from dreamer.config import from_dict, load_yaml, save_yaml, to_dict
+from dreamer.config import differences, marks, save_yaml, to_dict
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.checkpoint import Checkpoint, rng_state
 from fosp_ext.build import build_agent
-from fosp_ext.settings import ADDED, Config
+from fosp_ext.config import Config, TrainConfig, config_from_dict, load_config
 
-FREE = (  # settings and sections that may change on the way
-    "run", "dataset", "device", "compile", "threads", "logdir", "online.steps", "online.source",
-)  # fmt: skip
-FIXED = ("run.batch_size", "run.batch_length", "dataset.holdout")  # of those, what may not
 CANNOT_LEARN = "is an exported agent, which acts but cannot be trained; name its run instead"
 OWN = ("rng", "online")  # what each process adds to a checkpoint; of several it is a list
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "safety-gymnasium", "h5py", "tensorboard")
@@ -37,7 +33,7 @@ class LoadedRun(NamedTuple):
     """A trained agent and what it was trained for."""
 
     agent: Agent
-    config: Config
+    config: TrainConfig
     info: DatasetInfo
     updates: int
     dataset: str  # fingerprint of the dataset it was trained on
@@ -50,14 +46,14 @@ class RunFolder:
     Of several processes that train together one writes; all call the same methods.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         """Refuse a folder whose run had other settings in anything that decides its result."""
         self.path = Path(config.logdir)
         self.config = config
         self.checkpoints = Checkpoint(self.path / "checkpoints", config.run.keep_checkpoints)
         self._settings = self.path / "config.yaml"
         if self._settings.exists():
-            _check_same(config, load_yaml(Config, self._settings, ADDED), self.path)
+            _check_same(config, load_config(self._settings), self.path)
 
     def newest(self) -> dict[str, Any] | None:
         """The state to continue from, or nothing; "rng" and "online" with a part per process.
@@ -174,9 +170,12 @@ def saved_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def saved_config(state: dict[str, Any], path: str | Path) -> Config:
+def saved_config(state: dict[str, Any], path: str | Path) -> TrainConfig:
     """The settings in a checkpoint's state."""
-    return from_dict(Config, state["config"], str(path), ADDED)
+    config = config_from_dict(state["config"], str(path))
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"{path} is of mode {config.mode}, which trains nothing")
+    return config
 
 
 def leave_out(agent: Agent, parts: list[str]) -> None:
@@ -212,23 +211,13 @@ def own_parts(state: dict[str, Any], path: str | Path) -> dict[str, list[Any]]:
 
 
 def _check_same(config: Config, before: Config, path: Path) -> None:
-    new, old = flat(to_dict(config)), flat(to_dict(before))
-    for key, value in new.items():
-        free = any(f"{key}.".startswith(f"{name}.") for name in FREE) and key not in FIXED
-        if not free and value != old[key]:
+    may_change = marks(type(config), "may_change")
+    for key, (new, old) in differences(config, before).items():
+        if not may_change[key]:
             raise UserError(
-                f"{path} holds a run with {key} {old[key]!r}, this command says {value!r}; "
+                f"{path} holds a run with {key} {old!r}, this command says {new!r}; "
                 "name another --logdir, or give the same settings to continue it"
             )
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted key -> value."""
-    dotted: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = isinstance(value, dict)
-        dotted |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
-    return dotted
 
 
 def _plain_info(info: DatasetInfo) -> dict[str, Any]:

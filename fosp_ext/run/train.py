@@ -5,29 +5,33 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dreamer.command_line import parse_command_line
-from dreamer.config import changed, describe, load_presets, load_yaml, resolve, to_yaml
+from dreamer.config import KINDS, Presets, changed, describe, load_presets, to_yaml
 from dreamer.errors import NonFiniteError, UserError
+from fosp_ext.config import SCHEMAS, Config, TrainConfig, load_config, resolve_config
 from fosp_ext.envs import task_folder
 from fosp_ext.envs.variants import NONE, describe_variants
 from fosp_ext.run.presets import PRESETS
-from fosp_ext.settings import ADDED, Config
 
 USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...] [--print-config]
 
   python train.py --configs collect                      record a dataset with scripted policies
-  python train.py --configs fosp_offline                 train FOSP on it (size by hardware)
-  python train.py --configs fosp_offline cpu --seed 1    name the size, change a setting
+  python train.py --configs fosp_offline                 train FOSP on it, in the size and by the
+                                                         recipe that suit this machine
+  python train.py --configs fosp_offline small paper --seed 1
+                                                         name size and recipe, change a setting
   python train.py --configs fosp_online --from RUN --env.variant clustered
                                                          fine-tune it in an unseen variant
   python train.py --help-variants                        unseen variants for --env.variant
   torchrun --nproc_per_node 4 train.py --configs fosp_offline
                                                          on four GPUs (docs/scaling.md)
   python train.py --configs fosp_offline --profile       trace ten updates into RUN/profile
-The same command continues an interrupted run. Presets are merged from left to right.
+The same command continues an interrupted run. Presets are applied in this order: `defaults`, the
+size, the recipe, all others from left to right, the command line; the later wins.
 """
 SHORT = {  # options that stand for a setting
     "allow-task-mismatch": ("online.allow_task_mismatch", "true"),
@@ -43,18 +47,18 @@ def main(argv: list[str]) -> int:
         if "help" in flags or not argv:
             names = [name for name in presets if name != "defaults"]
             say(f"{USAGE}\npresets: {', '.join(names)}\n")
-            say(f"settings and defaults:\n{describe(Config, presets['defaults'])}")
+            say(f"settings and defaults:\n{describe(SCHEMAS, presets['defaults'])}")
             return 0
         if "help-variants" in flags:
             say(describe_variants())
             return 0
         if "from" in overrides:
-            overrides["online.source"] = overrides.pop("from")
+            overrides["init_from"] = overrides.pop("from")
         overrides |= dict(SHORT[flag] for flag in flags & SHORT.keys())
         names, overrides = complete(presets, names, overrides)
-        config = resolve(Config, presets, names, overrides)
+        config = resolve_config(presets, names, overrides)
         if "print-config" in flags:
-            say(config_text(config, changed(Config, presets, names, overrides)))
+            say(config_text(config, changed(type(config), presets, names, overrides, SCHEMAS)))
             return 0
         from fosp_ext.run.modes import run_mode  # torch is imported here, not for --help
 
@@ -73,38 +77,48 @@ def main(argv: list[str]) -> int:
 
 
 def complete(
-    presets: dict, names: list[str], overrides: dict[str, str]
+    presets: Presets, names: Sequence[str], overrides: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Add a size by hardware where none is named, and fill in the placeholders of `logdir`."""
-    config = resolve(Config, presets, names, overrides)
-    if config.online.source and config.mode != "online":
-        raise UserError(
-            f"--from is for online presets such as {config.method}_online, mode {config.mode} has "
-            "nothing to go on from"
-        )
-    label = list(names)
-    if config.mode != "collect" and config.size == "auto":
-        size, reason = size_for(config)
-        tell(f"no size preset named: taking '{size}' {reason}")
-        names, label = [size, *names], [*names, size]
+    """Add a size and a recipe where none is named, and fill in the placeholders of `logdir`."""
+    config = resolve_config(presets, names, overrides)
+    added: dict[str, str] = {}
+    if isinstance(config, TrainConfig):
+        named = {kind for kind in KINDS if any(kind in presets[name] for name in names)}
+        missing = [kind for kind in KINDS if kind not in named and kind not in overrides]
+        chosen, reason = size_and_recipe(config, named)
+        added = {kind: chosen[kind] for kind in missing}
+        if added:
+            said = " and ".join(f"{kind} '{name}'" for kind, name in added.items())
+            tell(f"taking {said} {reason}")
+    label = [*names, *added.values()]
     if config.env.variant != NONE.name:
         label.append(config.env.variant)
     fill = {"task": task_folder(config.task), "preset": "-".join(label), "seed": config.seed}
     logdir = config.logdir
     for key, value in fill.items():
         logdir = logdir.replace(f"{{{key}}}", str(value))
-    return names, {**overrides, "logdir": logdir}
+    return [*names, *added.values()], {**overrides, "logdir": logdir}
 
 
-def size_for(config: Config) -> tuple[str, str]:
-    """The size of the run to go on from; else the full one on a GPU, or the one for two cores."""
-    source = Path(config.online.source or "-")
+def size_and_recipe(config: TrainConfig, named: Collection[str]) -> tuple[dict[str, str], str]:
+    """What to take where no size or no recipe is named, and why.
+
+    Those of the run to go on from; else, where neither is named, what suits the hardware; else the
+    recipe of the paper, in the size that suits the hardware.
+    """
+    source = Path(config.init_from)
     settings = (source if source.is_dir() else source.parent.parent) / "config.yaml"
-    if config.online.source and settings.is_file():
-        return load_yaml(Config, settings, ADDED).size, f"of {source}"
+    if config.init_from and settings.is_file():
+        before = load_config(settings)
+        return {"size": before.size, "recipe": before.recipe}, f"of {source}"
     from dreamer.utils import choose_device
 
-    return ("cpu" if choose_device(config.device).type == "cpu" else "fosp"), "on this machine"
+    small = choose_device(config.device).type == "cpu"
+    size, here = ("cpu", "no GPU") if small else ("full", "a GPU")
+    if named:
+        return {"size": size, "recipe": "paper"}, f"as none is named; this machine has {here}"
+    recipe = "quick" if small else "paper"
+    return {"size": size, "recipe": recipe}, f"as none is named and this machine has {here}"
 
 
 def config_text(config: Config, origins: dict[str, tuple[Any, str]]) -> str:

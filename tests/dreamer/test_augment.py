@@ -14,11 +14,11 @@ from dreamer.data.augment import SHIFT, augmentation
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.types import Batch
-from fosp_ext.settings import Config
+from fosp_ext.config import TrainConfig
 from tests.commands import metrics, offline
 from tests.helpers import make_batch, same_batch
 
-NAMES = Config.__dataclass_fields__["augment"].metadata["choices"]
+NAMES = TrainConfig.__dataclass_fields__["augment"].metadata["choices"]
 CHANGING = [name for name in NAMES if name != "none"]
 
 

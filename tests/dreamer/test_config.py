@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from dreamer.command_line import parse_command_line
 from dreamer.config import (
     changed,
     describe,
+    differences,
     from_dict,
     load_presets,
     load_yaml,
+    marks,
+    ordered,
     resolve,
     save_yaml,
     setting,
@@ -90,6 +94,67 @@ def test_later_presets_win_and_the_command_line_is_last(presets):
     config = resolve(Example, presets, ["cpu"], {"run.updates": "1_000"})
     assert (config.run.updates, config.world_model.deter) == (1000, 256)
     assert presets["defaults"]["run"]["updates"] == 1e4, "presets are not written to"
+
+
+def test_sizes_come_first_then_recipes_then_the_rest_from_left_to_right(presets):
+    presets |= {
+        "method": {"task": "method", "run": {"rate": 0.1}},
+        "recipe": {"recipe": 1, "task": "recipe", "run": {"rate": 0.2, "updates": 2}},
+        "size": {"size": 1, "task": "size", "run": {"rate": 0.3, "updates": 3, "resume": False}},
+    }
+    for names in itertools.permutations(["method", "recipe", "size"]):
+        assert ordered(presets, list(names)) == ["size", "recipe", "method"]
+    assert ordered(presets, ["short", "method", "cpu"]) == ["short", "method", "cpu"]
+
+
+@dataclass(frozen=True)
+class Other(Example):
+    extra: Sizes = setting("what this one reads besides", may_change=True)
+
+
+def test_schemas_share_presets_and_refuse_what_only_others_read(presets):
+    presets["defaults"]["extra"] = {"deter": 1}
+    presets["for_others"] = {"extra": {"deter": 2}}
+    schemas = {"example": Example, "other": Other}
+    assert resolve(Example, presets, ["cpu"], {}, schemas).world_model.deter == 256
+    assert resolve(Other, presets, ["for_others"], {}, schemas).extra.deter == 2
+    with pytest.raises(UserError, match=r"'for_others' changes nothing that example reads.*other"):
+        resolve(Example, presets, ["for_others"], {}, schemas)
+    with pytest.raises(UserError, match=r"--extra\.deter is not read by example; it is for other"):
+        resolve(Example, presets, [], {"extra.deter": "3"}, schemas)
+    with pytest.raises(UserError, match="extr is not a setting; did you mean 'extra'"):
+        resolve(Example, {**presets, "x": {"extr": {}}}, ["x"], {}, schemas)
+    assert "[other]" in describe(schemas, presets["defaults"])
+
+
+@dataclass(frozen=True)
+class Part:
+    own: int = setting("says it itself", may_change=False)
+    taken: int = setting("takes it over from the section")
+
+
+@dataclass(frozen=True)
+class Marked:
+    part: Part = setting("a section", may_change=True, must_match=("weights",))
+    plain: int = setting("says nothing")
+
+
+def test_settings_take_over_what_their_section_says():
+    assert marks(Marked, "may_change") == {"part.own": False, "part.taken": True, "plain": False}
+    assert marks(Marked, "must_match")["part.own"] == ("weights",)
+    assert set(marks(Marked, "decides_result").values()) == {True}
+
+
+def test_differences_are_of_settings_that_both_have(presets):
+    presets["defaults"]["extra"] = {"deter": 1}
+    schemas = {"example": Example, "other": Other}
+    one = resolve(Example, presets, ["cpu"], {}, schemas)
+    other = resolve(Other, presets, [], {"mixture": "safe=1"}, schemas)
+    assert differences(one, other) == {
+        "mixture": ({"safe": 0.5, "unsafe": 0.5}, {"safe": 1.0}),
+        "run.updates": (400, 10000),
+        "world_model.deter": (256, 512),
+    }
 
 
 @pytest.mark.parametrize(

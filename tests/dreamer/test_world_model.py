@@ -17,7 +17,7 @@ def parameters(module):
 
 @pytest.mark.invariant(11)
 def test_parameter_counts_of_the_full_size():
-    agent = make_agent("fosp_offline", "fosp")
+    agent = make_agent("fosp_offline", "full")
     model, policy = agent.world_model, agent.policy
     counts = {
         "encoder": (model.encoder, 692_160),

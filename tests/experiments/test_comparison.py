@@ -13,15 +13,14 @@ import pytest
 
 import eval as evaluation_command
 import train
-from dreamer.config import load_yaml
 from dreamer.envs.counting import CountingEnv
 from experiments import diagnose, diagnose_recorded
 from experiments.comparison import __main__ as comparison
 from experiments.comparison import run as learning_run
 from experiments.comparison.results import training_minutes
 from experiments.comparison.stages import Stage
+from fosp_ext.config import load_config
 from fosp_ext.report import __main__ as report_command
-from fosp_ext.settings import Config
 
 
 @pytest.fixture
@@ -67,7 +66,18 @@ def tiny(place: Path, *words: str) -> list[str]:
     """The words of a comparison of no time at all."""
     return [
         *("--jobs", "1", "--set", "run.report_every=0"),
-        *("--size", "debug", "--budget-minutes", "1", "--updates", "2", "--online-steps", "16"),
+        *(
+            "--size",
+            "debug",
+            "--recipe",
+            "paper",
+            "--budget-minutes",
+            "1",
+            "--updates",
+            "2",
+            "--online-steps",
+            "16",
+        ),
         *("--eval-episodes", "2", "--out", str(place / "out"), *words),
     ]
 
@@ -160,19 +170,19 @@ def test_only_the_offline_phases_with_other_settings(here, place, capsys):
     """And with them other words are another comparison."""
     words = tiny(place, "--dataset", "data.h5", "--online-steps", "0", "--variant", "none")
     words += ["--methods", "bc"]
-    assert comparison.main([*words, "--set", "actor.entropy=0.01"]) == 0
+    assert comparison.main([*words, "--set", "actor.optimizer.lr=0.01"]) == 0
     assert here == ["bc-offline-seed0", "eval-bc-offline-seed0", "report"]
     found = json.loads((place / "out" / "results.json").read_text())
-    assert found["plan"]["settings"] == {"run.report_every": "0", "actor.entropy": "0.01"}
+    assert found["plan"]["settings"] == {"run.report_every": "0", "actor.optimizer.lr": "0.01"}
     assert found["online"] == []
     assert [(e["phase"], e["variant"]) for e in found["evaluations"]] == [("offline", "none")]
-    settings = load_yaml(Config, place / "out" / "bc" / "offline" / "seed0" / "config.yaml")
-    assert settings.actor.entropy == 0.01
+    settings = load_config(place / "out" / "bc" / "offline" / "seed0" / "config.yaml")
+    assert settings.actor.optimizer.lr == 0.01
     out = capsys.readouterr().out
-    assert "actor.entropy = 0.01" in out
+    assert "actor.optimizer.lr = 0.01" in out
     assert out.count("| method |") == 1
-    assert "Settings that were changed: `run.report_every` 0, `actor.entropy` 0.01." in out
-    assert comparison.main([*words, "--set", "actor.entropy=0.02"]) == 2
+    assert "Settings that were changed: `run.report_every` 0, `actor.optimizer.lr` 0.01." in out
+    assert comparison.main([*words, "--set", "actor.optimizer.lr=0.02"]) == 2
     assert "name another --out" in capsys.readouterr().err
 
 
@@ -189,8 +199,8 @@ def test_methods_share_the_model_that_learned_alone(here, place):
         ("fosp", "bc", "dreamerv3"), 2
     )
     for name, source in (("bc", place / "out" / "model" / "seed0"), ("dreamerv3", "")):
-        settings = load_yaml(Config, place / "out" / name / "offline" / "seed0" / "config.yaml")
-        assert settings.run.model_from == str(source)
+        settings = load_config(place / "out" / name / "offline" / "seed0" / "config.yaml")
+        assert settings.init_from == str(source)
 
 
 def test_fine_tuning_in_the_task_as_it_is(here, place, capsys):
@@ -226,9 +236,9 @@ def test_minutes_of_training_come_from_its_rates(tmp_path):
         ("--set lagrange.penlty=1", "did you mean 'lagrange.penalty'"),
         ("--set lagrange.penalty=much", "--lagrange.penalty"),
         ("--set lagrange.penalty", "--set takes KEY=VALUE"),
-        ("--set run.model_from=x", "the comparison sets it itself"),
+        ("--set init_from=x", "the comparison sets it itself"),
         ("--set seed=3", "the comparison sets it itself, by --seeds"),
-        ("--set critic.real_weight=1 --methods fosp,fosp_release", "preset fosp_release"),
+        ("--set critic.imagined_expectile=1 --methods fosp,fosp_release", "preset fosp_release"),
         ("--seeds 0", "--seeds must be at least 1, got 0"),
         ("--updates -3", "--updates must be at least 1"),
         ("--budget-minutes 0", "--budget-minutes must be above 0"),
@@ -239,7 +249,7 @@ def test_minutes_of_training_come_from_its_rates(tmp_path):
     ],
 )
 def test_bad_words_are_one_line(refuse, words, message):
-    argv = ["--size", "debug", "--budget-minutes", "1", *words.split()]
+    argv = ["--size", "debug", "--recipe", "paper", "--budget-minutes", "1", *words.split()]
     assert message in refuse(argv, comparison.main)
 
 

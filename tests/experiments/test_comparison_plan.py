@@ -41,6 +41,7 @@ REQUEST = Request(
     task="SafetyPointGoal1-v0",
     variant="clustered",
     size="cpu",
+    recipe="quick",
     dataset="data.h5",
     recorded=True,
     budget_minutes=60,
@@ -52,9 +53,9 @@ REQUEST = Request(
 )
 
 
-def methods(text: str, size: str = "cpu", **settings: str) -> list[Method]:
+def methods(text: str, scale: tuple[str, str] = ("cpu", "quick"), **settings: str) -> list[Method]:
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
-    return read_methods(text, size, dotted)
+    return read_methods(text, scale, dotted)
 
 
 def plan(
@@ -328,11 +329,11 @@ def test_the_steps_of_methods_that_share_a_model(tmp_path):
             "1",
         )
         folder = model[model.index("--logdir") + 1]
-        assert folder == fosp[fosp.index("--run.model_from") + 1] == str(tmp_path / "model" / seed)
+        assert folder == fosp[fosp.index("--from") + 1] == str(tmp_path / "model" / seed)
         assert stages[f"bc-offline-{seed}"].needs == (f"model-{seed}",)
         assert stages[f"model-{seed}"].needs == ("dataset",)
         assert stages[f"dreamerv3-offline-{seed}"].needs == ("dataset",)
-        assert "--run.model_from" not in stages[f"dreamerv3-offline-{seed}"].words
+        assert "--from" not in stages[f"dreamerv3-offline-{seed}"].words
 
 
 def test_what_waits_for_what(tmp_path):
@@ -359,7 +360,7 @@ def test_threads_and_settings_are_in_the_commands(tmp_path):
     found = {s.name: s.words for s in all_stages(changed, methods("fosp"), 1, tmp_path, 3)}
     limit, price = ("--threads", "3"), ("--lagrange.penalty", "1e-8")
     added = {name: words[len(plain[name]) :] for name, words in found.items()}
-    assert added.pop("dataset") == price
+    assert added.pop("dataset") == ()  # it does not read it
     assert added.pop("report") == ()
     for name, words in added.items():
         trains = name.startswith("fosp")

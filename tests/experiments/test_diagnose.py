@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.config import load_presets, resolve
 from dreamer.envs.counting import CountingEnv
 from dreamer.training.evaluation import run_episode
 from dreamer.types import Latent
@@ -19,8 +18,7 @@ from experiments import diagnose, diagnose_own, diagnose_recorded
 from experiments.diagnose_recorded import EpisodeView, critics, reachability, spearman, to_come
 from experiments.diagnose_recorded import cost_head as judge_cost_head
 from fosp_ext.build import build_agent
-from fosp_ext.settings import Config
-from tests.commands import ROOT
+from tests.helpers import make_config
 
 CPU = torch.device("cpu")
 
@@ -248,7 +246,7 @@ def test_predicted_costs_stand_beside_recorded_ones():
 
 def test_own_episodes_of_an_agent_that_knows_no_cost(played):
     loaded, episodes = played
-    config = resolve(Config, load_presets(ROOT / "configs.yaml"), ["dreamerv3", "debug"], {})
+    config = make_config("dreamerv3", "debug")
     agent = build_agent(config, loaded.info, CPU)
     found = diagnose_own.own_episodes(agent, episodes, CPU)
     assert found.keys() == {

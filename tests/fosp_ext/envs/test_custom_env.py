@@ -14,12 +14,12 @@ from ruamel.yaml import YAML
 
 import eval as evaluation_command
 import train
-from dreamer.config import load_presets, resolve
+from dreamer.config import load_presets
 from dreamer.data.hdf5 import read_episodes, validate_dataset
 from dreamer.errors import UserError
+from fosp_ext.config import resolve_config
 from fosp_ext.envs import action_size, check, make_env, task_folder
 from fosp_ext.envs.scripted import available_policies, make_scripted_policy
-from fosp_ext.settings import Config
 from tests.commands import ROOT, metrics, snapshot
 from tests.test_docs import commands
 
@@ -553,7 +553,7 @@ def test_the_page_is_true(place, capsys):
 def test_the_preset_of_the_page_works():
     (text,) = blocks("yaml")
     presets = {**load_presets(ROOT / "configs.yaml"), **YAML(typ="safe").load(text)}
-    config = resolve(Config, presets, ["collect", "point_world"], {})
+    config = resolve_config(presets, ["collect", "point_world"], {})
     assert (config.task, config.env.cameras) == ("point_world:PointWorld", ("above",))
     assert (config.env.action_repeat, config.dataset.mix) == (1, {"random": 1})
 

@@ -111,9 +111,9 @@ def test_a_damaged_episode_is_one_line(tmp_path, capsys, old, new, message):
 
 def test_seeds_go_on_from_seeds(tmp_path):
     runs = read(
-        *(make_online(tmp_path / f"a{k}", seed=k, online__source=f"off{k}") for k in "01"),
-        make_online(tmp_path / "b", policy_set__kappa="1.0", online__source="off0"),
-        make_run(tmp_path / "c", policy_set__kappa="1.0", online__steps="7"),
+        *(make_online(tmp_path / f"a{k}", seed=k, init_from=f"off{k}") for k in "01"),
+        make_online(tmp_path / "b", policy_set__kappa="1.0", init_from="off0"),
+        make_run(tmp_path / "c", run__log_every="7"),
         make_run(tmp_path / "d", seed="1"),
     )
     groups = group_runs(runs)
@@ -121,16 +121,16 @@ def test_seeds_go_on_from_seeds(tmp_path):
         ["a0", "a1"], ["b"], ["c", "d"],
     ]  # fmt: skip
     assert [group.label for group in groups] == [
-        "fosp_online-debug, policy_set.kappa=0.1",
-        "fosp_online-debug, policy_set.kappa=1.0",
-        "fosp_offline-debug",
+        "fosp_online-debug-paper, policy_set.kappa=0.1",
+        "fosp_online-debug-paper, policy_set.kappa=1.0",
+        "fosp_offline-debug-paper",
     ]
 
 
 def test_one_seed_from_two_offline_runs_is_two_groups(tmp_path):
     runs = read(
         *(
-            make_online(tmp_path / f"{length}{k}", seed=k, online__source=f"{length}/seed{k}")
+            make_online(tmp_path / f"{length}{k}", seed=k, init_from=f"{length}/seed{k}")
             for length in ("short", "long")
             for k in "01"
         )
@@ -140,7 +140,7 @@ def test_one_seed_from_two_offline_runs_is_two_groups(tmp_path):
         ["short0", "short1"],
         ["long0", "long1"],
     ]
-    assert groups[1].label == "fosp_online-debug, online.source=long/seed*"
+    assert groups[1].label == "fosp_online-debug-paper, init_from=long/seed*"
 
 
 def test_evaluations_of_a_set_and_of_its_policies(tmp_path):
@@ -155,13 +155,13 @@ def test_evaluations_of_a_set_and_of_its_policies(tmp_path):
     assert run.curve(EPISODES) is None
     found = results(group_runs([run]))
     assert {result.name: result.scores[0][0] for result in found} == {
-        "fosp_online-debug, policy set": 1,
-        "fosp_online-debug, online policy alone": 2,
-        "fosp_online-debug, offline policy alone": 3,
+        "fosp_online-debug-paper, policy set": 1,
+        "fosp_online-debug-paper, online policy alone": 2,
+        "fosp_online-debug-paper, offline policy alone": 3,
     }
     add_evaluation(path, [9.0], [0.0], policy="online")
     (result,) = results(group_runs(read(path)))
-    assert (result.name, result.scores[0][0]) == ("fosp_online-debug, online policy alone", 9)
+    assert (result.name, result.scores[0][0]) == ("fosp_online-debug-paper, online policy alone", 9)
 
 
 # The training cost
@@ -215,7 +215,7 @@ def test_before_and_after(tmp_path):
             tmp_path / f"on{k}",
             seed=k,
             env__variant="night",
-            online__source=str(offline[int(k)]) + ("/checkpoints/step_6.pt" if k == "1" else ""),
+            init_from=str(offline[int(k)]) + ("/checkpoints/step_6.pt" if k == "1" else ""),
         )
         for k in "01"
     ]
@@ -225,7 +225,7 @@ def test_before_and_after(tmp_path):
         add_evaluation(online[k], [5.0 + k], [10.0], name="9-night", variant="night", policy="set")
     runs = read(*offline, *online)
     (row,) = before_and_after(results(group_runs(runs)), runs).rows
-    assert row[1:3] == ("fosp_online-debug, night, policy set", 2)
+    assert row[1:3] == ("fosp_online-debug-paper, night, policy set", 2)
     assert [cell[0] for cell in row[3:]] == [1.5, 5.5, 50, 10]
     runs = read(offline[0], *online)  # the second seed's beginning is not in the report
     (row,) = before_and_after(results(group_runs(runs)), runs).rows
@@ -267,7 +267,7 @@ def test_strips_show_violation_probability_and_violations(tmp_path):
 
 
 def test_the_page_of_an_online_run(tmp_path):
-    run = make_online(tmp_path / "on", online__source="gone")
+    run = make_online(tmp_path / "on", init_from="gone")
     play(run, *[LATE, CALM] * 3, violation_probability=alarmed(30, 40), online="01" * 30)
     rows = [{"step": k, "episode/score": 1.0, "episode/cost": 4.0} for k in range(1, 7)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -286,7 +286,7 @@ def test_the_page_of_an_online_run(tmp_path):
         "seed 0: 6 training episodes in 360 agent steps, 6 gradient updates",
         "waiting: no training episode has ended yet.",
         "Training cost",
-        "Online episodes in SafetyPointGoal1-v0: fosp_online-debug, seed 0",
+        "Online episodes in SafetyPointGoal1-v0: fosp_online-debug-paper, seed 0",
         "Reliability of the violation probability while learning",
     ):
         assert words in said, words

@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamer.config import load_yaml, save_yaml
+from dreamer.config import save_yaml
 from dreamer.data.store import RowStore
 from dreamer.errors import UserError
 from dreamer.training.video import write_mp4
+from fosp_ext.config import load_config
 from fosp_ext.report import figures
 from fosp_ext.report import violation_probability as violation_probability
 from fosp_ext.report.__main__ import main
@@ -35,7 +36,6 @@ from fosp_ext.report.statistics import (
 )
 from fosp_ext.report.tables import over_tasks, result_table, results
 from fosp_ext.run.warnings import AHEAD, follows
-from fosp_ext.settings import ADDED, Config
 from tests.commands import snapshot
 from tests.helpers import make_agent, make_config
 
@@ -210,7 +210,7 @@ def test_a_group_is_one_setting_and_its_seeds(tmp_path):
             seed="1",
             device="cpu",
             run__log_every="7",
-            run__model_from="model/seed1",
+            init_from="model/seed1",
             task="safetygym_SafetyPointGoal1-v0",
         ),
         make_run(tmp_path / "c", critic__expectile="0.9"),
@@ -223,11 +223,11 @@ def test_a_group_is_one_setting_and_its_seeds(tmp_path):
         ["a", "b"], ["c"], ["d"], ["e"], ["f"],
     ]  # fmt: skip
     assert [group.label for group in groups] == [
-        "fosp_offline-debug, critic.expectile=0.8",
-        "fosp_offline-debug, critic.expectile=0.9",
-        "dreamerv3_offline-debug",
-        "fosp_offline-debug",
-        "fosp_offline-debug, night",
+        "fosp_offline-debug-paper, critic.expectile=0.8",
+        "fosp_offline-debug-paper, critic.expectile=0.9",
+        "dreamerv3_offline-debug-paper",
+        "fosp_offline-debug-paper",
+        "fosp_offline-debug-paper, night",
     ]
 
 
@@ -235,9 +235,9 @@ def test_a_group_is_named_after_its_presets(tmp_path):
     run = make_run(tmp_path / "a", "fosp_offline", "debug")
     words = ["train.py", "--configs", "fosp_offline", "mine", "--seed", "3"]
     (run / "meta.json").write_text(json.dumps([{"command": words}]))
-    assert group_runs([read_run(run)])[0].label == "fosp_offline-mine-debug"
+    assert group_runs([read_run(run)])[0].label == "fosp_offline-mine-debug-paper"
     (run / "meta.json").write_text("[]")
-    assert group_runs([read_run(run)])[0].label == "fosp_offline-debug"
+    assert group_runs([read_run(run)])[0].label == "fosp_offline-debug-paper"
 
 
 def test_curves_come_from_metrics(tmp_path):
@@ -272,7 +272,7 @@ def test_tables_by_hand(tmp_path):
         add_evaluation(path, [score, score], [0.0, score])
     found = results(group_runs([read_run(path) for path in [*paths, other]]))
     goal, push = result_table(found).rows
-    assert goal[:5] == ("SafetyPointGoal1-v0", "fosp_offline-debug", "30", 3, 6)
+    assert goal[:5] == ("SafetyPointGoal1-v0", "fosp_offline-debug-paper", "30", 3, 6)
     assert [goal[k][0] for k in (5, 6, 7)] == pytest.approx([3, 1.5, 0.5])
     assert push[5][0] == 100
     (row,) = over_tasks(found).rows  # seeds 1, 2, 6, 100: the middle half is 2 and 6
@@ -334,7 +334,7 @@ def reported(toy_run, tmp_path_factory) -> Path:
     trained = Path(shutil.copytree(toy_run, folder / "trained <1>"))
     video = add_evaluation(trained, [4.0, 6.0], [0.0, 3.0]) / "videos" / "ep_000.mp4"
     write_mp4(video, np.zeros((4, 64, 96, 3), np.uint8), 5)
-    config = load_yaml(Config, trained / "config.yaml", ADDED)
+    config = load_config(trained / "config.yaml")
     second = make_run(folder / "second", seed="1")
     text = (trained / "config.yaml").read_text().replace("\nseed: 0\n", "\nseed: 1\n")
     assert text != (trained / "config.yaml").read_text()
@@ -447,7 +447,10 @@ def test_only_a_checkpoint_and_its_own_data_are_calibrated(toy_run, tmp_path):
     [
         (lambda run: (run / "config.yaml").unlink(), "no run folder"),
         (lambda run: shutil.rmtree(run), "there is no such folder"),
-        (lambda run: (run / "config.yaml").write_text("a: 1\n"), "a is not a setting"),
+        (
+            lambda run: (run / "config.yaml").write_text("a: 1\n"),
+            "mode must be one of collect, offline, online, not None",
+        ),
         (lambda run: (run / "metrics.jsonl").write_text("{\n{}\n"), "line 1 is damaged"),
         (lambda run: (run / "metrics.jsonl").write_text("3\n{}\n"), "line 1 is damaged"),
         (lambda run: (run / "eval/30/summary.json").write_text("{"), "no whole evaluation"),

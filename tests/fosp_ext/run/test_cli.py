@@ -51,7 +51,7 @@ def test_without_a_size_the_choice_is_said_first(refuse, capsys):
     argv = ["--configs", "fosp_offline", "--task", "SafetyPointGaol1-v0", "--device", "cpu"]
     assert "did you mean" in refuse(argv)
     assert train.main(argv) == 2
-    assert "taking 'cpu' on this machine" in capsys.readouterr().err.splitlines()[0]
+    assert "taking size 'cpu' and recipe 'quick'" in capsys.readouterr().err.splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_print_config_shows_what_would_run(place, capsys):
     assert train.main([*DEBUG, "--seed", "3", "--print-config"]) == 0
     shown = YAML(typ="safe").load(capsys.readouterr().out)
     assert (shown["seed"], shown["size"], shown["run"]["batch_size"]) == (3, "debug", 4)
-    assert shown["logdir"] == "logdir/SafetyPointGoal1-v0/fosp_offline-debug/seed3"
+    assert shown["logdir"] == "logdir/SafetyPointGoal1-v0/fosp_offline-debug-paper/seed3"
     assert snapshot(place) == before
 
 

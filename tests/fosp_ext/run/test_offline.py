@@ -17,10 +17,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from dreamer.config import load_yaml, to_dict
+from dreamer.config import to_dict
 from dreamer.data.hdf5 import write_dataset
+from fosp_ext.config import load_config
 from fosp_ext.run.offline import OfflineRun
-from fosp_ext.settings import Config
 from tests.commands import (
     after_update,
     assert_same,
@@ -210,7 +210,7 @@ def test_tensorboard_has_scalars_histograms_and_videos(toy_run):
 def test_the_folder_says_what_made_it(toy_dataset, copied_run):
     more = ("--run.updates", "7", "--run.report_every", "0")
     assert train.main(offline(toy_dataset, copied_run, *more)) == 0
-    config = load_yaml(Config, copied_run / "config.yaml")
+    config = load_config(copied_run / "config.yaml")
     assert (config.size, config.run.updates, config.dataset.path) == ("debug", 7, str(toy_dataset))
     state = saved(copied_run)
     assert state["config"] == to_dict(config)
@@ -255,7 +255,7 @@ def test_a_model_that_another_run_learned_is_as_good_as_own(
 ):
     words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.report_every", "0")
     assert train.main(offline(toy_dataset, tmp_path / "whole", *words)) == 0
-    taken = ("--run.model_from", str(lone_model))
+    taken = ("--from", str(lone_model))
     assert train.main(offline(toy_dataset, tmp_path / "taken", *words, *taken)) == 0
     assert f"the world model of {lone_model}: 2 updates" in capsys.readouterr().err
     assert_same(saved(tmp_path / "taken")["agent"], saved(tmp_path / "whole")["agent"])
@@ -266,7 +266,7 @@ def test_a_model_that_another_run_learned_is_as_good_as_own(
 def test_another_method_takes_the_model_once(toy_dataset, lone_model, tmp_path, method):
     """A run that has a checkpoint of its own does not need the other one any more."""
     source = Path(shutil.copytree(lone_model, tmp_path / "model"))
-    words = ("--configs", method, "--run.model_from", str(source), "--run.pretrain", "0.5")
+    words = ("--configs", method, "--from", str(source), "--run.pretrain", "0.5")
     argv = offline(toy_dataset, tmp_path / "run", *words, "--run.report_every", "0")
     assert train.main([*argv, "--run.updates", "4"]) == 0
     assert [line["step"] for line in metrics(tmp_path / "run")] == [3, 4]
@@ -277,7 +277,7 @@ def test_another_method_takes_the_model_once(toy_dataset, lone_model, tmp_path, 
 
 def test_a_model_of_other_data_is_refused(toy_dataset, lone_model, tmp_path, capsys):
     write_dataset(tmp_path / "other.h5", (toy_episode(seed=90 + k) for k in range(4)), TOY_INFO)
-    words = ("--run.pretrain", "0.5", "--run.model_from", str(lone_model))
+    words = ("--run.pretrain", "0.5", "--from", str(lone_model))
     assert train.main(offline(tmp_path / "other.h5", tmp_path / "run", *words)) == 2
     assert "was trained on other data than" in capsys.readouterr().err
 
@@ -289,13 +289,13 @@ def test_a_model_of_other_data_is_refused(toy_dataset, lone_model, tmp_path, cap
         (("--world_model.free_nats", "2"), "was trained with world_model.free_nats 1.0"),
         (("--configs", "dreamerv3"), "is of fosp; only that method has its world model"),
         (("--run.pretrain", "0.25"), "has 2 updates behind it; of run.updates 4"),
-        (("--run.model_from", "nowhere"), "nowhere does not exist"),
+        (("--from", "nowhere"), "nowhere does not exist"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(
     toy_dataset, lone_model, tmp_path, capsys, words, wrong
 ):
-    usual = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.model_from", str(lone_model))
+    usual = ("--run.updates", "4", "--run.pretrain", "0.5", "--from", str(lone_model))
     assert train.main(offline(toy_dataset, tmp_path / "run", *usual, *words)) == 2
     assert wrong in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -324,4 +324,4 @@ def test_without_a_dataset_a_default_one_is_recorded(toy_dataset, tmp_path, monk
     assert "no dataset yet: recording 4 episodes" in capsys.readouterr().err
     task = tmp_path / "logdir" / "SafetyPointGoal1-v0"
     assert (task / "dataset.h5").exists()
-    assert saved(task / "fosp_offline-debug" / "seed0")["step"] == 1
+    assert saved(task / "fosp_offline-debug-paper" / "seed0")["step"] == 1

@@ -17,11 +17,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from dreamer.config import load_yaml, to_dict
+from dreamer.config import to_dict
 from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset
 from dreamer.training.collector import POLICY, Collector
-from fosp_ext.settings import Config
+from fosp_ext.config import load_config
 from tests.commands import after_update, assert_same, metrics, online, saved, snapshot, start
 
 pytestmark = pytest.mark.sim
@@ -156,9 +156,9 @@ def test_a_run_says_nothing_of_recorded_terms(straight):
 
 
 def test_the_folder_says_what_made_it(straight, brief_run):
-    config = load_yaml(Config, straight / "config.yaml")
-    assert config.online.source == str(brief_run)
-    assert config.dataset.path == load_yaml(Config, brief_run / "config.yaml").dataset.path
+    config = load_config(straight / "config.yaml")
+    assert config.init_from == str(brief_run)
+    assert config.dataset.path == load_config(brief_run / "config.yaml").dataset.path
     state = saved(straight)
     assert state["config"] == to_dict(config)
     assert state["info"]["variant"] == "clustered"

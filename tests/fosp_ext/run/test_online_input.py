@@ -66,12 +66,12 @@ def test_what_does_not_fit_the_offline_run(refuse, run, words, message):
 
 
 @pytest.mark.parametrize("source", ["run", "run/checkpoints/step_000000006.pt"])
-def test_without_a_size_it_is_that_of_the_offline_run(run, capsys, source):
+def test_without_size_and_recipe_they_are_those_of_the_offline_run(run, capsys, source):
     assert train.main(["--configs", "fosp_online", "--from", source, "--print-config"]) == 0
     out, err = capsys.readouterr()
-    assert "no size preset named: taking 'debug'" in err
+    assert err == f"taking size 'debug' and recipe 'paper' of {source}\n"
     assert "size: debug\n" in out
-    assert f"source: {source}\n" in out
+    assert f"init_from: {source}\n" in out
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,6 @@ def test_a_second_start_before_the_first_checkpoint(refuse, place, run):
     assert "--from RUN" in refuse([*DEBUG])
 
 
-def test_an_offline_run_goes_on_from_nothing(refuse, place):
-    line = refuse(["--configs", "fosp_offline", "debug", "--from", "run"])
-    assert line.startswith("error: --from is for online presets such as fosp_online, mode offline")
+def test_a_recording_goes_on_from_nothing(refuse, place):
+    line = refuse(["--configs", "collect", "debug", "--from", "run"])
+    assert line.startswith("error: --init_from is not read by collect; it is for fosp offline")

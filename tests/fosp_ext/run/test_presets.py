@@ -1,44 +1,141 @@
-"""configs.yaml: every preset loads, alone and with every size, and its agent can be built."""
+"""configs.yaml: every preset loads, in every size and by every recipe; its agent can be built."""
 
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 import torch
 
 import train
-from dreamer.config import load_presets, to_dict
+from dreamer.config import flatten, load_presets, to_dict
+from fosp_ext.config import (
+    MODES,
+    RECIPES,
+    SCHEMAS,
+    SIZES,
+    FOSPOnline,
+    choose_schema,
+    resolve_config,
+)
 from fosp_ext.run.run_folder import load_run
-from fosp_ext.settings import MODES, SIZES
 from tests.commands import metrics, offline, online, saved
 from tests.helpers import ROOT, make_agent, make_config
 
-PRESETS = [name for name in load_presets(ROOT / "configs.yaml") if name != "defaults"]
-NAMED_SIZES = [size for size in SIZES if size != "auto"]
-WHAT = [name for name in PRESETS if name not in NAMED_SIZES]
+PRESETS = load_presets(ROOT / "configs.yaml")
+SCALES = list(itertools.product(SIZES, RECIPES))
+WHAT = [name for name in PRESETS if name not in ("defaults", *SIZES, *RECIPES)]
+PHASED = {"no_policy_set": "fosp_online"}  # of an ablation, the preset that reads it
+
+
+def around(name: str) -> tuple[str, ...]:
+    """A preset, after the one that it needs."""
+    return (PHASED[name], name) if name in PHASED else (name,)
+
+
 SOURCES = {  # words of every online run -> those of the offline run that it goes on from
     **{
         (name,): ({"fosp_online": "fosp_offline"}.get(name, name.removesuffix("_online")),)
         for name in WHAT
-        if make_config(name).mode == "online"
+        if make_config(*around(name)).mode == "online" and name not in PHASED
     },
-    **{("fosp_online", name): ("fosp_offline", name) for name in WHAT if name.startswith("no_")},
+    **{
+        ("fosp_online", name): ("fosp_offline", *(() if name in PHASED else (name,)))
+        for name in WHAT
+        if name.startswith("no_")
+    },
 }
 
 
-def test_sizes_are_presets_that_name_themselves():
-    assert set(NAMED_SIZES) < set(PRESETS)
-    for size in NAMED_SIZES:
-        assert make_config(size).size == size
-    assert make_config().size == "auto"
+def test_sizes_and_recipes_are_presets_that_name_themselves():
+    for kind, names in (("size", SIZES), ("recipe", RECIPES)):
+        assert [name for name, preset in PRESETS.items() if kind in preset] == [
+            *(["defaults"]),
+            *names,
+        ]
+        assert all(getattr(make_config(name), kind) == name for name in names)
+    assert (make_config().size, make_config().recipe) == ("full", "paper")
 
 
-@pytest.mark.parametrize(("what", "size"), list(itertools.product(WHAT, NAMED_SIZES)))
-def test_every_combination_loads_in_either_order(what, size):
-    config = make_config(what, size)
+def test_sizes_and_recipes_set_different_things():
+    """But for `debug`, which is for tests: it also makes runs and rollouts short."""
+    changed = {name: flatten(PRESETS[name]).keys() for name in (*SIZES, *RECIPES)}
+    for size, recipe in SCALES:
+        assert size == "debug" or not changed[size] & changed[recipe]
+
+
+def test_a_size_changes_no_part_of_the_method():
+    """Widths, batches, cadences, environments: nothing that a paper would call the method."""
+    sizes = r"(world_model\.(rssm|heads)|.*\.net)\.\w+|world_model\.cnn_depth|online\.envs|size"
+    habits = r"run\.(batch_size|batch_length|\w+_every|eval_episodes)"
+    for name in ("full", "small", "cpu"):
+        for key in flatten(PRESETS[name]):
+            assert re.fullmatch(f"{sizes}|{habits}", key), key
+
+
+@pytest.mark.parametrize(("what", "scale"), list(itertools.product(WHAT, SCALES)))
+def test_every_combination_loads_in_any_order(what, scale):
+    config = make_config(*around(what), *scale)
     assert config.mode in MODES
-    assert config == make_config(size, what)
+    assert config == make_config(*scale, *around(what)) == make_config(*scale[::-1], *around(what))
+
+
+@pytest.mark.parametrize(("name", "schema"), SCHEMAS.items())
+def test_defaults_hold_every_setting_of_every_method(name, schema):
+    method, _, mode = name.rpartition(" ")
+    words = {"mode": mode or name, **({"method": method} if method else {})}
+    assert choose_schema(PRESETS, [], words) is schema
+    resolve_config(PRESETS, [], words)
+
+
+def test_what_a_method_does_not_read_is_not_in_its_configuration():
+    cloning = to_dict(make_config("bc", "quick"))
+    assert cloning.keys().isdisjoint({"critic", "lagrange", "policy_set", "online", "imagination"})
+    assert cloning["actor"].keys() == {"net", "optimizer"}
+    assert "cost_head" not in to_dict(make_config("dreamerv3"))
+    assert isinstance(make_config("fosp_online"), FOSPOnline)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "bc --policy_set.kappa 9",
+            "--policy_set.kappa is not read by bc offline; it is for fosp online",
+        ),
+        ("dreamerv3 --cost_head.scale 2", "is for fosp offline, fosp online, safedreamer offline"),
+        ("fosp_online --run.updates 9", "--run.updates is not read by fosp online"),
+        ("collect --device cpu", "--device is not read by collect"),
+        ("bc no_reachability", "preset 'no_reachability' changes nothing that bc offline reads"),
+        ("fosp_offline no_policy_set", "it is for fosp online"),
+        ("bc --policy_set.kapa 9", "--policy_set.kapa is not a setting; did you mean"),
+    ],
+)
+def test_settings_that_nothing_reads_are_refused(refuse, words, message):
+    assert message in refuse(["--configs", *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "fosp_offline",
+            "taking size 'cpu' and recipe 'quick' as none is named and this machine has no GPU",
+        ),
+        ("fosp_offline small", "taking recipe 'paper' as none is named; this machine has no GPU"),
+        ("fosp_offline quick", "taking size 'cpu' as none is named; this machine has no GPU"),
+        ("fosp_offline quick small", ""),
+        ("collect", ""),
+    ],
+)
+def test_what_is_chosen_for_the_machine_is_said(words, line, capsys):
+    force = [] if words == "collect" else ["--device", "cpu"]
+    assert train.main(["--configs", *words.split(), *force, "--print-config"]) == 0
+    printed, said = capsys.readouterr()
+    assert said.strip() == line
+    names = "-".join([*words.split(), *re.findall(r"'(\w+)'", line)])
+    assert f"logdir: logdir/SafetyPointGoal1-v0/{names}/seed0" in printed
 
 
 @pytest.mark.parametrize("size", ["small", "cpu", "debug"])
@@ -50,13 +147,13 @@ def test_every_agent_can_be_built(what, size):
 
 
 @pytest.mark.parametrize("part", ["no_in_sample", "no_reachability", "no_lagrangian"])
-@pytest.mark.parametrize("size", NAMED_SIZES)
-def test_ablations_differ_from_fosp_in_one_part(part, size):
+@pytest.mark.parametrize("scale", SCALES)
+def test_ablations_differ_from_fosp_in_one_part(part, scale):
     """In whatever order the presets are named."""
-    orders = itertools.permutations(["fosp_offline", part, size])
+    orders = itertools.permutations(["fosp_offline", part, *scale])
     configs = [make_config(*names) for names in orders]
     assert all(config == configs[0] for config in configs)
-    whole, without = to_dict(make_config("fosp_offline", size)), to_dict(configs[0])
+    whole, without = to_dict(make_config("fosp_offline", *scale)), to_dict(configs[0])
     other = {key for key in whole if whole[key] != without[key]}
     touched = {
         "no_in_sample": {"critic", "cost_critic"},
@@ -66,9 +163,10 @@ def test_ablations_differ_from_fosp_in_one_part(part, size):
     assert other == touched[part]
 
 
-@pytest.mark.parametrize("size", NAMED_SIZES)
-def test_no_size_undoes_the_presets_of_the_release(size):
-    release, theory = make_config("fosp_release", size), make_config("fosp_theory", size)
+@pytest.mark.parametrize("scale", SCALES)
+def test_neither_size_nor_recipe_undoes_the_presets_of_the_release(scale):
+    release, theory = make_config("fosp_release", *scale), make_config("fosp_theory", *scale)
+    assert release.actor.advantage == "q"
     assert release.actor.clip_r == release.actor.clip_c == 0
     assert release.critic.real_weight == release.cost_critic.real_weight == 0
     assert theory.actor.in_sample_weight > 0
@@ -90,7 +188,8 @@ def test_every_online_preset_learns_and_plays(words, toy_dataset, tmp_path, quic
     lines = metrics(logdir)
     assert [line["step"] for line in lines if "train/wm/loss" in line] == [10, 20, 21]
     assert [line["episode/length"] for line in lines if "training_cost/total" in line] == [8, 8]
-    expanded = make_config(*words).policy_set.enabled and make_config(*words).method == "fosp"
+    config = make_config(*words)
+    expanded = isinstance(config, FOSPOnline) and config.policy_set.enabled
     assert ("eval/online_only/score" in lines[-1]) == expanded
     agent = load_run(logdir, torch.device("cpu")).agent
     assert all(torch.isfinite(p).all() for p in agent.parameters())
