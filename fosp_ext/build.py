@@ -91,7 +91,6 @@ def build_dreamer(feat_size: int, action_size: int, config: Config) -> ActorCrit
 def build_fosp(feat_size: int, action_size: int, config: Config) -> SafeActorCritic:
     """FOSP; its ablations have the same policy and critics, and stand-ins for other parts."""
     im, sizes = config.imagination, (feat_size, action_size)
-    check_boot(config)
     return SafeActorCritic(
         config.actor,
         im,
@@ -101,18 +100,6 @@ def build_fosp(feat_size: int, action_size: int, config: Config) -> SafeActorCri
         reachability=build_reachability(feat_size, config.reachability),
         lagrangian=build_lagrangian(config.lagrange),
     )
-
-
-def check_boot(config: Config) -> None:
-    """Refuse recorded targets that need a rollout from every row where only some are begun."""
-    rows = config.run.batch_size * config.run.batch_length
-    for name in ("critic", "cost_critic"):
-        critic = getattr(config, name)
-        if critic.real_weight and critic.boot != "v" and 0 < config.imagination.starts < rows:
-            raise UserError(
-                f"{name}.boot {critic.boot} needs a rollout from every row; add "
-                "--imagination.starts 0"
-            )
 
 
 def build_safedreamer(feat_size: int, action_size: int, config: Config) -> SafeDreamer:

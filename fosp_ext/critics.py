@@ -42,13 +42,10 @@ class InSampleCritic(nn.Module):
         self.in_sample_net = self.value_net
         if settings.split_value:
             self.in_sample_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
-        self.q_nets = nn.ModuleList(
-            TwoHotHead(feat_size + action_size, net.layers, net.units, outscale=0.0)
-            for _ in range(settings.num_q)
-        )
-        self.target_q_nets = frozen_copy(self.q_nets)
+        self.q_net = TwoHotHead(feat_size + action_size, net.layers, net.units, outscale=0.0)
+        self.target_q_net = frozen_copy(self.q_net)
         self.moments = Moments()
-        learning = nn.ModuleList([self.value_net, self.in_sample_net, self.q_nets])
+        learning = nn.ModuleList([self.value_net, self.in_sample_net, self.q_net])
         self.optimizer = Optimizer(learning.parameters(), settings.optimizer)
 
     def value(self, feat: Tensor) -> Tensor:
@@ -60,14 +57,13 @@ class InSampleCritic(nn.Module):
         return self.in_sample_net(feat).mean()
 
     def q(self, feat: Tensor, action: Tensor) -> Tensor:
-        """Q of features (..., F) and actions (..., A), the pessimistic one of several -> (...)."""
-        return self._pessimistic([dist.mean() for dist in self._dists(feat, action)])
+        """Q of features (..., F) and actions (..., A) -> (...)."""
+        return self.q_net(torch.cat([feat, action], -1)).mean()
 
     @torch.no_grad()
     def target_q(self, feat: Tensor, action: Tensor) -> Tensor:
         """The target network's Q, (...)."""
-        inputs = torch.cat([feat, action], -1)
-        return self._pessimistic([net(inputs).mean() for net in self.target_q_nets])
+        return self.target_q_net(torch.cat([feat, action], -1)).mean()
 
     def update(
         self, traj: Trajectory, signal: Tensor, real: RealTransitions, real_signal: Tensor
@@ -79,19 +75,19 @@ class InSampleCritic(nn.Module):
         imagined = self.imagined_losses(traj, signal)
         loss, recorded = imagined["v_loss"] + imagined["q_loss"], {}
         if self.settings.real_weight:
-            recorded = self.real_losses(real, real_signal, imagined["return"])
+            recorded = self.real_losses(real, real_signal)
             loss = loss + self.settings.real_weight * (recorded["v_loss"] + recorded["q_loss"])
         step = self.optimizer.step(loss)
-        polyak_(self.target_q_nets, self.q_nets, self.settings.tau)
+        polyak_(self.target_q_net, self.q_net, self.settings.tau)
         return {
             **step,
-            "return": imagined["return"].mean(),
+            "return": imagined["return"],
             **{f"imag_{name}": imagined[name].detach() for name in ("v_loss", "q_loss", "q", "v")},
             **{f"real_{name}": value.detach() for name, value in recorded.items()},
         }
 
     def imagined_losses(self, traj: Trajectory, signal: Tensor) -> dict[str, Tensor]:
-        """V towards Q of the policy's actions, Q towards lambda returns; `return` is (N, H)."""
+        """V towards Q of the policy's actions, Q towards lambda returns; scalars."""
         feat, im = traj.feat[:, :-1], self.imagination
         dist = self.value_net(traj.feat)  # over (N, H+1)
         value = dist.mean().detach()
@@ -107,18 +103,16 @@ class InSampleCritic(nn.Module):
             "q_loss": (traj.weight * q_loss).mean(),
             "q": target_q.mean(),
             "v": value.mean(),
-            "return": returns,
+            "return": returns.mean(),
         }
 
-    def real_losses(
-        self, real: RealTransitions, signal: Tensor, imagined_return: Tensor
-    ) -> dict[str, Tensor]:
+    def real_losses(self, real: RealTransitions, signal: Tensor) -> dict[str, Tensor]:
         """IQL on recorded actions: V towards target Q, Q towards one step plus V (in-sample)."""
         dist = self.in_sample_net(real.feat)
         value = dist.mean().detach()
         target_q = self.target_q(real.feat, real.action)
         v_loss = self._expectile_loss(dist, value, target_q, self.settings.expectile)
-        target = self.real_target(real, signal, imagined_return)
+        target = self.real_target(real, signal)
         q_loss = self._q_loss(real.feat, real.action, target, target_q)
         return {
             "v_loss": masked_mean(v_loss, real.mask),
@@ -130,30 +124,14 @@ class InSampleCritic(nn.Module):
         }
 
     @torch.no_grad()
-    def real_target(self, real: RealTransitions, signal: Tensor, imagined_return: Tensor) -> Tensor:
-        """What Q should be at recorded pairs, (B, T-1); `boot` says what follows the step."""
-        gamma, B = self.imagination.gamma, len(signal)
-        if self.settings.boot == "v":
-            return real_q_target(signal, real.cont, self.in_sample_value(real.feat_next), gamma)
-        onward = imagined_return[:, 0].unflatten(0, (B, -1))  # (B, T), one rollout from each row
-        if self.settings.boot == "imag":
-            return real_q_target(signal, real.cont, onward[:, 1:], gamma)
-        lam = self.imagination.lam * (1 - real.last_next)
-        return lambda_return(signal, real.cont, onward, gamma, lam)
+    def real_target(self, real: RealTransitions, signal: Tensor) -> Tensor:
+        """Target of Q at recorded pairs (IQL, eq. 6), (B, T-1)."""
+        value_next = self.in_sample_value(real.feat_next)
+        return real_q_target(signal, real.cont, value_next, self.imagination.gamma)
 
     def _expectile_loss(self, dist: TwoHot, value: Tensor, q: Tensor, expectile: float) -> Tensor:
         return expectile_weight(self.sign * (q - value), expectile) * dist.loss(q)
 
     def _q_loss(self, feat: Tensor, action: Tensor, target: Tensor, target_q: Tensor) -> Tensor:
-        losses = [
-            dist.loss(target) + self.settings.target_weight * dist.loss(target_q)
-            for dist in self._dists(feat, action)
-        ]
-        return torch.stack(losses).sum(0)
-
-    def _dists(self, feat: Tensor, action: Tensor) -> list[TwoHot]:
-        inputs = torch.cat([feat, action], -1)
-        return [net(inputs) for net in self.q_nets]
-
-    def _pessimistic(self, values: list[Tensor]) -> Tensor:
-        return self.sign * torch.stack([self.sign * value for value in values]).amin(0)
+        dist = self.q_net(torch.cat([feat, action], -1))
+        return dist.loss(target) + self.settings.target_weight * dist.loss(target_q)

@@ -25,7 +25,7 @@ without a checkpoint, or a FILE that exists."""
 
 # Parts by the last word of their name: acting, estimates and open-loop images do without them.
 LEARNING = {
-    "optimizer", "target_net", "target_q_nets", "in_sample_net",
+    "optimizer", "target_net", "target_q_net", "in_sample_net",
     "reward_head", "cont_head", "cost_head",
 }  # fmt: skip
 
@@ -61,10 +61,8 @@ def export(source: Path, out: Path) -> Path:
     run = load_run(source, torch.device("cpu"))
     if run.exported:
         raise UserError(f"{source} is an exported agent already")
-    judged_by_slow = run.config.policy_set.q_source == "slow"  # then they choose who acts
-    leaving = LEARNING - {"target_q_nets"} if judged_by_slow else LEARNING
     modules = run.agent.named_modules(remove_duplicate=False)
-    parts = [name for name, _ in modules if name.rpartition(".")[2] in leaving]
+    parts = [name for name, _ in modules if name.rpartition(".")[2] in LEARNING]
     leave_out(run.agent, parts)
     weights = run.agent.state_dict()
     state = {

@@ -9,7 +9,6 @@ from dreamer.actor_critic import frozen_copy, policy_action
 from dreamer.agent import Agent
 from dreamer.errors import UserError
 from dreamer.networks import Actor
-from dreamer.optimizer import Optimizer
 from dreamer.types import Batch, Latent, Metrics
 from fosp_ext.actor_critic import SafeActorCritic
 from fosp_ext.settings import PolicySetSettings
@@ -26,16 +25,10 @@ class PolicySet(nn.Module):
     """
 
     def __init__(self, learner: SafeActorCritic, settings: PolicySetSettings):
-        """Freeze a copy of the learner's policy, as it is now; then let the learner begin.
-
-        With `init: copy` it goes on with its weights and the state of its optimiser, with `fresh`
-        its policy and its optimiser are replaced by new ones.
-        """
+        """Freeze a copy of the learner's policy, as it is now; the learner goes on as it is."""
         super().__init__()
         self.settings, self.learner = settings, learner
         self.offline = frozen_copy(learner.actor)
-        if settings.init == "fresh":
-            reinitialize_policy(learner)
 
     @property
     def actor(self) -> Actor:
@@ -71,14 +64,10 @@ class PolicySet(nn.Module):
         Neither is normalised or clamped at 0: what counts is the difference between proposals, and
         a clamp would hide one below 0.
         """
-        critics = (self.learner.reward_critic, self.learner.cost_critic)
-        if self.settings.q_source == "slow":
-            functions = [critic.target_q for critic in critics]
-        else:
-            functions = [critic.q for critic in critics]
         # One call per proposal: equal ones get equal values to the last bit.
         q_r, q_c = (
-            torch.stack([q(feat, action) for action in actions.unbind(1)], 1) for q in functions
+            torch.stack([critic.q(feat, action) for action in actions.unbind(1)], 1)
+            for critic in (self.learner.reward_critic, self.learner.cost_critic)
         )
         return q_r, q_c
 
@@ -104,14 +93,6 @@ def selection_probabilities(q_r: Tensor, q_c: Tensor, kappa: float, alpha: float
     uniform).
     """
     return (alpha * preference(q_r, q_c, kappa)).softmax(-1)
-
-
-def reinitialize_policy(learner: SafeActorCritic) -> None:
-    """Give the learner a new policy of the same size, and a new optimiser for it."""
-    first, last = learner.actor.mlp[0], learner.actor.mlp[-1]
-    actor = Actor(first.in_features, last.out_features // 2, learner.settings.net)
-    learner.actor = actor.to(first.weight.device)
-    learner.optimizer = Optimizer(learner.actor.parameters(), learner.settings.optimizer)
 
 
 def single_policy(agent: Agent, policy: str) -> Agent:

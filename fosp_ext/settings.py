@@ -25,7 +25,6 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "world_model.recon_every": 1,
     "imagination.risky": 0.0,
     "cost_head.scale": 1.0,
-    "cost_head.ahead": 0,
     "reachability.enabled": True,
     "lagrange.enabled": True,
     "run.profile": 0,
@@ -45,10 +44,8 @@ ADDED = {  # settings that older runs do not name, with the value that is as it 
     "online.reachability_real_expectile": 0.5,
     "online.warning": 0.5,
     "policy_set.enabled": True,
-    "policy_set.init": "copy",
     "policy_set.kappa": 0.1,
     "policy_set.alpha": 5.0,
-    "policy_set.q_source": "online",
 }
 
 
@@ -124,11 +121,6 @@ class CostHeadSettings:
 
     scale: float = setting("weight of its loss among those of the world model", minimum=0)
     weight: float = setting("weight of the loss where the recorded cost is at least 1", minimum=1)
-    ahead: int = setting(
-        "it also learns from states predicted up to so many agent steps ahead; 0: only from seen "
-        "ones",
-        minimum=0,
-    )
 
 
 @dataclass(frozen=True)
@@ -179,13 +171,8 @@ class InSampleCriticSettings(CriticSettings):
     imagined_expectile: float = setting(
         "the same for imagined actions of the policy", minimum=0, maximum=1
     )
-    boot: str = setting(
-        "recorded pairs bootstrap from v (IQL), imag (imagined return) or lambda (recorded mix)",
-        choices=("v", "imag", "lambda"),
-    )
     real_weight: float = setting("weight of the losses on recorded pairs", minimum=0)
     split_value: bool = setting("separate value heads for recorded and imagined actions")
-    num_q: int = setting("Q networks; with 2 the more pessimistic one counts", minimum=1, maximum=2)
 
 
 @dataclass(frozen=True)
@@ -224,16 +211,8 @@ class PolicySetSettings:
     """The frozen offline policy beside the learning one, online (docs/algorithm.md 6)."""
 
     enabled: bool = setting("false: the learning policy acts alone; only fosp has a set")
-    init: str = setting(
-        "the learning policy begins as a copy of the offline one, or with fresh weights",
-        choices=("copy", "fresh"),
-    )
     kappa: float = setting("reward that a unit of cost is worth in the choice", minimum=0)
     alpha: float = setting("greed of the choice while exploring; 0 is uniform", minimum=0)
-    q_source: str = setting(
-        "Q networks that judge both actions: the learning ones, or their target networks",
-        choices=("online", "slow"),
-    )
 
 
 @dataclass(frozen=True)

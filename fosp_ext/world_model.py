@@ -11,7 +11,7 @@ from dreamer.distributions import TwoHot
 from dreamer.networks import TwoHotHead
 from dreamer.rssm import Posterior
 from dreamer.settings import WorldModelSettings
-from dreamer.types import VIOLATION, Batch, Latent, Metrics
+from dreamer.types import VIOLATION, Batch, Metrics
 from dreamer.world_model import ALL_ROWS, Prediction, WorldModel
 from fosp_ext.settings import CostHeadSettings
 
@@ -53,26 +53,6 @@ class SafeWorldModel(WorldModel):
         weight = self.cost_settings.scale * cost_weights(cost, self.cost_settings.weight)
         return weight * self.cost_head(feat).loss(cost)
 
-    def ahead_loss(self, latent: Latent, batch: Batch) -> Tensor:
-        """Loss of the costs of predicted states: posterior states (B, T) -> (B, pieces).
-
-        Windows are cut into pieces of `ahead` rows, as many as fit. From the row before a piece the
-        model goes on with the recorded actions alone, as imagination does. Behind the beginning of
-        another episode a prediction counts as nothing.
-        """
-        T = batch.cost.shape[1]
-        ahead = min(self.cost_settings.ahead, T - 1)
-        rows = torch.arange((T - 1) % ahead, T - 1, ahead, device=batch.cost.device)
-        state, episode = Latent(*(x[:, rows] for x in latent)), batch.is_first.cumsum(1)
-        losses = []
-        for k in range(1, ahead + 1):
-            flat = Latent(*(x.flatten(0, 1) for x in state))
-            after = self.rssm.img_step(flat, batch.action[:, rows + k - 1].flatten(0, 1))
-            state = Latent(*(x.unflatten(0, (-1, len(rows))) for x in after))
-            same = episode[:, rows + k] == episode[:, rows]
-            losses.append(same * self.cost_loss(state.feat(), batch.cost[:, rows + k]))
-        return torch.stack(losses).mean(0)
-
     def predict(self, feat: Tensor) -> Prediction:
         """Read-outs of all heads at states (..., F)."""
         return super().predict(feat)._replace(cost=self.cost_head(feat).mean())
@@ -87,9 +67,6 @@ class SafeWorldModel(WorldModel):
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Adds the shares of rows that violate, that raise a warning, and that rightly do."""
         posterior, losses, metrics = super().losses(batch, reconstructed)
-        if self.cost_settings.ahead:
-            losses["cost_ahead_loss"] = self.ahead_loss(posterior.latent, batch)
-            metrics["cost_ahead_loss"] = losses["cost_ahead_loss"].detach().mean()
         with torch.no_grad():
             predicted = self.cost_head(posterior.latent.feat()).mean() >= VIOLATION
             recorded = batch.cost >= VIOLATION

@@ -31,8 +31,8 @@ from fosp_ext.settings import Config
 SAME = (  # what decides which weights there are, and which episodes are held out
     "method", "env.cameras", "env.size", "env.action_repeat", "env.render", "dataset.holdout",
     "world_model.rssm", "world_model.heads", "world_model.cnn_depth",
-    "actor.net", "critic.net", "critic.split_value", "critic.num_q",
-    "cost_critic.net", "cost_critic.split_value", "cost_critic.num_q",
+    "actor.net", "critic.net", "critic.split_value",
+    "cost_critic.net", "cost_critic.split_value",
     "reachability.net", "reachability.enabled", "lagrange.enabled",
 )  # fmt: skip
 

@@ -38,7 +38,7 @@ def lively_agent(**settings: str):
     torch.manual_seed(4)
     policy = agent.policy
     for critic in (policy.reward_critic, policy.cost_critic):
-        for net in (critic.value_net, critic.in_sample_net, *critic.q_nets, *critic.target_q_nets):
+        for net in (critic.value_net, critic.in_sample_net, critic.q_net, critic.target_q_net):
             nn.init.normal_(net.mlp[-1].weight, std=0.3)
     nn.init.normal_(policy.reachability.net.mlp[-1].weight)
     return agent
