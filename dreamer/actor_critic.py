@@ -112,6 +112,7 @@ class ActorCritic(nn.Module):
         starts = choose_starts(latent, batch, im.starts)
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)
         returns, value = self.critic.returns(traj, traj.reward)
+        self.moments.update_(returns.detach())
         actor_metrics = self.update_actor(traj, returns, value.detach())
         critic_metrics = self.critic.update(traj.detach(), returns.detach())
         return {
@@ -121,7 +122,6 @@ class ActorCritic(nn.Module):
 
     def update_actor(self, traj: Trajectory, returns: Tensor, value: Tensor) -> Metrics:
         """Raise normalised advantages and entropy; returns (N, H), value (N, H+1) detached."""
-        self.moments.update(returns.detach())
         advantage = (returns - value[:, :-1]) / self.moments.scale()
         loss = -(traj.weight * (advantage + self.settings.entropy * traj.entropy)).mean()
         step = self.optimizer.step(loss)

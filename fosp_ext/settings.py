@@ -196,7 +196,7 @@ class ReachabilitySettings:
 class LagrangeSettings:
     """The augmented Lagrangian (docs/algorithm.md 5.4)."""
 
-    enabled: bool = setting("false: cost has no price, the constraint is left out")
+    enabled: bool = setting("false: cost has no weight, the constraint is left out")
     multiplier: float = setting("first multiplier", minimum=0)
     penalty: float = setting("first penalty coefficient", minimum=0)
     growth: float = setting("relative rise of the penalty per update", minimum=0)

@@ -34,7 +34,7 @@ def moved(module, action):
 def test_actor_loss_moves_only_the_actor(parts):
     agent, _, real, _, traj = parts
     policy = agent.policy
-    names = moved(agent, lambda: policy.update_actor(traj, policy.score(traj), real))
+    names = moved(agent, lambda: policy.update_actor(traj, policy.rollout_values(traj), real))
     assert names
     assert all(name.startswith("policy.actor.") for name in names)
 
@@ -155,8 +155,8 @@ def test_violation_labels_begin_with_the_record(parts):
 def test_infeasible_states_do_not_enter_the_constraint(parts):
     agent, _, real, _, traj = parts
     policy = agent.policy
-    scores = policy.score(traj)
-    hopeless = scores._replace(feasibility=torch.zeros_like(scores.feasibility))
+    values = policy.rollout_values(traj)
+    hopeless = values._replace(feasibility=torch.zeros_like(values.feasibility))
     assert policy.update_actor(traj, hopeless, real)["constraint"] == 0
 
 

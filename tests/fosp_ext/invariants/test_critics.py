@@ -211,7 +211,7 @@ def test_rewards_lean_up_and_costs_lean_down(sign, tau, expected):
 def test_the_running_scale_follows_the_closed_form():
     moments = Moments()
     for _ in range(30):  # from 0, without bias correction
-        moments.update(torch.linspace(-100, 300, 401).requires_grad_())
+        moments.update_(torch.linspace(-100, 300, 401).requires_grad_())
     reached = 1 - 0.99**30
     torch.testing.assert_close(moments.range, reached * torch.tensor([-80.0, 280.0]))
     torch.testing.assert_close(moments.scale(), torch.tensor(360 * reached))
@@ -224,9 +224,9 @@ def test_small_signals_are_not_blown_up_and_large_ones_scale_away():
     signal = torch.randn(500, generator=torch.Generator().manual_seed(3))
     quiet, loud, louder = Moments(), Moments(), Moments()
     for _ in range(20):
-        quiet.update(0.01 * signal)
-        loud.update(1e3 * signal)
-        louder.update(1e5 * signal)
+        quiet.update_(0.01 * signal)
+        loud.update_(1e3 * signal)
+        louder.update_(1e5 * signal)
         assert quiet.scale() == 1
     assert loud.scale() > 1
     torch.testing.assert_close(1e3 * signal / loud.scale(), 1e5 * signal / louder.scale())
