@@ -146,7 +146,7 @@ def forecast(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
             for k in range(1, max(STEPS_AHEAD) + 1):
                 state = model.rssm.img_step(state, batch.action[0, rows + k - 1])
                 if k in STEPS_AHEAD:
-                    guesses[k].append(model.violation(state.feat()).float().cpu().numpy())
+                    guesses[k].append(model.predict(state.feat()).violation.float().cpu().numpy())
                     truths[k].append((batch.cost[0, rows + k] >= VIOLATION).cpu().numpy())
     if not all(guesses.values()):
         return {}

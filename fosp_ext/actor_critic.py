@@ -13,6 +13,7 @@ from dreamer.imagination import Starts, imagine
 from dreamer.networks import Actor
 from dreamer.optimizer import Optimizer
 from dreamer.types import VIOLATION, Batch, Latent, Metrics, Trajectory
+from dreamer.world_model import WorldModel
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint, constraint_step_
 from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
@@ -20,7 +21,6 @@ from fosp_ext.settings import SafeActorSettings, SafeImaginationSettings
 from fosp_ext.starts import choose_safe_starts
 from fosp_ext.targets import policy_weight
 from fosp_ext.transitions import RealTransitions, real_transitions
-from fosp_ext.world_model import SafeWorldModel
 
 
 class RolloutValues(NamedTuple):
@@ -71,7 +71,7 @@ class SafeActorCritic(nn.Module):
             **self.reachability.estimates(feat),
         }
 
-    def update(self, world_model: SafeWorldModel, latent: Latent, batch: Batch) -> Metrics:
+    def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
         """One gradient step of every part from posterior states (B, T) and their rows."""
         im = self.imagination
         real = real_transitions(latent, batch)  # (B, T-1)
@@ -82,7 +82,7 @@ class SafeActorCritic(nn.Module):
         self.cost_critic.moments.update_(values.action_value_c.detach())
         actor_metrics = self.update_actor(traj, values, real)
         traj = traj.detach()
-        violation = violation_labels(world_model, traj, starts)
+        violation = violation_labels(traj, starts)
         parts = {
             "actor": actor_metrics,
             "lagrange": self.lagrangian.metrics(),
@@ -191,8 +191,7 @@ class SafeActorCritic(nn.Module):
         return lambda_return(signal, real.cont, value, im.gamma, lam)
 
 
-@torch.no_grad()
-def violation_labels(world_model: SafeWorldModel, traj: Trajectory, starts: Starts) -> Tensor:
-    """Chance that each imagined state violates, (N, H): recorded at the start, then the model's."""
+def violation_labels(traj: Trajectory, starts: Starts) -> Tensor:
+    """Probability that each imagined state violates, (N, H): recorded in {0, 1} at the start."""
     recorded = (starts.cost >= VIOLATION).float().unsqueeze(1)  # (N, 1)
-    return torch.cat([recorded, world_model.violation(traj.feat[:, 1:-1])], 1)
+    return torch.cat([recorded, traj.violation[:, :-1]], 1)

@@ -10,9 +10,9 @@ from dreamer.agent import Agent
 from dreamer.errors import UserError
 from dreamer.networks import Actor
 from dreamer.types import Batch, Latent, Metrics
+from dreamer.world_model import WorldModel
 from fosp_ext.actor_critic import SafeActorCritic
 from fosp_ext.settings import PolicySetSettings
-from fosp_ext.world_model import SafeWorldModel
 
 ONLINE = 1  # the place of the learning policy among the proposals; the frozen one is 0
 
@@ -75,7 +75,7 @@ class PolicySet(nn.Module):
         """What the learner thinks of states (N, F)."""
         return self.learner.estimates(feat)
 
-    def update(self, world_model: SafeWorldModel, latent: Latent, batch: Batch) -> Metrics:
+    def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
         """One step of the learner, which imagines with its own policy alone."""
         return self.learner.update(world_model, latent, batch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ def unweighted_probability(fitted: Tensor, weight: float) -> Tensor:
 class SafeWorldModel(WorldModel):
     """Also predicts the cost received on arriving at a state."""
 
+    cost_head: TwoHotHead
+
     def __init__(
         self,
         cameras: Mapping[str, tuple[int, int, int]],
@@ -36,13 +39,11 @@ class SafeWorldModel(WorldModel):
         settings: WorldModelSettings,
         cost_settings: CostHeadSettings,
     ):
-        super().__init__(cameras, action_size, settings)
+        """Unlike the reward head the cost decoder does not start at zero."""
+        layers, units = settings.heads.layers, settings.heads.units
+        cost_head = partial(TwoHotHead, layers=layers, units=units, outscale=1.0)
+        super().__init__(cameras, action_size, settings, {"cost_head": cost_head})
         self.cost_settings = cost_settings
-
-    def add_heads(self) -> None:
-        """The cost decoder; unlike the reward head it does not start at zero."""
-        size = self.settings.heads
-        self.cost_head = TwoHotHead(self.feat_size, size.layers, size.units, outscale=1.0)
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The plain heads' losses and the weighted one of the cost decoder."""
@@ -54,13 +55,12 @@ class SafeWorldModel(WorldModel):
         return weight * self.cost_head(feat).loss(cost)
 
     def predict(self, feat: Tensor) -> Prediction:
-        """Read-outs of all heads at states (..., F)."""
-        return super().predict(feat)._replace(cost=self.cost_head(feat).mean())
-
-    def violation(self, feat: Tensor) -> Tensor:
-        """Probability that a state violates, (..., F) -> (...), freed of the class weight."""
+        """Read-outs of all heads at states (..., F); `violation` is freed of the class weight."""
         dist: TwoHot = self.cost_head(feat)
-        return unweighted_probability(dist.mass_above(VIOLATION), self.cost_settings.weight)
+        with torch.no_grad():
+            fitted = dist.mass_above(VIOLATION)
+            violation = unweighted_probability(fitted, self.cost_settings.weight)
+        return super().predict(feat)._replace(cost=dist.mean(), violation=violation)
 
     def losses(
         self, batch: Batch, reconstructed: slice = ALL_ROWS

@@ -49,7 +49,7 @@ def test_critic_losses_move_only_their_critic(parts):
 
 def test_reachability_loss_moves_only_the_reachability(parts):
     agent, _, real, starts, traj = parts
-    labels = violation_labels(agent.world_model, traj.detach(), starts)
+    labels = violation_labels(traj.detach(), starts)
     names = moved(agent, lambda: agent.policy.reachability.update(traj.detach(), labels, real))
     assert names
     assert all(name.startswith("policy.reachability.") for name in names)
@@ -145,10 +145,13 @@ def test_in_sample_gradient_is_that_of_weighted_cloning(parts):
 @pytest.mark.invariant(23)
 def test_violation_labels_begin_with_the_record(parts):
     agent, batch, _, starts, traj = parts
-    labels = violation_labels(agent.world_model, traj.detach(), starts)
+    labels = violation_labels(traj, starts)
+    arrived = agent.world_model.predict(traj.feat[:, 1:-1])
     assert labels.shape == traj.cost.shape
     assert labels[:, 0].equal((batch.cost.flatten() >= 0.5).float())
+    torch.testing.assert_close(labels[:, 1:], arrived.violation)
     assert ((labels >= 0) & (labels <= 1)).all()
+    assert not labels.requires_grad
 
 
 @pytest.mark.invariant(31)

@@ -221,7 +221,7 @@ def aimed(value: float) -> tuple[SafeActorCritic, Trajectory, RealTransitions]:
     cost = torch.ones(N, H)
     weight = randoms(N, H, seed=2).sigmoid()
     entropy = aim(feat[:, :-1]).entropy()
-    return policy, Trajectory(feat, action, cost, cost, cost, weight, entropy), real
+    return policy, Trajectory(feat, action, cost, cost, cost, cost, weight, entropy), real
 
 
 def gradient(policy: SafeActorCritic, traj: Trajectory, real: RealTransitions) -> Tensor:
