@@ -1,4 +1,4 @@
-"""How FOSP learns: imagine, score, actor, critics, reachability (docs/algorithm.md 3 to 5)."""
+"""The actor-critic of FOSP: one update of policy and critics (docs/algorithm.md 3 to 5)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SafeActorCritic(nn.Module):
         reachability: ReachabilityCritic | AlwaysFeasible,
         lagrangian: AugmentedLagrangian | NoConstraint,
     ):
-        """An ablation passes another part (`fosp_ext/build.py`); no loss asks which one it has."""
+        """An ablation passes a stand-in (`fosp_ext/build.py`); no loss asks which part it has."""
         super().__init__()
         self.settings, self.imagination = settings, imagination
         self.actor = actor
@@ -162,30 +162,30 @@ class SafeActorCritic(nn.Module):
 
     @torch.no_grad()
     def data_weights(self, real: RealTransitions) -> tuple[Tensor, Tensor]:
-        """docs/algorithm.md (4) at recorded pairs: weights and open cost gates, each (B, T-1)."""
+        """docs/algorithm.md (4) at recorded pairs, (B, T-1): weights >= 0, open gates in {0, 1}."""
         s, reward, cost = self.settings, self.reward_critic, self.cost_critic
-        outcome_r = self._outcome(reward, real, real.reward)
-        outcome_c = self._outcome(cost, real, real.cost).clamp_min(0)
-        excess = outcome_c - cost.in_sample_value(real.feat).clamp_min(
-            0
-        )  # over the safest supported action
-        gated = outcome_c if s.gate == "value" else excess
+        action_value_r = self._recorded_action_value(reward, real, real.reward)
+        action_value_c = self._recorded_action_value(cost, real, real.cost).clamp_min(0)
+        adv_r = action_value_r - reward.in_sample_value(real.feat)
+        adv_c = action_value_c - cost.in_sample_value(real.feat).clamp_min(0)
+        gated = action_value_c if s.gate == "value" else adv_c
         weight = policy_weight(
             self.reachability.feasibility(real.feat),
-            (outcome_r - reward.in_sample_value(real.feat)) / reward.moments.scale(),
-            excess / cost.moments.scale(),
+            adv_r / reward.moments.scale(),
+            adv_c / cost.moments.scale(),
             gated,
             s.beta_r, s.beta_c, s.clip_r, s.clip_c, s.cost_tolerance,
         )  # fmt: skip
         return weight, (gated <= s.cost_tolerance).float()
 
-    def _outcome(self, critic: InSampleCritic, real: RealTransitions, signal: Tensor) -> Tensor:
-        """What a recorded action led to, (B, T-1): as Q has it, or as the rows after it tell."""
+    def _recorded_action_value(
+        self, critic: InSampleCritic, real: RealTransitions, signal: Tensor
+    ) -> Tensor:
+        """Value of recorded actions, (B, T-1): target Q, or the lambda return of the record."""
         if self.settings.recorded_advantage == "q":
             return critic.target_q(real.feat, real.action)
-        value = torch.cat(
-            [critic.in_sample_value(real.feat[:, :1]), critic.in_sample_value(real.feat_next)], 1
-        )  # (B, T)
+        first, later = real.feat[:, :1], real.feat_next
+        value = torch.cat([critic.in_sample_value(x) for x in (first, later)], 1)  # (B, T)
         im = self.imagination
         lam = im.lam * (1 - real.last_next)  # a time limit ends the rows, not the return
         return lambda_return(signal, real.cont, value, im.gamma, lam)

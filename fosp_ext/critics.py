@@ -1,4 +1,4 @@
-"""The in-sample critic: one class, two instances, reward and cost (docs/algorithm.md 3.3)."""
+"""The in-sample critic of one signal, reward or cost, after IQL (docs/algorithm.md 3)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from fosp_ext.transitions import RealTransitions
 
 
 class InSampleCritic(nn.Module):
-    """Q(s, a), its target network, and two state values of one signal.
+    """Q(s, a), its target network, and two state values V(s) of one signal, in its raw units.
 
-    `in_sample_value` is the value of the best action that the data support: the expectile of Q over
-    recorded actions (IQL, eq. 5), upper for reward, lower for cost. `value` is the value under the
-    current policy, from imagined actions. With `split_value` off both are one network.
+    `in_sample_value` is the expectile of Q over recorded actions (IQL, eq. 5): the value of the
+    best action that the data support, hence the upper expectile for reward and the lower one for
+    cost. `value` is the value under the current policy, from imagined actions. Without
+    `split_value` both are one network.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class InSampleCritic(nn.Module):
         imagination: ImaginationSettings,
         sign: int,
     ):
-        """`sign` is +1 for a signal to be raised (reward) and -1 for one to be lowered (cost)."""
+        """`sign` is +1 for a signal to be maximised (reward), -1 for one to be minimised (cost)."""
         super().__init__()
         self.settings, self.imagination, self.sign = settings, imagination, sign
         net = settings.net
@@ -49,11 +50,11 @@ class InSampleCritic(nn.Module):
         self.optimizer = Optimizer(learning.parameters(), settings.optimizer)
 
     def value(self, feat: Tensor) -> Tensor:
-        """Value under the current policy: (..., F) -> (...)."""
+        """Value V^pi under the current policy: (..., F) -> (...)."""
         return self.value_net(feat).mean()
 
     def in_sample_value(self, feat: Tensor) -> Tensor:
-        """In-sample value, of the best supported action: (..., F) -> (...)."""
+        """In-sample value V*, of the best supported action: (..., F) -> (...)."""
         return self.in_sample_net(feat).mean()
 
     def q(self, feat: Tensor, action: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class InSampleCritic(nn.Module):
 
     @torch.no_grad()
     def target_q(self, feat: Tensor, action: Tensor) -> Tensor:
-        """The target network's Q, (...)."""
+        """Q of the target network: (..., F) and (..., A) -> (...), without gradient."""
         return self.target_q_net(torch.cat([feat, action], -1)).mean()
 
     def update(
@@ -87,16 +88,15 @@ class InSampleCritic(nn.Module):
         }
 
     def imagined_losses(self, traj: Trajectory, signal: Tensor) -> dict[str, Tensor]:
-        """V towards Q of the policy's actions, Q towards lambda returns; scalars."""
+        """Losses and means, scalars: V towards target Q of the policy's actions, Q towards (1)."""
         feat, im = traj.feat[:, :-1], self.imagination
         dist = self.value_net(traj.feat)  # over (N, H+1)
         value = dist.mean().detach()
         returns = lambda_return(signal, traj.cont, value, im.gamma, im.lam)
         target_q = self.target_q(feat, traj.action)
-        now = TwoHot(dist.logits[:, :-1], dist.bins)
-        v_loss = self._expectile_loss(
-            now, value[:, :-1], target_q, self.settings.imagined_expectile
-        )
+        here = TwoHot(dist.logits[:, :-1], dist.bins)  # at the states acted in, (N, H)
+        expectile = self.settings.imagined_expectile
+        v_loss = self._expectile_loss(here, value[:, :-1], target_q, expectile)
         q_loss = self._q_loss(feat, traj.action, returns, target_q)
         return {
             "v_loss": (traj.weight * v_loss).mean(),
@@ -107,7 +107,7 @@ class InSampleCritic(nn.Module):
         }
 
     def real_losses(self, real: RealTransitions, signal: Tensor) -> dict[str, Tensor]:
-        """IQL on recorded actions: V towards target Q, Q towards one step plus V (in-sample)."""
+        """IQL on recorded actions, scalars: V* towards target Q (eq. 5), Q towards eq. 6."""
         dist = self.in_sample_net(real.feat)
         value = dist.mean().detach()
         target_q = self.target_q(real.feat, real.action)

@@ -18,10 +18,9 @@ ONLINE = 1  # the place of the learning policy among the proposals; the frozen o
 
 
 class PolicySet(nn.Module):
-    """A learner and its policy as it was: both propose, their critics choose who acts.
+    """A frozen copy of the offline policy beside the learner: both propose, the critics choose.
 
-    Only the learner learns. What is here beside it is the frozen policy, which the `state_dict`
-    holds too.
+    Only the learner learns; the frozen policy is part of the `state_dict`.
     """
 
     def __init__(self, learner: SafeActorCritic, settings: PolicySetSettings):
@@ -36,11 +35,12 @@ class PolicySet(nn.Module):
         return self.learner.actor
 
     def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actions (N, A) for features (N, F): in each row one of the two proposals, as it is.
+        """Actions (N, A) for features (N, F): in each row one of the two proposals, unchanged.
 
-        To explore, both policies draw their proposal and the choice is drawn; else the proposals
-        are means and the better one is taken. Beside the learner's estimates, `online` is 1 where
-        the learning policy's action was taken and `p_online` how likely a draw would take it.
+        To explore, both policies sample their proposal and the choice is sampled (PEX); else the
+        proposals are means and the preferred one is taken. Beside the learner's estimates, `online`
+        (0 or 1) says whether the learning policy's action was taken, and `p_online` with which
+        probability a sampled choice takes it.
         """
         actors = (self.offline, self.actor)
         actions = torch.stack([policy_action(actor, feat, explore) for actor in actors], 1)
@@ -72,7 +72,7 @@ class PolicySet(nn.Module):
         return q_r, q_c
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
-        """What the learner thinks of states (N, F)."""
+        """The learner's estimates of states (N, F), name -> (N,)."""
         return self.learner.estimates(feat)
 
     def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
@@ -81,15 +81,15 @@ class PolicySet(nn.Module):
 
 
 def preference(q_r: Tensor, q_c: Tensor, kappa: float) -> Tensor:
-    """How good each proposal is, q_r - kappa * q_c: raw values, same shape."""
+    """Value of each proposal, q_r - kappa * q_c, in raw reward; same shape."""
     return q_r - kappa * q_c
 
 
 def selection_probabilities(q_r: Tensor, q_c: Tensor, kappa: float, alpha: float) -> Tensor:
-    """Probability to execute each proposal: softmax(alpha * (q_r - kappa * q_c)), last axis.
+    """Probability of each proposal: softmax(alpha * (q_r - kappa * q_c)) (docs/algorithm.md 6).
 
     Shapes: q_r, q_c (..., P), raw (not normalised) values -> (..., P), rows summing to 1. `kappa`
-    >= 0 is what a unit of cost is worth in reward, `alpha` >= 0 how greedy the choice is (0 is
+    >= 0 is what a unit of cost is worth in reward, `alpha` >= 0 the inverse temperature (0 is
     uniform).
     """
     return (alpha * preference(q_r, q_c, kappa)).softmax(-1)

@@ -18,12 +18,12 @@ from fosp_ext.settings import CostHeadSettings
 
 
 def cost_weights(cost: Tensor, weight: float) -> Tensor:
-    """`weight` where cost >= 1, else 1: missing a rare cost is worse than a false warning."""
+    """Class weights of the cost loss, same shape: `weight` where cost >= 1, else 1."""
     return torch.where(cost >= 1, weight, 1.0)
 
 
 def unweighted_probability(fitted: Tensor, weight: float) -> Tensor:
-    """Undo the pessimism of a class weight: from a fit f = w q / (1 + (w - 1) q) back to q."""
+    """Probability q behind a fit f = w q / (1 + (w - 1) q) under the class weight w, in [0, 1]."""
     return fitted / (weight - (weight - 1) * fitted)
 
 
@@ -46,7 +46,7 @@ class SafeWorldModel(WorldModel):
         self.cost_settings = cost_settings
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The plain heads' losses and the weighted one of the cost decoder."""
+        """The losses of all scalar heads, name -> (B, T)."""
         return {**super().head_losses(feat, batch), "cost_loss": self.cost_loss(feat, batch.cost)}
 
     def cost_loss(self, feat: Tensor, cost: Tensor) -> Tensor:

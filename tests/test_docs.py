@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fosp_ext.run import eval as fosp_eval
 import train
 from dreamer.config import load_presets, parse_command_line, resolve
+from fosp_ext.run import eval as fosp_eval
 from fosp_ext.settings import Config
 
 ROOT = Path(__file__).resolve().parents[1]

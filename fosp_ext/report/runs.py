@@ -16,7 +16,7 @@ from dreamer.errors import UserError
 from fosp_ext.envs import check_task, check_variant
 from fosp_ext.envs.variants import NONE
 from fosp_ext.report.learning import TrainingEpisode, training_episode
-from fosp_ext.report.statistics import cost_regret
+from fosp_ext.run.cost_regret import cost_regret
 from fosp_ext.run.run_folder import flat
 from fosp_ext.settings import ADDED, Config
 

@@ -112,17 +112,17 @@ def test_shared_value_network_when_not_split():
     assert agent.policy.cost_critic.in_sample_net is not agent.policy.cost_critic.value_net
 
 
-def test_slow_copies_follow_by_their_rate(parts):
+def test_target_networks_follow_by_tau(parts):
     agent, batch, *_ = parts
     policy = agent.policy
     critics = (policy.reward_critic, policy.cost_critic)
     pairs = [(critic.target_q_net, critic.q_net) for critic in critics]
     pairs.append((policy.reachability.target_net, policy.reachability.net))
-    before = [slow.mlp[-1].weight.clone() for slow, _ in pairs]
+    before = [target.mlp[-1].weight.clone() for target, _ in pairs]
     agent.update(batch)
-    for (slow, live), weight in zip(pairs, before, strict=True):
-        assert not live.mlp[-1].weight.equal(weight)
-        torch.testing.assert_close(slow.mlp[-1].weight, weight.lerp(live.mlp[-1].weight, 0.02))
+    for (target, net), weight in zip(pairs, before, strict=True):
+        assert not net.mlp[-1].weight.equal(weight)
+        torch.testing.assert_close(target.mlp[-1].weight, weight.lerp(net.mlp[-1].weight, 0.02))
 
 
 @pytest.mark.invariant(25)
@@ -197,7 +197,7 @@ def test_recorded_outcomes_come_from_the_rows_that_follow(parts):
     ends[:, 2] = 1  # row 3 is an episode's last
     real = real._replace(last_next=ends, cont=torch.ones_like(ends))
     with torch.no_grad():
-        found = policy._outcome(critic, real, real.reward)
+        found = policy._recorded_action_value(critic, real, real.reward)
         for t in range(real.reward.shape[1]):
             end = 2 if t <= 2 else real.reward.shape[1] - 1
             rewards = [gamma**k * real.reward[:, t + k] for k in range(end - t + 1)]

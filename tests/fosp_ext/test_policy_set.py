@@ -59,15 +59,15 @@ def test_kappa_and_alpha(kappa, alpha):
 
 
 @pytest.mark.parametrize("ablation", [(), ("no_reachability",)])
-def test_what_it_thinks_is_what_the_learner_thinks_and_its_choice(ablation):
+def test_its_estimates_are_the_learners_and_its_choice(ablation):
     agent = disagreeing("fosp_online", *ablation, "debug")
     feat = features(agent, N)
-    _, thought = act(agent, feat, explore=True)
+    _, told = act(agent, feat, explore=True)
     known = {"value", "cost_value"} | (set() if ablation else {"violation_probability"})
-    assert thought.keys() == known | {"online", "p_online"}
+    assert told.keys() == known | {"online", "p_online"}
     estimates = agent.policy.learner.estimates(feat)
-    assert all(torch.equal(thought[name], estimates[name]) for name in known)
-    assert all(values.shape == (N,) for values in thought.values())
+    assert all(torch.equal(told[name], estimates[name]) for name in known)
+    assert all(values.shape == (N,) for values in told.values())
 
 
 # How it begins
@@ -115,9 +115,9 @@ def test_one_policy_acts_alone_and_shares_everything():
     feat, policy_set = features(agent, N), agent.policy
     for name, actor in (("online", policy_set.actor), ("offline", policy_set.offline)):
         alone = single_policy(agent, name)
-        action, thought = act(alone, feat, explore=False)
+        action, told = act(alone, feat, explore=False)
         assert torch.equal(action, actor(feat).mean)
-        assert thought.keys() == {"value", "cost_value", "violation_probability"}
+        assert told.keys() == {"value", "cost_value", "violation_probability"}
         own = {parameter.data_ptr() for parameter in agent.parameters()}
         assert {parameter.data_ptr() for parameter in alone.parameters()} <= own
     assert policy_set.actor is policy_set.learner.actor

@@ -170,7 +170,7 @@ def test_reward_and_cost_losses_are_mirror_images():
 
 
 def fitted(net: InSampleCritic, q: torch.Tensor) -> float:
-    """The best value of one state to which these slow Qs (K,) belong, fitted by `real_losses`."""
+    """The in-sample value of one state with these target Qs (K,), fitted by `real_losses`."""
     net.target_q = lambda feat, action: q.unsqueeze(0)
     feat, flag = torch.zeros(1, len(q), F), torch.zeros(1, len(q))
     action, mask = torch.zeros(1, len(q), A), torch.ones(1, len(q))
