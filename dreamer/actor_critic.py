@@ -24,12 +24,11 @@ class PolicyLearner(Protocol):
     def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Actions (N, A) in [-1, 1] for features (N, F): sampled to explore, else the mean.
 
-        With them what the policy thinks: its estimates of these states, and what it may know
-        of its choice, all name -> (N,).
+        Beside them the `estimates` of these states, and what a policy tells of its choice.
         """
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
-        """What the critics think of states (N, F): name -> (N,), shown by evaluations."""
+        """Value estimates of states (N, F), which evaluations show: name -> (N,)."""
 
     def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
         """One gradient step from posterior states (B, T) and the rows they belong to."""
@@ -73,8 +72,8 @@ class StateCritic(nn.Module):
         feat = traj.feat[:, :-1]
         value = self.net(feat)
         with torch.no_grad():
-            slow = self.target_net(feat).mean()
-        loss = value.loss(returns) + self.settings.target_weight * value.loss(slow)
+            target_value = self.target_net(feat).mean()
+        loss = value.loss(returns) + self.settings.target_weight * value.loss(target_value)
         step = self.optimizer.step((traj.weight * loss).mean())
         polyak_(self.target_net, self.net, self.settings.tau)
         return {**step, "value": value.mean().detach().mean(), "return": returns.mean()}
@@ -112,6 +111,7 @@ class ActorCritic(nn.Module):
         starts = choose_starts(latent, batch, im.starts)
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)
         returns, value = self.critic.returns(traj, traj.reward)
+        self.moments.update_(returns.detach())
         actor_metrics = self.update_actor(traj, returns, value.detach())
         critic_metrics = self.critic.update(traj.detach(), returns.detach())
         return {
@@ -121,7 +121,6 @@ class ActorCritic(nn.Module):
 
     def update_actor(self, traj: Trajectory, returns: Tensor, value: Tensor) -> Metrics:
         """Raise normalised advantages and entropy; returns (N, H), value (N, H+1) detached."""
-        self.moments.update(returns.detach())
         advantage = (returns - value[:, :-1]) / self.moments.scale()
         loss = -(traj.weight * (advantage + self.settings.entropy * traj.entropy)).mean()
         step = self.optimizer.step(loss)

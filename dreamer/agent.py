@@ -21,7 +21,7 @@ class AgentState(NamedTuple):
 
 
 class Agent(nn.Module):
-    """World model plus policy: `update` learns from a batch, `act` answers observations."""
+    """World model plus policy: `update` learns from a batch, `act` acts in environments."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class Agent(nn.Module):
     def act(
         self, obs: dict[str, Tensor], is_first: Tensor, state: AgentState, explore: bool
     ) -> tuple[Tensor, AgentState, dict[str, Tensor]]:
-        """Answer one observation per environment.
+        """One action for the observation of each environment.
 
         Shapes: obs camera -> (N, height, width, 3) uint8, is_first (N,) -> actions (N, A) in
-        [-1, 1], the state to pass next time, and what the policy thinks, name -> (N,).
-        A CPU answers in float32: for a few rows, lowering the weights costs more than it saves.
+        [-1, 1], the state to pass next time, and the policy's estimates, name -> (N,).
+        A CPU acts in float32: for a few rows, lowering the weights costs more than it saves.
         """
         acting = torch.float32 if is_first.device.type == "cpu" else self.precision
         with self.autocast(is_first.device, acting):

@@ -8,6 +8,7 @@ value that is not known is an error that names the nearest one. Nothing here imp
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import itertools
 import typing
@@ -268,8 +269,13 @@ def _check_complete(schema: type, values: Mapping[str, Any], where: str) -> None
         raise UserError(f"{where}: {', '.join(missing)} missing")
 
 
-def _leaves(schema: type, prefix: str = "", section: Mapping[str, Any] = MARKS) -> dict[str, _Leaf]:
+@functools.cache
+def _leaves(schema: type) -> dict[str, _Leaf]:
     """Dotted key -> every setting, with the marks that it has or takes over from its section."""
+    return _inside(schema, "", MARKS)
+
+
+def _inside(schema: type, prefix: str, section: Mapping[str, Any]) -> dict[str, _Leaf]:
     hints = typing.get_type_hints(schema)
     leaves: dict[str, _Leaf] = {}
     for field in dataclasses.fields(schema):
@@ -277,7 +283,7 @@ def _leaves(schema: type, prefix: str = "", section: Mapping[str, Any] = MARKS) 
         own = {name: field.metadata[name] for name in MARKS}
         marked = {name: section[name] if x is None else x for name, x in own.items()}
         if dataclasses.is_dataclass(kind):
-            leaves |= _leaves(kind, f"{key}.", marked)
+            leaves |= _inside(kind, f"{key}.", marked)
         else:
             leaves[key] = _Leaf(field.metadata, kind, marked)
     return leaves

@@ -68,8 +68,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def polyak_(slow: nn.Module, live: nn.Module, rate: float) -> None:
-    """Move every parameter of `slow` towards `live` by the share `rate` of the way, in place."""
-    pairs = zip(slow.parameters(), live.parameters(), strict=True)
-    for target, source in pairs:
-        target.lerp_(source, rate)
+def polyak_(target_net: nn.Module, net: nn.Module, tau: float) -> None:
+    """Polyak average, in place: every parameter moves by the share `tau` towards that of `net`."""
+    for target, source in zip(target_net.parameters(), net.parameters(), strict=True):
+        target.lerp_(source, tau)

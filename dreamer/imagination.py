@@ -55,7 +55,7 @@ def imagine(
         actions.append(action)
         entropies.append(policy.entropy())  # here: the policy is not asked a second time
     feat = torch.stack(feats, 1)  # (N, H+1, F)
-    reward, cost, cont = world_model.predict(feat[:, 1:])  # on arriving: (N, H) each
-    weight = discount_weights(starts.cont, cont, gamma)
+    arrived = world_model.predict(feat[:, 1:])  # (N, H) each
+    weight = discount_weights(starts.cont, arrived.cont, gamma)
     action, entropy = torch.stack(actions, 1), torch.stack(entropies, 1)
-    return Trajectory(feat, action, reward, cost, cont, weight, entropy)
+    return Trajectory(feat, action, *arrived, weight, entropy)

@@ -15,6 +15,9 @@ class Moments(nn.Module):
     small signals are never blown up.
     """
 
+    quantiles: Tensor
+    range: Tensor
+
     def __init__(self, decay: float = 0.99, low: float = 0.05, high: float = 0.95):
         super().__init__()
         self.decay = decay
@@ -22,7 +25,7 @@ class Moments(nn.Module):
         self.register_buffer("range", torch.zeros(2))
 
     @torch.no_grad()
-    def update(self, signal: Tensor) -> None:
+    def update_(self, signal: Tensor) -> None:
         """Take in a batch of any shape, or one of each process, all of the same shape."""
         signal = distributed.gathered(signal.float().flatten())
         now = torch.quantile(signal, self.quantiles)

@@ -73,6 +73,7 @@ class Trajectory(NamedTuple):
     action: Tensor  # (N, H, A), differentiable in the policy
     reward: Tensor  # (N, H)
     cost: Tensor  # (N, H); zeros for a world model without a cost decoder
+    violation: Tensor  # (N, H) in [0, 1]: probability that feat[:, h+1] violates; likewise
     cont: Tensor  # (N, H) in {0, 1}: mode of the continue head after the transition
     weight: Tensor  # (N, H): discounted probability that the rollout is still alive at feat[:, h]
     entropy: Tensor  # (N, H), nats: of the policy at feat[:, h], differentiable in the policy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from dreamer.settings import WorldModelSettings
 from dreamer.types import Batch, Latent, Metrics
 
 ALL_ROWS = slice(None)
+HeadMaker = Callable[[int], nn.Module]  # from the number of features F to a network on them
 
 
 class Prediction(NamedTuple):
@@ -23,18 +24,25 @@ class Prediction(NamedTuple):
 
     reward: Tensor
     cost: Tensor
+    violation: Tensor  # in [0, 1], without gradient: probability that the state violates
     cont: Tensor  # in {0, 1}: does the episode go on?
 
 
 class WorldModel(nn.Module):
-    """Learns to predict images, rewards and the end of an episode. It has no notion of cost."""
+    """Learns to predict images, rewards and the end of an episode. It has no notion of cost.
+
+    A subclass may pass further heads, and adds their losses and read-outs in `head_losses` and
+    `predict`.
+    """
 
     def __init__(
         self,
         cameras: Mapping[str, tuple[int, int, int]],
         action_size: int,
         settings: WorldModelSettings,
+        heads: Mapping[str, HeadMaker] | None = None,
     ):
+        """`cameras` are name -> (height, width, channels); `heads` attribute name -> its maker."""
         super().__init__()
         self.settings = settings
         self.encoder = ImageEncoder(cameras, settings.cnn_depth)
@@ -44,11 +52,9 @@ class WorldModel(nn.Module):
         self.decoder = ImageDecoder(self.feat_size, cameras, settings.cnn_depth)
         self.reward_head = TwoHotHead(self.feat_size, layers, units, outscale=0.0)
         self.cont_head = BernoulliHead(self.feat_size, layers, units)
-        self.add_heads()
+        for name, make in (heads or {}).items():
+            self.add_module(name, make(self.feat_size))
         self.optimizer = Optimizer(self.parameters(), settings.optimizer)
-
-    def add_heads(self) -> None:
-        """Further heads of a subclass, made before the optimiser collects the parameters."""
 
     def update(self, batch: Batch) -> tuple[Latent, Metrics]:
         """One gradient step. Returns the posterior states (B, T), detached, and metrics."""
@@ -101,9 +107,10 @@ class WorldModel(nn.Module):
         }
 
     def predict(self, feat: Tensor) -> Prediction:
-        """Read-outs of the heads at states (..., F); the cost is zero."""
+        """Read-outs of the heads at states (..., F); cost and violation are zero."""
         reward = self.reward_head(feat).mean()
-        return Prediction(reward, torch.zeros_like(reward), self.cont_head(feat).mode())
+        nothing = torch.zeros_like(reward)
+        return Prediction(reward, nothing, nothing, self.cont_head(feat).mode())
 
     @torch.no_grad()
     def open_loop(self, batch: Batch, context: int) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from dreamer.world_model import WorldModel
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.policy_set import PolicySet
 from fosp_ext.report.calibration import auroc, brier
-from fosp_ext.run.warnings import AHEAD, follows
+from fosp_ext.run.warnings import LOOKAHEAD, follows
 from fosp_ext.world_model import SafeWorldModel
 
 HORIZON = 15  # steps of an open-loop prediction
@@ -146,7 +146,7 @@ def forecast(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
             for k in range(1, max(STEPS_AHEAD) + 1):
                 state = model.rssm.img_step(state, batch.action[0, rows + k - 1])
                 if k in STEPS_AHEAD:
-                    guesses[k].append(model.violation(state.feat()).float().cpu().numpy())
+                    guesses[k].append(model.predict(state.feat()).violation.float().cpu().numpy())
                     truths[k].append((batch.cost[0, rows + k] >= VIOLATION).cpu().numpy())
     if not all(guesses.values()):
         return {}
@@ -172,7 +172,7 @@ def reachability(views: Sequence[EpisodeView]) -> dict[str, float]:
         return {}
     estimates, outcomes = [], []
     for view in views:
-        following, known = follows(view.cost >= VIOLATION, AHEAD)
+        following, known = follows(view.cost >= VIOLATION, LOOKAHEAD)
         estimates.append(view.estimates["violation_probability"][known])
         outcomes.append(following[known])
     estimate, outcome = np.concatenate(estimates), np.concatenate(outcomes)

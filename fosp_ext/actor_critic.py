@@ -1,4 +1,4 @@
-"""How FOSP learns: imagine, score, actor, critics, reachability (docs/algorithm.md 3 to 5)."""
+"""The actor-critic of FOSP: one update of policy and critics (docs/algorithm.md 3 to 5)."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dreamer import distributed
 from dreamer.actor_critic import policy_action
 from dreamer.functional import lambda_return, masked_mean
 from dreamer.imagination import Starts, imagine
 from dreamer.networks import Actor
 from dreamer.optimizer import Optimizer
 from dreamer.types import VIOLATION, Batch, Latent, Metrics, Trajectory
+from dreamer.world_model import WorldModel
 from fosp_ext.critics import InSampleCritic
-from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint
+from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint, constraint_step_
 from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
 from fosp_ext.settings import SafeActorSettings, SafeImaginationSettings
 from fosp_ext.starts import choose_safe_starts
 from fosp_ext.targets import policy_weight
 from fosp_ext.transitions import RealTransitions, real_transitions
-from fosp_ext.world_model import SafeWorldModel
 
 
-class Scores(NamedTuple):
-    """What the critics say about a rollout, each (N, H); differentiable in its actions."""
+class RolloutValues(NamedTuple):
+    """The critics' estimates along a rollout, (N, H) each, none of them normalised.
 
-    adv_r: Tensor  # reward advantage over the policy's value, in units of its running scale
-    adv_c: Tensor  # the same for cost
-    cost_return: Tensor  # raw cost lambda-return, with the dynamics' gradient
-    feasibility: Tensor  # u in [0, 1], without gradient
+    Action values are what `advantage` says: Q(s, a) of the single action, or the lambda return of
+    the rollout from there. They and `cost_return` are differentiable in the rollout's actions.
+    """
+
+    action_value_r: Tensor  # of reward
+    action_value_c: Tensor  # of cost
+    state_value_r: Tensor  # V(s) of reward under the policy, without gradient
+    state_value_c: Tensor  # V(s) of cost under the policy, without gradient
+    cost_return: Tensor  # lambda return of cost, with the dynamics' gradient
+    feasibility: Tensor  # u(s) in [0, 1], without gradient
 
 
 class SafeActorCritic(nn.Module):
@@ -46,7 +51,7 @@ class SafeActorCritic(nn.Module):
         reachability: ReachabilityCritic | AlwaysFeasible,
         lagrangian: AugmentedLagrangian | NoConstraint,
     ):
-        """An ablation passes another part (`fosp_ext/build.py`); no loss asks which one it has."""
+        """An ablation passes a stand-in (`fosp_ext/build.py`); no loss asks which part it has."""
         super().__init__()
         self.settings, self.imagination = settings, imagination
         self.actor = actor
@@ -66,15 +71,18 @@ class SafeActorCritic(nn.Module):
             **self.reachability.estimates(feat),
         }
 
-    def update(self, world_model: SafeWorldModel, latent: Latent, batch: Batch) -> Metrics:
+    def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
         """One gradient step of every part from posterior states (B, T) and their rows."""
         im = self.imagination
         real = real_transitions(latent, batch)  # (B, T-1)
         starts = choose_safe_starts(latent, batch, im)
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
-        actor_metrics = self.update_actor(traj, self.score(traj), real)
+        values = self.rollout_values(traj)
+        self.reward_critic.moments.update_(values.action_value_r.detach())
+        self.cost_critic.moments.update_(values.action_value_c.detach())
+        actor_metrics = self.update_actor(traj, values, real)
         traj = traj.detach()
-        violation = violation_labels(world_model, traj, starts)
+        violation = violation_labels(traj, starts)
         parts = {
             "actor": actor_metrics,
             "lagrange": self.lagrangian.metrics(),
@@ -86,54 +94,57 @@ class SafeActorCritic(nn.Module):
             f"{part}/{name}": x for part, metrics in parts.items() for name, x in metrics.items()
         }
 
-    def score(self, traj: Trajectory) -> Scores:
-        """One look of all critics at a differentiable rollout."""
-        adv_r, _ = self._advantage(self.reward_critic, traj, traj.reward)
-        adv_c, cost_value = self._advantage(self.cost_critic, traj, traj.cost)
-        im = self.imagination
-        cost_return = lambda_return(traj.cost, traj.cont, cost_value, im.gamma, im.lam)
-        return Scores(adv_r, adv_c, cost_return, self.reachability.feasibility(traj.feat[:, :-1]))
-
-    def _advantage(
-        self, critic: InSampleCritic, traj: Trajectory, signal: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Normalised advantages (N, H), and the values (N, H+1) with the dynamics' gradient."""
-        im, value = self.imagination, critic.value(traj.feat)
+    def rollout_values(self, traj: Trajectory) -> RolloutValues:
+        """All critics' estimates along a differentiable rollout; nothing moves."""
+        im, states = self.imagination, traj.feat[:, :-1]
+        value_r = self.reward_critic.value(traj.feat)  # (N, H+1)
+        value_c = self.cost_critic.value(traj.feat)  # (N, H+1)
+        cost_return = lambda_return(traj.cost, traj.cont, value_c, im.gamma, im.lam)
         if self.settings.advantage == "q":
             # deviates (D26): states are detached, so that only the action is judged.
-            gain = critic.q(traj.feat[:, :-1].detach(), traj.action)
+            action_value_r = self.reward_critic.q(states.detach(), traj.action)
+            action_value_c = self.cost_critic.q(states.detach(), traj.action)
         else:
-            gain = lambda_return(signal, traj.cont, value, im.gamma, im.lam)
-        critic.moments.update(gain.detach())
-        return (gain - value[:, :-1].detach()) / critic.moments.scale(), value
+            action_value_r = lambda_return(traj.reward, traj.cont, value_r, im.gamma, im.lam)
+            action_value_c = cost_return
+        return RolloutValues(
+            action_value_r,
+            action_value_c,
+            value_r[:, :-1].detach(),
+            value_c[:, :-1].detach(),
+            cost_return,
+            self.reachability.feasibility(states),
+        )
 
-    def update_actor(self, traj: Trajectory, scores: Scores, real: RealTransitions) -> Metrics:
-        """docs/algorithm.md (5) to (7): pathwise, in-sample and Lagrangian terms, one step."""
-        u, settings = scores.feasibility, self.settings
-        gain = u * scores.adv_r - (1 - u) * scores.adv_c + settings.entropy * traj.entropy
-        imagined_loss = -(traj.weight * gain).mean()
-        constraint = (u * scores.cost_return).sum(1).mean()  # pessimistic: summed over the horizon
-        constraint = distributed.joint_mean(constraint)
-        price = self.lagrangian.price(constraint.detach())
-        penalty = self.lagrangian.penalty_loss(constraint)
-        loss, metrics = settings.imagined_weight * imagined_loss + penalty, {}
+    def update_actor(
+        self, traj: Trajectory, values: RolloutValues, real: RealTransitions
+    ) -> Metrics:
+        """docs/algorithm.md (5) to (7): pathwise, in-sample and Lagrangian terms, one step.
+
+        Advantages are divided by the running scales as they are.
+        """
+        u, settings = values.feasibility, self.settings
+        scale_r, scale_c = self.reward_critic.moments.scale(), self.cost_critic.moments.scale()
+        adv_r = (values.action_value_r - values.state_value_r) / scale_r
+        adv_c = (values.action_value_c - values.state_value_c) / scale_c
+        objective = u * adv_r - (1 - u) * adv_c + settings.entropy * traj.entropy
+        imagined_loss = -(traj.weight * objective).mean()
+        penalty, metrics = constraint_step_(self.lagrangian, u * values.cost_return, scale_r)
+        loss = settings.imagined_weight * imagined_loss + penalty
         if settings.in_sample_weight:
-            in_sample_loss, metrics = self.in_sample_loss(real)
+            in_sample_loss, in_sample_metrics = self.in_sample_loss(real)
             loss = loss + settings.in_sample_weight * in_sample_loss
+            metrics |= in_sample_metrics
         step = self.optimizer.step(loss)
-        scale = self.reward_critic.moments.scale()
         return {
             **step,
             **metrics,
             "imagined_loss": imagined_loss.detach(),
             "entropy": traj.entropy.detach().mean(),
-            "adv_r": scores.adv_r.detach().mean(),
-            "adv_c": scores.adv_c.detach().mean(),
+            "adv_r": adv_r.detach().mean(),
+            "adv_c": adv_c.detach().mean(),
             "feasibility": u.mean(),
             "saturated": (traj.action.detach().abs() >= 1).float().mean(),
-            "constraint": constraint.detach(),
-            "penalty": penalty.detach() * (price > 0),
-            "cost_price": traj.action.shape[1] * price.clamp_min(0) * scale,
         }
 
     def in_sample_loss(self, real: RealTransitions) -> tuple[Tensor, Metrics]:
@@ -151,37 +162,36 @@ class SafeActorCritic(nn.Module):
 
     @torch.no_grad()
     def data_weights(self, real: RealTransitions) -> tuple[Tensor, Tensor]:
-        """docs/algorithm.md (4) at recorded pairs: weights and open cost gates, each (B, T-1)."""
+        """docs/algorithm.md (4) at recorded pairs, (B, T-1): weights >= 0, open gates in {0, 1}."""
         s, reward, cost = self.settings, self.reward_critic, self.cost_critic
-        outcome_r = self._outcome(reward, real, real.reward)
-        outcome_c = self._outcome(cost, real, real.cost).clamp_min(0)
-        excess = outcome_c - cost.in_sample_value(real.feat).clamp_min(
-            0
-        )  # over the safest supported action
-        gated = outcome_c if s.gate == "value" else excess
+        action_value_r = self._recorded_action_value(reward, real, real.reward)
+        action_value_c = self._recorded_action_value(cost, real, real.cost).clamp_min(0)
+        adv_r = action_value_r - reward.in_sample_value(real.feat)
+        adv_c = action_value_c - cost.in_sample_value(real.feat).clamp_min(0)
+        gated = action_value_c if s.gate == "value" else adv_c
         weight = policy_weight(
             self.reachability.feasibility(real.feat),
-            (outcome_r - reward.in_sample_value(real.feat)) / reward.moments.scale(),
-            excess / cost.moments.scale(),
+            adv_r / reward.moments.scale(),
+            adv_c / cost.moments.scale(),
             gated,
             s.beta_r, s.beta_c, s.clip_r, s.clip_c, s.cost_tolerance,
         )  # fmt: skip
         return weight, (gated <= s.cost_tolerance).float()
 
-    def _outcome(self, critic: InSampleCritic, real: RealTransitions, signal: Tensor) -> Tensor:
-        """What a recorded action led to, (B, T-1): as Q has it, or as the rows after it tell."""
+    def _recorded_action_value(
+        self, critic: InSampleCritic, real: RealTransitions, signal: Tensor
+    ) -> Tensor:
+        """Value of recorded actions, (B, T-1): target Q, or the lambda return of the record."""
         if self.settings.recorded_advantage == "q":
             return critic.target_q(real.feat, real.action)
-        value = torch.cat(
-            [critic.in_sample_value(real.feat[:, :1]), critic.in_sample_value(real.feat_next)], 1
-        )  # (B, T)
+        first, later = real.feat[:, :1], real.feat_next
+        value = torch.cat([critic.in_sample_value(x) for x in (first, later)], 1)  # (B, T)
         im = self.imagination
         lam = im.lam * (1 - real.last_next)  # a time limit ends the rows, not the return
         return lambda_return(signal, real.cont, value, im.gamma, lam)
 
 
-@torch.no_grad()
-def violation_labels(world_model: SafeWorldModel, traj: Trajectory, starts: Starts) -> Tensor:
-    """Chance that each imagined state violates, (N, H): recorded at the start, then the model's."""
+def violation_labels(traj: Trajectory, starts: Starts) -> Tensor:
+    """Probability that each imagined state violates, (N, H): recorded in {0, 1} at the start."""
     recorded = (starts.cost >= VIOLATION).float().unsqueeze(1)  # (N, 1)
-    return torch.cat([recorded, world_model.violation(traj.feat[:, 1:-1])], 1)
+    return torch.cat([recorded, traj.violation[:, :-1]], 1)

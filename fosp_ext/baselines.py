@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dreamer import distributed
 from dreamer.actor_critic import StateCritic, policy_action
 from dreamer.functional import masked_mean
 from dreamer.imagination import imagine
@@ -14,14 +13,14 @@ from dreamer.optimizer import Optimizer
 from dreamer.settings import ActorSettings
 from dreamer.types import Batch, Latent, Metrics, Trajectory
 from dreamer.world_model import WorldModel
-from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint
+from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint, constraint_step_
 from fosp_ext.settings import CloningSettings, SafeImaginationSettings
 from fosp_ext.starts import choose_safe_starts
 from fosp_ext.transitions import RealTransitions, real_transitions
 
 
 class SafeDreamer(nn.Module):
-    """BSRP-Lag of SafeDreamer: V(s) of reward and of cost in imagination, and a price on cost.
+    """BSRP-Lag of SafeDreamer: V(s) of reward and of cost in imagination, and the Lagrangian.
 
     Nothing here reads a recorded action: data enter through the world model and as the states from
     which rollouts start.
@@ -61,6 +60,7 @@ class SafeDreamer(nn.Module):
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
         returns, value = self.reward_critic.returns(traj, traj.reward)
         cost_returns, _ = self.cost_critic.returns(traj, traj.cost)
+        self.moments.update_(returns.detach())
         actor_metrics = self.update_actor(traj, returns, value.detach(), cost_returns)
         traj = traj.detach()
         parts = {
@@ -76,29 +76,23 @@ class SafeDreamer(nn.Module):
     def update_actor(
         self, traj: Trajectory, returns: Tensor, value: Tensor, cost_returns: Tensor
     ) -> Metrics:
-        """Raise advantages and entropy, lower the priced cost: one step of the policy.
+        """Raise advantages and entropy, lower the weighted cost: one step of the policy.
 
         Shapes: returns and cost_returns (N, H), differentiable in the rollout's actions; value
         (N, H+1), detached.
         """
-        self.moments.update(returns.detach())
         scale = self.moments.scale()
         advantage = (returns - value[:, :-1]) / scale
         imagined_loss = -(traj.weight * (advantage + self.settings.entropy * traj.entropy)).mean()
-        constraint = cost_returns.sum(1).mean()  # pessimistic: summed over the horizon
-        constraint = distributed.joint_mean(constraint)
-        price = self.lagrangian.price(constraint.detach())
-        penalty = self.lagrangian.penalty_loss(constraint)
+        penalty, constraint_metrics = constraint_step_(self.lagrangian, cost_returns, scale)
         step = self.optimizer.step(imagined_loss + penalty)
         return {
             **step,
+            **constraint_metrics,
             "imagined_loss": imagined_loss.detach(),
             "entropy": traj.entropy.detach().mean(),
             "scale": scale,
             "saturated": (traj.action.detach().abs() >= 1).float().mean(),
-            "constraint": constraint.detach(),
-            "penalty": penalty.detach() * (price > 0),
-            "cost_price": traj.action.shape[1] * price.clamp_min(0) * scale,
         }
 
 

@@ -133,7 +133,7 @@ def build_reachability(
 
 
 def build_lagrangian(settings: LagrangeSettings) -> AugmentedLagrangian | NoConstraint:
-    """The augmented Lagrangian, or the stand-in without a price."""
+    """The augmented Lagrangian, or the stand-in that gives cost no weight."""
     if not settings.enabled:
         return NoConstraint()
     return AugmentedLagrangian(

@@ -1,4 +1,4 @@
-"""The in-sample critic: one class, two instances, reward and cost (docs/algorithm.md 3.3)."""
+"""The in-sample critic of one signal, reward or cost, after IQL (docs/algorithm.md 3)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from fosp_ext.transitions import RealTransitions
 
 
 class InSampleCritic(nn.Module):
-    """Q(s, a), its target network, and two state values of one signal.
+    """Q(s, a), its target network, and two state values V(s) of one signal, in its raw units.
 
-    `in_sample_value` is the value of the best action that the data support: the expectile of Q over
-    recorded actions (IQL, eq. 5), upper for reward, lower for cost. `value` is the value under the
-    current policy, from imagined actions. With `split_value` off both are one network.
+    `in_sample_value` is the expectile of Q over recorded actions (IQL, eq. 5): the value of the
+    best action that the data support, hence the upper expectile for reward and the lower one for
+    cost. `value` is the value under the current policy, from imagined actions. Without
+    `split_value` both are one network.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class InSampleCritic(nn.Module):
         imagination: ImaginationSettings,
         sign: int,
     ):
-        """`sign` is +1 for a signal to be raised (reward) and -1 for one to be lowered (cost)."""
+        """`sign` is +1 for a signal to be maximised (reward), -1 for one to be minimised (cost)."""
         super().__init__()
         self.settings, self.imagination, self.sign = settings, imagination, sign
         net = settings.net
@@ -42,32 +43,28 @@ class InSampleCritic(nn.Module):
         self.in_sample_net = self.value_net
         if settings.split_value:
             self.in_sample_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
-        self.q_nets = nn.ModuleList(
-            TwoHotHead(feat_size + action_size, net.layers, net.units, outscale=0.0)
-            for _ in range(settings.num_q)
-        )
-        self.target_q_nets = frozen_copy(self.q_nets)
+        self.q_net = TwoHotHead(feat_size + action_size, net.layers, net.units, outscale=0.0)
+        self.target_q_net = frozen_copy(self.q_net)
         self.moments = Moments()
-        learning = nn.ModuleList([self.value_net, self.in_sample_net, self.q_nets])
+        learning = nn.ModuleList([self.value_net, self.in_sample_net, self.q_net])
         self.optimizer = Optimizer(learning.parameters(), settings.optimizer)
 
     def value(self, feat: Tensor) -> Tensor:
-        """Value under the current policy: (..., F) -> (...)."""
+        """Value V^pi under the current policy: (..., F) -> (...)."""
         return self.value_net(feat).mean()
 
     def in_sample_value(self, feat: Tensor) -> Tensor:
-        """In-sample value, of the best supported action: (..., F) -> (...)."""
+        """In-sample value V*, of the best supported action: (..., F) -> (...)."""
         return self.in_sample_net(feat).mean()
 
     def q(self, feat: Tensor, action: Tensor) -> Tensor:
-        """Q of features (..., F) and actions (..., A), the pessimistic one of several -> (...)."""
-        return self._pessimistic([dist.mean() for dist in self._dists(feat, action)])
+        """Q of features (..., F) and actions (..., A) -> (...)."""
+        return self.q_net(torch.cat([feat, action], -1)).mean()
 
     @torch.no_grad()
     def target_q(self, feat: Tensor, action: Tensor) -> Tensor:
-        """The target network's Q, (...)."""
-        inputs = torch.cat([feat, action], -1)
-        return self._pessimistic([net(inputs).mean() for net in self.target_q_nets])
+        """Q of the target network: (..., F) and (..., A) -> (...), without gradient."""
+        return self.target_q_net(torch.cat([feat, action], -1)).mean()
 
     def update(
         self, traj: Trajectory, signal: Tensor, real: RealTransitions, real_signal: Tensor
@@ -79,46 +76,43 @@ class InSampleCritic(nn.Module):
         imagined = self.imagined_losses(traj, signal)
         loss, recorded = imagined["v_loss"] + imagined["q_loss"], {}
         if self.settings.real_weight:
-            recorded = self.real_losses(real, real_signal, imagined["return"])
+            recorded = self.real_losses(real, real_signal)
             loss = loss + self.settings.real_weight * (recorded["v_loss"] + recorded["q_loss"])
         step = self.optimizer.step(loss)
-        polyak_(self.target_q_nets, self.q_nets, self.settings.tau)
+        polyak_(self.target_q_net, self.q_net, self.settings.tau)
         return {
             **step,
-            "return": imagined["return"].mean(),
+            "return": imagined["return"],
             **{f"imag_{name}": imagined[name].detach() for name in ("v_loss", "q_loss", "q", "v")},
             **{f"real_{name}": value.detach() for name, value in recorded.items()},
         }
 
     def imagined_losses(self, traj: Trajectory, signal: Tensor) -> dict[str, Tensor]:
-        """V towards Q of the policy's actions, Q towards lambda returns; `return` is (N, H)."""
+        """Losses and means, scalars: V towards target Q of the policy's actions, Q towards (1)."""
         feat, im = traj.feat[:, :-1], self.imagination
         dist = self.value_net(traj.feat)  # over (N, H+1)
         value = dist.mean().detach()
         returns = lambda_return(signal, traj.cont, value, im.gamma, im.lam)
         target_q = self.target_q(feat, traj.action)
-        now = TwoHot(dist.logits[:, :-1], dist.bins)
-        v_loss = self._expectile_loss(
-            now, value[:, :-1], target_q, self.settings.imagined_expectile
-        )
+        here = TwoHot(dist.logits[:, :-1], dist.bins)  # at the states acted in, (N, H)
+        expectile = self.settings.imagined_expectile
+        v_loss = self._expectile_loss(here, value[:, :-1], target_q, expectile)
         q_loss = self._q_loss(feat, traj.action, returns, target_q)
         return {
             "v_loss": (traj.weight * v_loss).mean(),
             "q_loss": (traj.weight * q_loss).mean(),
             "q": target_q.mean(),
             "v": value.mean(),
-            "return": returns,
+            "return": returns.mean(),
         }
 
-    def real_losses(
-        self, real: RealTransitions, signal: Tensor, imagined_return: Tensor
-    ) -> dict[str, Tensor]:
-        """IQL on recorded actions: V towards target Q, Q towards one step plus V (in-sample)."""
+    def real_losses(self, real: RealTransitions, signal: Tensor) -> dict[str, Tensor]:
+        """IQL on recorded actions, scalars: V* towards target Q (eq. 5), Q towards eq. 6."""
         dist = self.in_sample_net(real.feat)
         value = dist.mean().detach()
         target_q = self.target_q(real.feat, real.action)
         v_loss = self._expectile_loss(dist, value, target_q, self.settings.expectile)
-        target = self.real_target(real, signal, imagined_return)
+        target = self.real_target(real, signal)
         q_loss = self._q_loss(real.feat, real.action, target, target_q)
         return {
             "v_loss": masked_mean(v_loss, real.mask),
@@ -130,30 +124,14 @@ class InSampleCritic(nn.Module):
         }
 
     @torch.no_grad()
-    def real_target(self, real: RealTransitions, signal: Tensor, imagined_return: Tensor) -> Tensor:
-        """What Q should be at recorded pairs, (B, T-1); `boot` says what follows the step."""
-        gamma, B = self.imagination.gamma, len(signal)
-        if self.settings.boot == "v":
-            return real_q_target(signal, real.cont, self.in_sample_value(real.feat_next), gamma)
-        onward = imagined_return[:, 0].unflatten(0, (B, -1))  # (B, T), one rollout from each row
-        if self.settings.boot == "imag":
-            return real_q_target(signal, real.cont, onward[:, 1:], gamma)
-        lam = self.imagination.lam * (1 - real.last_next)
-        return lambda_return(signal, real.cont, onward, gamma, lam)
+    def real_target(self, real: RealTransitions, signal: Tensor) -> Tensor:
+        """Target of Q at recorded pairs (IQL, eq. 6), (B, T-1)."""
+        value_next = self.in_sample_value(real.feat_next)
+        return real_q_target(signal, real.cont, value_next, self.imagination.gamma)
 
     def _expectile_loss(self, dist: TwoHot, value: Tensor, q: Tensor, expectile: float) -> Tensor:
         return expectile_weight(self.sign * (q - value), expectile) * dist.loss(q)
 
     def _q_loss(self, feat: Tensor, action: Tensor, target: Tensor, target_q: Tensor) -> Tensor:
-        losses = [
-            dist.loss(target) + self.settings.target_weight * dist.loss(target_q)
-            for dist in self._dists(feat, action)
-        ]
-        return torch.stack(losses).sum(0)
-
-    def _dists(self, feat: Tensor, action: Tensor) -> list[TwoHot]:
-        inputs = torch.cat([feat, action], -1)
-        return [net(inputs) for net in self.q_nets]
-
-    def _pessimistic(self, values: list[Tensor]) -> Tensor:
-        return self.sign * torch.stack([self.sign * value for value in values]).amin(0)
+        dist = self.q_net(torch.cat([feat, action], -1))
+        return dist.loss(target) + self.settings.target_weight * dist.loss(target_q)

@@ -25,7 +25,7 @@ without a checkpoint, or a FILE that exists."""
 
 # Parts by the last word of their name: acting, estimates and open-loop images do without them.
 LEARNING = {
-    "optimizer", "target_net", "target_q_nets", "in_sample_net",
+    "optimizer", "target_net", "target_q_net", "in_sample_net",
     "reward_head", "cont_head", "cost_head",
 }  # fmt: skip
 

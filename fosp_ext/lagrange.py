@@ -1,18 +1,22 @@
-"""The augmented Lagrangian: a price on expected cost that rises while the limit is broken."""
+"""The augmented Lagrangian: a weight on expected cost that rises while the limit is broken."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from dreamer import distributed
 from dreamer.types import Metrics
 
 
 class AugmentedLagrangian(nn.Module):
     """Multiplier and penalty of docs/algorithm.md 5.4 (Nocedal and Wright, eq. 17.65).
 
-    Both are buffers: saved with the agent, moved by `penalty_loss`, never by an optimiser.
+    Both are scalar buffers: saved with the agent, moved by `step_`, never by an optimiser.
     """
+
+    multiplier: Tensor
+    penalty: Tensor
 
     def __init__(
         self,
@@ -28,25 +32,22 @@ class AugmentedLagrangian(nn.Module):
         self.register_buffer("multiplier", torch.tensor(multiplier))
         self.register_buffer("penalty", torch.tensor(penalty))
 
-    def price(self, cost: Tensor) -> Tensor:
-        """m = multiplier + penalty * (cost - cost_limit); above 0 it is the gradient of Psi."""
-        return self.multiplier + self.penalty * (cost - self.cost_limit)
-
-    def penalty_loss(self, cost: Tensor) -> Tensor:
-        """Loss Psi for a scalar constraint signal `cost`; then multiplier and penalty move.
+    def step_(self, cost: Tensor) -> tuple[Tensor, Tensor]:
+        """Penalty loss Psi and its slope at a scalar constraint signal; then both buffers move.
 
         With g = cost - cost_limit and m = multiplier + penalty * g at the old values,
-        Psi = multiplier * g + penalty / 2 * g^2 where m > 0, else -multiplier^2 / (2 * penalty),
-        so that dPsi/dcost = max(0, m).
+        Psi = multiplier * g + penalty / 2 * g^2 where m > 0, else -multiplier^2 / (2 * penalty).
+        The slope dPsi/dcost = max(0, m) is the weight of cost in the loss; it has no gradient.
         """
         multiplier, penalty = self.multiplier.clone(), self.penalty.clone()
         g = cost - self.cost_limit
         m = multiplier + penalty * g
         active = multiplier * g + 0.5 * penalty * g.square()
+        loss = torch.where(m > 0, active, -multiplier.square() / (2 * penalty))
         with torch.no_grad():
             self.multiplier.copy_(m.clamp(0.0, self.max_multiplier))
             self.penalty.mul_(1 + self.growth).clamp_max_(1.0)
-        return torch.where(m > 0, active, -multiplier.square() / (2 * penalty))
+        return loss, m.detach().clamp_min(0)
 
     def metrics(self) -> Metrics:
         """The state now, as scalars."""
@@ -54,16 +55,30 @@ class AugmentedLagrangian(nn.Module):
 
 
 class NoConstraint(nn.Module):
-    """No price at all, in place of the augmented Lagrangian: `lagrange.enabled: false`."""
+    """Cost has no weight, in place of the augmented Lagrangian: `lagrange.enabled: false`."""
 
-    def price(self, cost: Tensor) -> Tensor:
-        """0 for any constraint signal."""
-        return torch.zeros_like(cost)
-
-    def penalty_loss(self, cost: Tensor) -> Tensor:
-        """0, without a gradient to `cost`."""
-        return torch.zeros_like(cost)
+    def step_(self, cost: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and weight are 0; neither has a gradient to `cost`."""
+        return torch.zeros_like(cost), torch.zeros_like(cost)
 
     def metrics(self) -> Metrics:
         """Nothing to tell."""
         return {}
+
+
+def constraint_step_(
+    lagrangian: AugmentedLagrangian | NoConstraint, cost_return: Tensor, scale: Tensor
+) -> tuple[Tensor, Metrics]:
+    """Penalty loss of imagined cost returns (N, H), and metrics; the Lagrangian moves by one step.
+
+    The constraint signal is pessimistic: cost returns are summed over the horizon, then averaged
+    over the starts of all processes. `scale` is the running scale of reward returns, by which
+    `cost_weight` says how strongly cost pulls against normalised reward.
+    """
+    constraint = distributed.joint_mean(cost_return.sum(1).mean())
+    loss, weight = lagrangian.step_(constraint)
+    return loss, {
+        "constraint": constraint.detach(),
+        "penalty": loss.detach() * (weight > 0),
+        "cost_weight": cost_return.shape[1] * weight * scale,
+    }

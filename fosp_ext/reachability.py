@@ -1,4 +1,4 @@
-"""The reachability estimate: can a violation still be avoided? (docs/algorithm.md 4)"""
+"""The reachability estimation function (REF) of RESPO (docs/algorithm.md 4)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from fosp_ext.transitions import RealTransitions
 
 
 class ReachabilityCritic(nn.Module):
-    """p(s) in (0, 1): chance to reach a violation from s; u(s) = 1 - p(s) is feasibility."""
+    """p(s) in (0, 1): probability that a violation is reached from s (RESPO, Def. 3).
+
+    u(s) = 1 - p(s) is the feasibility of a state.
+    """
 
     def __init__(self, feat_size: int, settings: ReachabilitySettings):
         super().__init__()
@@ -36,7 +39,7 @@ class ReachabilityCritic(nn.Module):
         return 1 - self.violation_probability(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
-        """What evaluations show: p of states (N, F)."""
+        """p of states (N, F), which evaluations show."""
         return {"violation_probability": self.violation_probability(feat)}
 
     def update(self, traj: Trajectory, violation: Tensor, real: RealTransitions) -> Metrics:
@@ -51,34 +54,32 @@ class ReachabilityCritic(nn.Module):
         real_loss = masked_mean(weight * recorded.loss(real_target), real.mask)
         step = self.optimizer.step(imagined_loss + self.settings.real_weight * real_loss)
         polyak_(self.target_net, self.net, self.settings.tau)
-        violation_probability, recorded_violation_probability = (
-            dist.probs().detach(),
-            recorded.probs().detach(),
-        )
+        p, recorded_p = dist.probs().detach(), recorded.probs().detach()
         return {
             **step,
             "imag_loss": imagined_loss.detach(),
             "real_loss": real_loss.detach(),
-            "violation_probability": violation_probability.mean(),
-            "violation_probability_above_90": (violation_probability > 0.9).float().mean(),
-            "violation_probability_below_10": (violation_probability < 0.1).float().mean(),
+            "violation_probability": p.mean(),
+            "violation_probability_above_90": (p > 0.9).float().mean(),
+            "violation_probability_below_10": (p < 0.1).float().mean(),
             "violation_probability_at_violation": masked_mean(
-                recorded_violation_probability, real.violation * real.mask
+                recorded_p, real.violation * real.mask
             ),
             "violation_rate": violation.mean(),
         }
 
     @torch.no_grad()
     def imagined_target(self, traj: Trajectory, violation: Tensor) -> Tensor:
-        """Discounted chance to violate along imagined rollouts, (N, H)."""
-        slow = self.target_net(traj.feat).probs()
-        return reachability_target(violation, traj.cont, slow, self.settings.mu, self.settings.lam)
+        """Discounted probability to violate along imagined rollouts (RESPO, Thm. 1), (N, H)."""
+        target_p = self.target_net(traj.feat).probs()  # (N, H+1)
+        mu, lam = self.settings.mu, self.settings.lam
+        return reachability_target(violation, traj.cont, target_p, mu, lam)
 
     @torch.no_grad()
     def real_target(self, real: RealTransitions) -> Tensor:
-        """One recorded step, then the slow estimate, (B, T-1)."""
-        ahead = self.settings.mu * real.cont * self.target_net(real.feat_next).probs()
-        return real.violation + (1 - real.violation) * ahead
+        """One recorded step, then the target network's p, (B, T-1)."""
+        onward = self.settings.mu * real.cont * self.target_net(real.feat_next).probs()
+        return real.violation + (1 - real.violation) * onward
 
 
 class AlwaysFeasible(nn.Module):
@@ -89,7 +90,7 @@ class AlwaysFeasible(nn.Module):
         return torch.ones(feat.shape[:-1], device=feat.device)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
-        """Nothing is known about violation probability, so nothing is shown."""
+        """None: there is no violation probability to show."""
         return {}
 
     def update(self, traj: Trajectory, violation: Tensor, real: RealTransitions) -> Metrics:

@@ -131,7 +131,6 @@ class CostHeadSettings:
 
     scale: float = setting("weight of its loss among those of the world model", minimum=0)
     weight: float = setting("weight of the loss where the recorded cost is at least 1", minimum=1)
-    ahead: int = setting("steps ahead", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,6 @@ class InSampleCriticSettings(CriticSettings):
     imagined_expectile: float = setting(
         "the same for imagined actions of the policy", minimum=0, maximum=1
     )
-    boot: str = setting("how recorded pairs bootstrap", choices=("v", "imag", "lambda"))
-    num_q: int = setting("Q networks", minimum=1, maximum=2)
     real_weight: float = setting("weight of the losses on recorded pairs", minimum=0)
     split_value: bool = setting(
         "separate value heads for recorded and imagined actions", must_match=(AGENT,)
@@ -236,8 +233,6 @@ class PolicySetSettings:
     """The frozen offline policy beside the learning one, online (docs/algorithm.md 6)."""
 
     enabled: bool = setting("false: the learning policy acts alone")
-    init: str = setting("first weights", choices=("copy", "fresh"))
-    q_source: str = setting("who judges", choices=("online", "slow"))
     kappa: float = setting("reward that a unit of cost is worth in the choice", minimum=0)
     alpha: float = setting("greed of the choice while exploring; 0 is uniform", minimum=0)
 

@@ -8,21 +8,21 @@ from dreamer.imagination import Starts, choose_starts
 from dreamer.types import VIOLATION, Batch, Latent
 from fosp_ext.settings import SafeImaginationSettings
 
-AHEAD = 8  # agent steps before a violation in which its risk counts as near
+NEAR = 8  # agent steps before a violation in which it counts as near
 
 
 def choose_safe_starts(latent: Latent, batch: Batch, settings: SafeImaginationSettings) -> Starts:
     """As `choose_starts`; about the share `risky` of the draws are rows with a violation near.
 
-    Few recorded rows are: drawn evenly, hardly a rollout would show how to avoid one.
+    Such rows are rare: drawn evenly, hardly any rollout would show how to avoid a violation.
     """
     odds = start_odds(batch, settings.risky) if settings.risky else None
     return choose_starts(latent, batch, settings.starts, odds)
 
 
 def start_odds(batch: Batch, risky: float) -> Tensor:
-    """What each row (B, T) adds to the odds; rows with a violation near share `risky` of them."""
-    near = violation_near(batch, AHEAD).float()
+    """Sampling weights of the rows, (B, T); rows with a violation near share `risky` of them."""
+    near = violation_near(batch, NEAR).float()
     calm = 1 - near
     share = risky * near.amax()  # 0 in a batch without violations
     return share * near / near.sum().clamp_min(1) + (1 - share) * calm / calm.sum().clamp_min(1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def expectile_weight(error: Tensor, expectile: float) -> Tensor:
-    """|expectile - 1[error < 0]|: the weight of each error in an expectile regression (IQL, eq. 4).
+    """|expectile - 1[error < 0]|: weight of each error in expectile regression (IQL, section 4.1).
 
     `error` is target minus prediction, any shape; `expectile` in (0, 1). Above one half the fit
     leans to the upper targets, below to the lower ones, at one half every weight is one half.
@@ -18,7 +18,7 @@ def expectile_weight(error: Tensor, expectile: float) -> Tensor:
 def real_q_target(
     signal_next: Tensor, cont_next: Tensor, value_next: Tensor, gamma: float
 ) -> Tensor:
-    """One recorded step, then the value: y = signal + gamma * cont * value (docs/algorithm.md 3.1).
+    """Target of Q on recorded pairs, y = signal + gamma * cont * value (IQL, eq. 6).
 
     All shapes alike, e.g. (B, T-1). `signal_next` is the reward or cost received for the action, on
     arriving at the next row; `cont_next` is 0 where that row is terminal (a time limit is not).
@@ -29,7 +29,7 @@ def real_q_target(
 def reachability_target(
     violation: Tensor, cont: Tensor, value: Tensor, mu: float, lam: float
 ) -> Tensor:
-    """Chance to reach a violation, along rollouts (docs/algorithm.md eq. 2; RESPO, Thm. 1).
+    """Probability to reach a violation, along rollouts (docs/algorithm.md eq. 2; RESPO, Thm. 1).
 
     P[h] = v[h] + (1 - v[h]) * mu * cont[h] * ((1 - lam) * value[h+1] + lam * P[h+1]) and P[H] =
     value[H]. Shapes: violation (N, H) and value (N, H+1) belong to states, cont (N, H) to the
@@ -38,8 +38,8 @@ def reachability_target(
     """
     last, out = value[:, -1], []
     for h in reversed(range(violation.shape[1])):
-        ahead = (1 - lam) * value[:, h + 1] + lam * last
-        last = violation[:, h] + (1 - violation[:, h]) * mu * cont[:, h] * ahead
+        onward = (1 - lam) * value[:, h + 1] + lam * last
+        last = violation[:, h] + (1 - violation[:, h]) * mu * cont[:, h] * onward
         out.append(last)
     return torch.stack(out[::-1], 1)
 
@@ -55,12 +55,13 @@ def policy_weight(
     clip_c: float,
     cost_tolerance: float,
 ) -> Tensor:
-    """How strongly to imitate a recorded action (docs/algorithm.md eq. 4; FISOR for u in {0, 1}).
+    """Weight W of a recorded action in weighted cloning (docs/algorithm.md eq. 4).
 
     W = u * 1[q_c <= cost_tolerance] * min(exp(beta_r * adv_r), clip_r)
         + (1 - u) * min(exp(-beta_c * adv_c), clip_c).
     All tensors alike in shape; u in [0, 1] is the feasibility of the state, advantages are in units
-    of their running scale -> weights between 0 and u * clip_r + (1 - u) * clip_c.
+    of their running scale -> weights between 0 and u * clip_r + (1 - u) * clip_c. For u in {0, 1}
+    these are the two cases of FISOR.
     """
     allowed = (q_c <= cost_tolerance).to(u.dtype)
     feasible = (beta_r * adv_r).exp().clamp_max(clip_r)

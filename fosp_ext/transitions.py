@@ -1,4 +1,4 @@
-"""Recorded transitions as the critics need them. The one place where recorded time is shifted."""
+"""Recorded transitions (s, a, r, c, s') for the critics; recorded time is shifted here alone."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,23 +12,25 @@ from dreamer.distributions import TwoHot
 from dreamer.networks import TwoHotHead
 from dreamer.rssm import Posterior
 from dreamer.settings import WorldModelSettings
-from dreamer.types import VIOLATION, Batch, Latent, Metrics
+from dreamer.types import VIOLATION, Batch, Metrics
 from dreamer.world_model import ALL_ROWS, Prediction, WorldModel
 from fosp_ext.settings import CostHeadSettings
 
 
 def cost_weights(cost: Tensor, weight: float) -> Tensor:
-    """`weight` where cost >= 1, else 1: missing a rare cost is worse than a false warning."""
+    """Class weights of the cost loss, same shape: `weight` where cost >= 1, else 1."""
     return torch.where(cost >= 1, weight, 1.0)
 
 
 def unweighted_probability(fitted: Tensor, weight: float) -> Tensor:
-    """Undo the pessimism of a class weight: from a fit f = w q / (1 + (w - 1) q) back to q."""
+    """Probability q behind a fit f = w q / (1 + (w - 1) q) under the class weight w, in [0, 1]."""
     return fitted / (weight - (weight - 1) * fitted)
 
 
 class SafeWorldModel(WorldModel):
     """Also predicts the cost received on arriving at a state."""
+
+    cost_head: TwoHotHead
 
     def __init__(
         self,
@@ -36,16 +39,14 @@ class SafeWorldModel(WorldModel):
         settings: WorldModelSettings,
         cost_settings: CostHeadSettings,
     ):
-        super().__init__(cameras, action_size, settings)
+        """Unlike the reward head the cost decoder does not start at zero."""
+        layers, units = settings.heads.layers, settings.heads.units
+        cost_head = partial(TwoHotHead, layers=layers, units=units, outscale=1.0)
+        super().__init__(cameras, action_size, settings, {"cost_head": cost_head})
         self.cost_settings = cost_settings
 
-    def add_heads(self) -> None:
-        """The cost decoder; unlike the reward head it does not start at zero."""
-        size = self.settings.heads
-        self.cost_head = TwoHotHead(self.feat_size, size.layers, size.units, outscale=1.0)
-
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The plain heads' losses and the weighted one of the cost decoder."""
+        """The losses of all scalar heads, name -> (B, T)."""
         return {**super().head_losses(feat, batch), "cost_loss": self.cost_loss(feat, batch.cost)}
 
     def cost_loss(self, feat: Tensor, cost: Tensor) -> Tensor:
@@ -53,43 +54,19 @@ class SafeWorldModel(WorldModel):
         weight = self.cost_settings.scale * cost_weights(cost, self.cost_settings.weight)
         return weight * self.cost_head(feat).loss(cost)
 
-    def ahead_loss(self, latent: Latent, batch: Batch) -> Tensor:
-        """Loss of the costs of predicted states: posterior states (B, T) -> (B, pieces).
-
-        Windows are cut into pieces of `ahead` rows, as many as fit. From the row before a piece the
-        model goes on with the recorded actions alone, as imagination does. Behind the beginning of
-        another episode a prediction counts as nothing.
-        """
-        T = batch.cost.shape[1]
-        ahead = min(self.cost_settings.ahead, T - 1)
-        rows = torch.arange((T - 1) % ahead, T - 1, ahead, device=batch.cost.device)
-        state, episode = Latent(*(x[:, rows] for x in latent)), batch.is_first.cumsum(1)
-        losses = []
-        for k in range(1, ahead + 1):
-            flat = Latent(*(x.flatten(0, 1) for x in state))
-            after = self.rssm.img_step(flat, batch.action[:, rows + k - 1].flatten(0, 1))
-            state = Latent(*(x.unflatten(0, (-1, len(rows))) for x in after))
-            same = episode[:, rows + k] == episode[:, rows]
-            losses.append(same * self.cost_loss(state.feat(), batch.cost[:, rows + k]))
-        return torch.stack(losses).mean(0)
-
     def predict(self, feat: Tensor) -> Prediction:
-        """Read-outs of all heads at states (..., F)."""
-        return super().predict(feat)._replace(cost=self.cost_head(feat).mean())
-
-    def violation(self, feat: Tensor) -> Tensor:
-        """Probability that a state violates, (..., F) -> (...), freed of the class weight."""
+        """Read-outs of all heads at states (..., F); `violation` is freed of the class weight."""
         dist: TwoHot = self.cost_head(feat)
-        return unweighted_probability(dist.mass_above(VIOLATION), self.cost_settings.weight)
+        with torch.no_grad():
+            fitted = dist.mass_above(VIOLATION)
+            violation = unweighted_probability(fitted, self.cost_settings.weight)
+        return super().predict(feat)._replace(cost=dist.mean(), violation=violation)
 
     def losses(
         self, batch: Batch, reconstructed: slice = ALL_ROWS
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Adds the shares of rows that violate, that raise a warning, and that rightly do."""
         posterior, losses, metrics = super().losses(batch, reconstructed)
-        if self.cost_settings.ahead:
-            losses["cost_ahead_loss"] = self.ahead_loss(posterior.latent, batch)
-            metrics["cost_ahead_loss"] = losses["cost_ahead_loss"].detach().mean()
         with torch.no_grad():
             predicted = self.cost_head(posterior.latent.feat()).mean() >= VIOLATION
             recorded = batch.cost >= VIOLATION

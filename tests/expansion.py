@@ -20,7 +20,7 @@ def disagreeing(*names: str, **settings: str) -> Agent:
     learner = agent.policy.learner
     torch.manual_seed(4)
     for critic in (learner.reward_critic, learner.cost_critic):
-        for net in (*critic.q_nets, *critic.target_q_nets):
+        for net in (critic.q_net, critic.target_q_net):
             nn.init.normal_(net.mlp[-1].weight, std=0.3)
     nn.init.normal_(learner.actor.mlp[-1].weight)
     return agent

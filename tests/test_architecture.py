@@ -22,6 +22,7 @@ COMMANDS = {  # modules that people run: they may print
     "fosp_ext/run/train.py",
 }
 SIMULATORS = {"mujoco", "safety_gymnasium", "OpenGL", "glfw"}
+PLOTTING = {"matplotlib"}
 LAYERS = (  # a module imports from its own layer or from layers before it
     {"types", "errors", "files", "values", "functional", "config", "settings", "distributed"},
     {"distributions", "networks", "optimizer", "moments"},
@@ -86,15 +87,21 @@ def test_the_core_is_layered(path):
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
-def test_simulators_are_imported_late(script):
-    """Training on a recorded dataset runs on a machine without MuJoCo."""
-    seen, waiting = set(), [f"{script}.py"]
+def test_simulators_and_plotting_are_imported_late(script):
+    """Training on a recorded dataset runs on a machine without MuJoCo, and loads no plotting."""
+    seen, waiting = set(), [f"{script}.py", "fosp_ext/run/modes.py"]
     while waiting:
         path = waiting.pop()
         seen.add(path)
         imports = top_level_imports(parse(path))
-        assert not {name.split(".")[0] for name in imports} & SIMULATORS, path
+        assert not {name.split(".")[0] for name in imports} & (SIMULATORS | PLOTTING), path
         waiting += module_files(imports) - seen
+    assert not [path for path in seen if path.startswith("fosp_ext/report/")]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.startswith("fosp_ext/run/")])
+def test_runs_do_not_import_reports(path):
+    assert not [m for m in imported_modules(parse(path)) if m.startswith("fosp_ext.report")]
 
 
 @pytest.mark.parametrize("path", FILES)

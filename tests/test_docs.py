@@ -27,14 +27,13 @@ GUIDES = [page for page in PAGES if page.name not in RECORDS]
 PROGRAMS = ("python", "make", "tensorboard", ".venv/bin/python")
 NEEDS_A_SIMULATOR = r"eval/.*|time/evaluate_s"
 OTHER_REPORT = r"report/train/.*"  # only where no episode is held out
-AHEAD = ("--cost_head.ahead", "2")  # off by default
 ONLINE = r"(episode|training_cost)/.*|(step|fps)/env|time/play_s"  # see test_episode_log.py
 
 
 def smoke_run(folder: Path, dataset: Path, method: str) -> set[str]:
     """All tags, in both kinds of files, that a short training writes without a simulator."""
     words = ["--configs", method, "debug", "--dataset.path", str(dataset), "--logdir", str(folder)]
-    assert train.main([*words, "--device", "cpu", "--run.updates", "10", *AHEAD]) == 0
+    assert train.main([*words, "--device", "cpu", "--run.updates", "10"]) == 0
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     tags = {tag for line in lines for tag in json.loads(line)} - {"step"}
     shown = EventAccumulator(str(folder)).Reload().Tags()

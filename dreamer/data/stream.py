@@ -14,8 +14,8 @@ from dreamer.data.store import RowStore
 from dreamer.errors import UserError
 from dreamer.types import Batch
 
-AHEAD = 2  # batches prepared while the agent learns
-AT_ONCE = AHEAD + 2  # batches in memory at one time: with the next one and the one in use
+PREFETCH = 2  # batches prepared while the agent learns
+AT_ONCE = PREFETCH + 2  # batches in memory at one time: with the next one and the one in use
 CPU = torch.device("cpu")
 
 
@@ -53,7 +53,7 @@ class WindowStream:
         waiting: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
             try:
-                for index in range(first_index, first_index + AHEAD):
+                for index in range(first_index, first_index + PREFETCH):
                     waiting.append(thread.submit(self.batch, index, device))
                 while True:
                     batch = waiting.popleft().result()

@@ -22,7 +22,7 @@ from fosp_ext.report.strips import draw_episodes
 from fosp_ext.report.training_cost import before_and_after, price_table
 from fosp_ext.report.videos import relative, videos
 from fosp_ext.run.evaluate import new_folder
-from fosp_ext.run.warnings import AHEAD
+from fosp_ext.run.warnings import LOOKAHEAD
 
 CURVES = (
     "Over gradient updates. Where a group has several seeds, thin lines are seeds, the thick line "
@@ -47,9 +47,9 @@ PRICE = (
     "the agent steps until then, costs summed over them, cost per episode in the first and in the "
     "last fifth of them, share of episodes with a violation. A warning is a step with p above "
     "online.warning. Recall: share of the violations, counted where they begin, with a warning at "
-    f"most {AHEAD} agent steps ahead. False warnings: share of the warnings that no violation "
-    f"followed within {AHEAD} agent steps. Online policy: share of steps in which it acted, not "
-    "the offline policy beside it. Not defined: there was nothing to count."
+    f"most {LOOKAHEAD} agent steps ahead. False warnings: share of the warnings that no violation "
+    f"followed within {LOOKAHEAD} agent steps. Online policy: share of steps in which it acted, "
+    "not the offline policy beside it. Not defined: there was nothing to count."
 )
 STRIPS = (
     "Each strip is a training episode, the first on top. Its colour is the violation probability p "
@@ -74,23 +74,23 @@ IQM = (
     "task. Returns are not normalised: tasks of larger returns weigh more."
 )
 MEASURES = (
-    f"Rows whose next {AHEAD} steps were not recorded count only if a violation is seen in them. "
-    "AUROC is the chance that a row with a violation ahead has the higher p (0.5: no better than "
-    "guessing); the Brier score is the mean squared error (0: perfect), beside that of always "
+    f"Rows whose next {LOOKAHEAD} steps were not recorded count only if a violation is seen in "
+    "them. AUROC is the chance that a row with a violation ahead has the higher p (0.5: no better "
+    "than guessing); the Brier score is the mean squared error (0: perfect), beside that of always "
     "saying the mean."
 )
 CALIBRATION = (
     "At every row of the held-out episodes the newest checkpoint is asked for violation "
-    f"probability p, and the record for whether a violation followed within {AHEAD} agent steps. "
-    f"{MEASURES} The recorded policies acted here, not the policy for which p is learnt, and p "
-    "discounts a violation by how far ahead it is: a difference from the diagonal is not the "
+    f"probability p, and the record for whether a violation followed within {LOOKAHEAD} agent "
+    f"steps. {MEASURES} The recorded policies acted here, not the policy for which p is learnt, "
+    "and p discounts a violation by how far ahead it is: a difference from the diagonal is not the "
     "error of the network alone."
 )
 WHILE_LEARNING = (
     "In the training episodes of online runs, violation probability p was noted when each action "
     "was chosen, before anyone knew what would follow: forecasts by an estimate that was still "
     "learning, about the policies that acted. The record says whether a violation followed within "
-    f"{AHEAD} agent steps. {MEASURES}"
+    f"{LOOKAHEAD} agent steps. {MEASURES}"
 )
 
 

@@ -18,7 +18,7 @@ from fosp_ext.config import TrainConfig, load_config
 from fosp_ext.envs import check_task, check_variant
 from fosp_ext.envs.variants import NONE
 from fosp_ext.report.learning import TrainingEpisode, training_episode
-from fosp_ext.report.statistics import cost_regret
+from fosp_ext.run.cost_regret import cost_regret
 
 
 class Source(NamedTuple):

@@ -12,7 +12,7 @@ from fosp_ext.report.published import published
 from fosp_ext.report.runs import Evaluation, Group, Run, played_by
 from fosp_ext.report.statistics import iqm_interval, mean_interval
 from fosp_ext.report.violation_probability import Forecast
-from fosp_ext.run.warnings import AHEAD
+from fosp_ext.run.warnings import LOOKAHEAD
 
 Cell = str | int | float
 Interval = tuple[float, float, float]  # middle, lower end, upper end
@@ -147,7 +147,7 @@ def calibration_table(name: str, episodes: str, seen: Sequence[tuple[str, Foreca
         "run", "updates", episodes, "rows", "violation follows", "mean violation probability",
         "AUROC", "Brier score", "Brier of the mean",
     )  # fmt: skip
-    return Table(name, f"Violations within {AHEAD} agent steps, {episodes}", columns, rows)
+    return Table(name, f"Violations within {LOOKAHEAD} agent steps, {episodes}", columns, rows)
 
 
 def published_table(tasks: Sequence[str]) -> Table:

@@ -12,7 +12,7 @@ from fosp_ext.report.runs import Evaluation, Group, Run
 from fosp_ext.report.statistics import mean_interval
 from fosp_ext.report.tables import Cell, Interval, Result, Table
 from fosp_ext.report.violation_probability import Forecast
-from fosp_ext.run.warnings import AHEAD, follows
+from fosp_ext.run.warnings import LOOKAHEAD, follows
 
 
 def while_learning(run: Run) -> Forecast | None:
@@ -26,7 +26,7 @@ def while_learning(run: Run) -> Forecast | None:
     for episode in run.episodes:
         if episode.violation_probability is not None:
             rows = np.concatenate([[False], episode.violation])  # of row t: by the action before it
-            following, known = (answer[:-1] for answer in follows(rows, AHEAD))
+            following, known = (answer[:-1] for answer in follows(rows, LOOKAHEAD))
             estimates.append(episode.violation_probability[known])
             outcomes.append(following[known])
     estimate, outcome = np.concatenate([[], *estimates]), np.concatenate([[], *outcomes])

@@ -20,7 +20,7 @@ from dreamer.types import VIOLATION
 from fosp_ext.report.runs import Run
 from fosp_ext.run.data import dataset_path
 from fosp_ext.run.run_folder import load_run
-from fosp_ext.run.warnings import AHEAD, follows
+from fosp_ext.run.warnings import LOOKAHEAD, follows
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Forecast:
     updates: int  # of the checkpoint that was asked
     episodes: int
     estimate: np.ndarray
-    outcome: np.ndarray  # bool: did a violation follow within AHEAD agent steps?
+    outcome: np.ndarray  # bool: did a violation follow within LOOKAHEAD agent steps?
 
 
 def forecast(run: Run, device: torch.device, stream: TextIO) -> Forecast | str:
@@ -68,13 +68,13 @@ def ask(
             )
             if violation_probability is None:
                 return "the agent has no reachability estimate"
-            following, known = follows(heldout.small("cost")[begin:end] >= VIOLATION, AHEAD)
+            following, known = follows(heldout.small("cost")[begin:end] >= VIOLATION, LOOKAHEAD)
             estimates.append(violation_probability[known])
             outcomes.append(following[known])
             progress.advance()
     estimate, outcome = np.concatenate(estimates), np.concatenate(outcomes)
     if not len(estimate):
-        return f"no held-out episode is longer than {AHEAD} steps"
+        return f"no held-out episode is longer than {LOOKAHEAD} steps"
     return Forecast(updates, len(firsts), estimate, outcome)
 
 

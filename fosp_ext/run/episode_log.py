@@ -12,7 +12,7 @@ from dreamer.errors import NonFiniteError, UserError
 from dreamer.files import atomic_path
 from dreamer.training.collector import CollectedEpisode
 from dreamer.types import VIOLATION
-from fosp_ext.report.statistics import next_regret
+from fosp_ext.run.cost_regret import next_regret
 from fosp_ext.run.warnings import judge_warnings, onsets
 
 DECIMALS = 3  # of p; warnings are judged after rounding, so the file says what was judged

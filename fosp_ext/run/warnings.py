@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-AHEAD = 25  # agent steps within which a violation counts as warned of
+LOOKAHEAD = 25  # agent steps that a warning is about, from its own on
 
 
 class Warnings(NamedTuple):
@@ -43,17 +43,17 @@ def judge_warnings(
 
     Shapes (T,): `violation_probability[t]` is p at state t, where action t was chosen;
     `violations[t]` (bool) came of action t, together with state t + 1. The warning of state t is
-    about the steps t ... t + AHEAD - 1, so an onset at step t is warned of if p was above `warning`
-    at one of the states t - AHEAD + 1 ... t (those there are). A warning is judged where a
-    violation is seen in its steps or all of them were recorded.
+    about the steps t ... t + LOOKAHEAD - 1, so an onset at step t is warned of if p was above
+    `warning` at one of the states t - LOOKAHEAD + 1 ... t (those there are). A warning is
+    judged where a violation is seen in its steps or all of them were recorded.
     """
     T = len(violation_probability)
     raised = violation_probability > warning
-    following, known = follows(np.append(False, violations), AHEAD)  # rows: state t, its cost
+    following, known = follows(np.append(False, violations), LOOKAHEAD)  # rows: state t, its cost
     following, known = following[:T], known[:T]
     before = np.append(0, np.cumsum(raised))  # warnings before state t, (T+1,)
     starts = np.flatnonzero(onsets(violations))
-    warned = before[starts + 1] > before[np.maximum(starts + 1 - AHEAD, 0)]
+    warned = before[starts + 1] > before[np.maximum(starts + 1 - LOOKAHEAD, 0)]
     return Warnings(
         raised=int(raised.sum()),
         judged=int((raised & known).sum()),

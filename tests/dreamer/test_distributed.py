@@ -107,13 +107,13 @@ def learned(rank: int) -> Agent:
 
 def multiplier_after(constraint: Tensor) -> Tensor:
     lagrangian = AugmentedLagrangian(multiplier=0.5, penalty=0.25)
-    lagrangian.penalty_loss(constraint)
+    lagrangian.step_(constraint)
     return lagrangian.multiplier
 
 
 def range_after(signal: Tensor) -> Tensor:
     moments = Moments()
-    moments.update(signal)
+    moments.update_(signal)
     return moments.range
 
 

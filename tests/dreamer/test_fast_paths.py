@@ -128,10 +128,8 @@ def plain_imagined_losses(critic, traj: Trajectory, signal: Tensor) -> tuple[Ten
     weight = torch.where(error < 0, 1 - tau, tau)
     v_loss = (traj.weight * weight * critic.value_net(feat).loss(target_q)).mean()
     inputs = torch.cat([feat, action], -1)
-    q_loss = sum(
-        net(inputs).loss(returns) + critic.settings.target_weight * net(inputs).loss(target_q)
-        for net in critic.q_nets
-    )
+    q_loss = critic.q_net(inputs).loss(returns)
+    q_loss = q_loss + critic.settings.target_weight * critic.q_net(inputs).loss(target_q)
     return v_loss, (traj.weight * q_loss).mean()
 
 
@@ -143,7 +141,7 @@ def test_one_pass_of_each_critic_is_enough(rollout, name):
     expected = plain_imagined_losses(critic, traj, getattr(traj, name))
     for loss, plain in zip((found["v_loss"], found["q_loss"]), expected, strict=True):
         torch.testing.assert_close(loss, plain, rtol=1e-5, atol=1e-7)
-    learning = torch.nn.ModuleList([critic.value_net, critic.q_nets])
+    learning = torch.nn.ModuleList([critic.value_net, critic.q_net])
     ways = (
         gradients(sum(losses), learning)
         for losses in ((found["v_loss"], found["q_loss"]), expected)

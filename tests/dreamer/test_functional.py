@@ -134,9 +134,9 @@ def test_masked_mean():
 
 
 def test_polyak_moves_by_the_rate():
-    slow, live = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-    torch.nn.init.constant_(slow.weight, 1.0)
-    torch.nn.init.constant_(live.weight, 2.0)
-    polyak_(slow, live, 0.25)
-    assert math.isclose(slow.weight.item(), 1.25)
-    assert live.weight.item() == 2.0
+    target, net = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(target.weight, 1.0)
+    torch.nn.init.constant_(net.weight, 2.0)
+    polyak_(target, net, 0.25)
+    assert math.isclose(target.weight.item(), 1.25)
+    assert net.weight.item() == 2.0

@@ -223,7 +223,9 @@ def test_imagined_steps_stand_beside_those_that_followed(played, monkeypatch, la
     monkeypatch.setattr(model.rssm, "img_step", img_step)
     monkeypatch.setattr(policy, "act", act)
     monkeypatch.setattr(
-        model, "predict", lambda feat: Prediction(feat[:, 0] - late, 0.5 + 0 * feat[:, 0], None)
+        model,
+        "predict",
+        lambda feat: Prediction(feat[:, 0] - late, 0.5 + 0 * feat[:, 0], None, None),
     )
     found = diagnose_own.imagination(loaded.agent, diagnose_own.join(episodes), CPU)
     assert found == pytest.approx(

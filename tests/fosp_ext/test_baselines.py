@@ -14,17 +14,18 @@ from dreamer.envs.counting import CountingEnv
 from dreamer.imagination import choose_starts, imagine
 from dreamer.training.evaluation import VideoRecorder, run_episode
 from dreamer.types import Batch, Trajectory
+from fosp_ext.config import RECIPES, SIZES
 from fosp_ext.lagrange import NoConstraint
 from fosp_ext.reachability import AlwaysFeasible
 from fosp_ext.run.run_folder import load_run
-from fosp_ext.settings import SIZES
 from fosp_ext.transitions import RealTransitions, real_transitions
 from tests.commands import metrics, saved
 from tests.helpers import INFO, ROOT, make_agent, make_batch, make_config
 
 CPU = torch.device("cpu")
 FOSP = ("fosp_offline", "debug")
-WHAT = [name for name in load_presets(ROOT / "configs.yaml") if name not in ("defaults", *SIZES)]
+OTHERS = ("defaults", "no_policy_set", *SIZES, *RECIPES)  # no offline runs of their own
+WHAT = [name for name in load_presets(ROOT / "configs.yaml") if name not in OTHERS]
 RUNS = {  # every offline preset: the words after --configs; one that removes a part follows FOSP
     name: ("fosp_offline", name) if name.startswith("no_") else (name,)
     for name in WHAT
@@ -179,7 +180,7 @@ def test_critics_of_the_baselines_take_no_action(method):
 
 @pytest.mark.invariant(41)
 def test_free_safedreamer_is_dreamer():
-    """Invariant 41: without a price the policy and the reward value learn what DreamerV3's do."""
+    """Invariant 41: without a cost weight, policy and reward value learn what DreamerV3's do."""
     safe = make_agent("safedreamer", "debug", lagrange__multiplier="0", lagrange__penalty="1e-30")
     plain = make_agent("dreamerv3", "debug")
     plain.policy.actor.load_state_dict(safe.policy.actor.state_dict())
@@ -199,19 +200,19 @@ def test_free_safedreamer_is_dreamer():
 
 
 def test_safedreamer_pays_for_cost():
-    """The gradient of its penalty is that of the summed cost returns times the price."""
+    """The gradient of its penalty is that of the summed cost returns times the cost weight."""
     agent = make_agent("safedreamer", "debug", lagrange__multiplier="2", lagrange__penalty="0.1")
     policy = agent.policy
     _, traj = look(agent, make_batch())
     returns, value = policy.reward_critic.returns(traj, traj.reward)
     cost_returns, _ = policy.cost_critic.returns(traj, traj.cost)
     constraint = cost_returns.sum(1).mean()
-    price = policy.lagrangian.price(constraint.detach())
-    assert price > 1
+    penalty, weight = policy.lagrangian.step_(constraint)
+    assert weight > 1
     plain = actor_gradient(agent, constraint)
-    paid = actor_gradient(agent, policy.lagrangian.penalty_loss(constraint))
+    paid = actor_gradient(agent, penalty)
     for left, right in zip(paid, plain, strict=True):
-        torch.testing.assert_close(left, price * right)
+        torch.testing.assert_close(left, weight * right)
     assert any(grad.abs().max() > 0 for grad in paid)
     result = policy.update_actor(traj, returns, value.detach(), cost_returns)
     assert result["penalty"] != 0
@@ -242,10 +243,10 @@ def test_without_reachability_every_state_is_feasible():
     agent = make_agent(*FOSP, "no_reachability")
     assert isinstance(agent.policy.reachability, AlwaysFeasible)
     _, traj = look(agent, make_batch())
-    assert (agent.policy.score(traj).feasibility == 1).all()
+    assert (agent.policy.rollout_values(traj).feasibility == 1).all()
     result = agent.update(make_batch())
     assert result["actor/feasibility"] == 1
-    assert result["lagrange/multiplier"] > 0  # the price is still there
+    assert result["lagrange/multiplier"] > 0  # the Lagrangian is still there
     shown = agent.policy.estimates(traj.feat[:, 0])
     assert shown.keys() == {"value", "cost_value"}
 
@@ -254,10 +255,10 @@ def test_without_lagrangian_the_constraint_has_no_gradient():
     agent = make_agent(*FOSP, "no_lagrangian")
     assert isinstance(agent.policy.lagrangian, NoConstraint)
     cost = torch.tensor(5.0, requires_grad=True)
-    penalty = agent.policy.lagrangian.penalty_loss(cost)
-    assert (float(penalty), penalty.requires_grad) == (0, False)
+    penalty, weight = agent.policy.lagrangian.step_(cost)
+    assert (float(penalty), penalty.requires_grad, float(weight)) == (0, False, 0)
     result = agent.update(make_batch())
-    assert (result["actor/penalty"], result["actor/cost_price"]) == (0, 0)
+    assert (result["actor/penalty"], result["actor/cost_weight"]) == (0, 0)
     assert result["actor/feasibility"] < 1  # the reachability estimate is still there
 
 
@@ -299,17 +300,17 @@ def test_release_loss_by_hand():
     for k in range(3):
         agent.update(make_batch(seed=k))
     real, traj = look(agent, batch)
-    scores = policy.score(traj)
+    values = policy.rollout_values(traj)
     critic, feat = policy.reward_critic, traj.feat[:, :-1].detach()
     advantage = (critic.q(feat, traj.action) - critic.value(feat)) / critic.moments.scale()
     entropy = policy.actor(feat).entropy()
     plain = -(traj.weight * advantage).mean() - (traj.weight * 3e-4 * entropy).mean()
-    g = scores.cost_return.sum(1).mean()  # cost_limit is 0
+    g = values.cost_return.sum(1).mean()  # cost_limit is 0
     multiplier, penalty = policy.lagrangian.multiplier, policy.lagrangian.penalty
     psi = multiplier * g + penalty / 2 * g**2
-    assert policy.lagrangian.price(g) > 0
+    assert multiplier + penalty * g > 0
     expected = float((plain + psi).detach())
-    result = policy.update_actor(traj, scores, real)
+    result = policy.update_actor(traj, values, real)
     assert float(result["loss"]) == pytest.approx(expected, rel=1e-5)
     assert (result["in_sample_loss"], result["weight_max"]) == (0, 0)
 
@@ -336,6 +337,6 @@ def test_theory_only_imitates():
     agent.update(batch)
     real, traj = look(agent, batch)
     expected = policy.settings.in_sample_weight * policy.in_sample_loss(real)[0]
-    step = policy.update_actor(traj, policy.score(traj), real)
+    step = policy.update_actor(traj, policy.rollout_values(traj), real)
     torch.testing.assert_close(step["loss"], expected.detach(), rtol=1e-3, atol=1e-4)
     assert step["weight"] > 0

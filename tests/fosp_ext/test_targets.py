@@ -152,11 +152,12 @@ def test_policy_weight_is_bounded():
 
 
 @pytest.mark.invariant(29)
-def test_penalty_loss_gradient_is_the_positive_price():
+def test_the_gradient_of_the_penalty_is_the_cost_weight():
     lagrangian = AugmentedLagrangian(multiplier=0.5, penalty=0.1, cost_limit=2.0)
     cost = torch.tensor(5.0, requires_grad=True)
-    loss = lagrangian.penalty_loss(cost)
+    loss, weight = lagrangian.step_(cost)
     (grad,) = torch.autograd.grad(loss, cost)
+    assert weight.equal(grad)
     torch.testing.assert_close(loss.detach(), torch.tensor(0.5 * 3 + 0.05 * 9))
     torch.testing.assert_close(grad, torch.tensor(0.5 + 0.1 * 3))
     torch.testing.assert_close(lagrangian.multiplier, torch.tensor(0.8))
@@ -164,13 +165,13 @@ def test_penalty_loss_gradient_is_the_positive_price():
 
 
 @pytest.mark.invariant(29)
-def test_penalty_loss_is_flat_and_smooth_where_the_limit_holds():
+def test_the_penalty_is_flat_and_smooth_where_the_limit_holds():
     for multiplier, slack in ((0.2, -5.0), (0.0, 0.0)):
         lagrangian = AugmentedLagrangian(multiplier=multiplier, penalty=0.1)
         cost = torch.tensor(slack, requires_grad=True)
-        loss = lagrangian.penalty_loss(cost)
+        loss, weight = lagrangian.step_(cost)
         (grad,) = torch.autograd.grad(loss, cost)
-        assert grad == 0
+        assert grad == weight == 0
         assert lagrangian.multiplier == 0
     edge = torch.tensor(-0.2 / 0.1)  # m = 0: both branches meet
     active = 0.2 * edge + 0.05 * edge.square()
@@ -182,7 +183,7 @@ def test_multiplier_falls_to_zero_and_penalty_never_falls():
     lagrangian = AugmentedLagrangian(multiplier=1.0, penalty=0.01, growth=0.5)
     penalties = []
     for _ in range(20):
-        lagrangian.penalty_loss(torch.tensor(-10.0))
+        lagrangian.step_(torch.tensor(-10.0))
         assert lagrangian.multiplier >= 0
         penalties.append(lagrangian.penalty.item())
     assert lagrangian.multiplier == 0
@@ -193,7 +194,7 @@ def test_multiplier_falls_to_zero_and_penalty_never_falls():
 @pytest.mark.invariant(29)
 def test_multiplier_is_capped():
     lagrangian = AugmentedLagrangian(penalty=1.0, max_multiplier=3.0)
-    lagrangian.penalty_loss(torch.tensor(100.0))
+    lagrangian.step_(torch.tensor(100.0))
     assert lagrangian.multiplier == 3.0
 
 

@@ -38,7 +38,7 @@ def lively_agent(**settings: str):
     torch.manual_seed(4)
     policy = agent.policy
     for critic in (policy.reward_critic, policy.cost_critic):
-        for net in (critic.value_net, critic.in_sample_net, *critic.q_nets, *critic.target_q_nets):
+        for net in (critic.value_net, critic.in_sample_net, critic.q_net, critic.target_q_net):
             nn.init.normal_(net.mlp[-1].weight, std=0.3)
     nn.init.normal_(policy.reachability.net.mlp[-1].weight)
     return agent
@@ -88,10 +88,10 @@ def test_feasibility_and_weights_carry_no_gradient():
     latent, _ = agent.world_model.update(batch)
     starts = choose_starts(latent, batch, 0)
     traj = imagine(agent.world_model, policy.actor, starts, horizon=H, gamma=0.9)
-    scores = policy.score(traj)
+    values = policy.rollout_values(traj)
     weight, gate = policy.data_weights(real)
-    assert scores.adv_r.requires_grad
-    carried = (traj.weight, scores.feasibility, weight, gate)
+    assert values.action_value_r.requires_grad
+    carried = (traj.weight, values.feasibility, weight, gate)
     assert not any(x.requires_grad for x in carried)
     loss, _ = policy.in_sample_loss(real)
     others = [
@@ -105,7 +105,7 @@ def test_feasibility_and_weights_carry_no_gradient():
         grad is None
         for grad in torch.autograd.grad(loss, others, retain_graph=True, allow_unused=True)
     )
-    policy.update_actor(traj, scores, real)
+    policy.update_actor(traj, values, real)
     assert all(parameter.grad is None for parameter in agent.parameters())
 
 
@@ -221,14 +221,14 @@ def aimed(value: float) -> tuple[SafeActorCritic, Trajectory, RealTransitions]:
     cost = torch.ones(N, H)
     weight = randoms(N, H, seed=2).sigmoid()
     entropy = aim(feat[:, :-1]).entropy()
-    return policy, Trajectory(feat, action, cost, cost, cost, weight, entropy), real
+    return policy, Trajectory(feat, action, cost, cost, cost, cost, weight, entropy), real
 
 
 def gradient(policy: SafeActorCritic, traj: Trajectory, real: RealTransitions) -> Tensor:
     """What the policy's mean is moved by."""
     losses = []
     policy.optimizer.step = lambda loss: losses.append(loss) or {}
-    policy.update_actor(traj, policy.score(traj), real)
+    policy.update_actor(traj, policy.rollout_values(traj), real)
     (grad,) = torch.autograd.grad(losses[0], policy.actor.mean)
     return grad
 

@@ -45,10 +45,8 @@ class Corridor:
 
     def predict(self, feat: Tensor) -> Prediction:
         place = feat[..., 0]
-        return Prediction(0.1 * place, costs(place), torch.ones_like(place))
-
-    def violation(self, feat: Tensor) -> Tensor:
-        return costs(feat[..., 0])
+        cost = costs(place)
+        return Prediction(0.1 * place, cost, violation=cost, cont=torch.ones_like(place))
 
 
 def walks(B: int, T: int) -> tuple[Latent, Batch]:

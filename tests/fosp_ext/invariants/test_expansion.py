@@ -162,7 +162,7 @@ def test_the_loss_with_a_frozen_policy_beside_moves_the_learning_one_alone():
     latent, _ = agent.world_model.update(batch)
     traj = imagine(agent.world_model, learner.actor, choose_starts(latent, batch, 0), 5, 0.9)
     before = {name: p.clone() for name, p in agent.named_parameters()}
-    learner.update_actor(traj, learner.score(traj), real_transitions(latent, batch))
+    learner.update_actor(traj, learner.rollout_values(traj), real_transitions(latent, batch))
     moved = {name for name, p in agent.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {f"policy.learner.actor.{name}" for name in learner.actor.state_dict()}
     assert all(parameter.grad is None for parameter in agent.parameters())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreamer.imagination import choose_starts, imagine
-from fosp_ext.actor_critic import SafeActorCritic, Scores
+from fosp_ext.actor_critic import RolloutValues, SafeActorCritic
 from fosp_ext.lagrange import AugmentedLagrangian
 from fosp_ext.transitions import real_transitions
 from tests.helpers import make_agent, make_batch
@@ -23,25 +23,26 @@ def psi(cost: float, **settings: float) -> tuple[float, float, AugmentedLagrangi
     """Loss and slope at a constraint signal, and the Lagrangian after it."""
     lagrangian = AugmentedLagrangian(**settings).double()
     signal = torch.tensor(cost, dtype=torch.float64, requires_grad=True)
-    loss = lagrangian.penalty_loss(signal)
+    loss, weight = lagrangian.step_(signal)
     (slope,) = torch.autograd.grad(loss, signal)
+    assert weight.equal(slope)
     return loss.item(), slope.item(), lagrangian
 
 
 @pytest.mark.invariant(29)
-def test_the_slope_is_the_positive_price_everywhere():
+def test_the_slope_is_the_cost_weight_everywhere():
     multiplier, penalty, limit = 0.3, 0.05, 1.5
     settings = {"multiplier": multiplier, "penalty": penalty, "cost_limit": limit}
     for cost in torch.linspace(-20, 20, 81).tolist():
-        price = multiplier + penalty * (cost - limit)
+        m = multiplier + penalty * (cost - limit)
         _, slope, after = psi(cost, **settings)
-        assert slope == pytest.approx(max(0.0, price), abs=1e-6)
-        assert after.multiplier.item() == pytest.approx(max(0.0, price), abs=1e-6)
+        assert slope == pytest.approx(max(0.0, m), abs=1e-6)
+        assert after.multiplier.item() == pytest.approx(max(0.0, m), abs=1e-6)
 
 
 @pytest.mark.invariant(29)
 @pytest.mark.parametrize(("multiplier", "penalty"), [(0.2, 0.1), (1e-3, 0.5), (5.0, 1.0)])
-def test_loss_and_slope_are_continuous_where_the_price_vanishes(multiplier, penalty):
+def test_loss_and_slope_are_continuous_where_the_weight_vanishes(multiplier, penalty):
     edge, step = -multiplier / penalty, 1e-5
     settings = {"multiplier": multiplier, "penalty": penalty}
     below, flat, _ = psi(edge - step, **settings)
@@ -66,7 +67,7 @@ def test_the_multiplier_stays_positive_and_the_penalty_rises_to_one():
     g = torch.Generator().manual_seed(0)
     before = 0.4
     for cost in (3 * torch.randn(300, generator=g)).tolist():
-        lagrangian.penalty_loss(torch.tensor(cost))
+        lagrangian.step_(torch.tensor(cost))
         assert 0 <= lagrangian.multiplier <= lagrangian.max_multiplier
         assert before <= lagrangian.penalty <= 1
         before = lagrangian.penalty.item()
@@ -74,26 +75,26 @@ def test_the_multiplier_stays_positive_and_the_penalty_rises_to_one():
 
 
 def scored(agent) -> tuple[SafeActorCritic, tuple]:
-    """The policy with a rollout, its scores and transitions, ready for `update_actor`."""
+    """The policy with a rollout, its values and transitions, ready for `update_actor`."""
     policy, batch = agent.policy, make_batch()
     latent, _ = agent.world_model.update(batch)
     starts = choose_starts(latent, batch, 0)
     traj = imagine(agent.world_model, policy.actor, starts, horizon=5, gamma=0.9)
-    scores = policy.score(traj)
+    values = policy.rollout_values(traj)
     g = torch.Generator().manual_seed(1)
-    scores = scores._replace(
+    values = values._replace(
         feasibility=torch.rand(32, 5, generator=g),
-        cost_return=scores.cost_return + 5 * torch.rand(32, 5, generator=g),
+        cost_return=values.cost_return + 5 * torch.rand(32, 5, generator=g),
     )
-    return policy, (traj, scores, real_transitions(latent, batch))
+    return policy, (traj, values, real_transitions(latent, batch))
 
 
 @pytest.mark.invariant(30)
 def test_the_constraint_sums_over_the_horizon():
     """It is the mean times the horizon, and the limit comes off afterwards."""
-    policy, (traj, scores, real) = scored(make_agent(**LIMITED))
-    metrics = policy.update_actor(traj, scores, real)
-    average = (scores.feasibility * scores.cost_return).mean().detach()
+    policy, (traj, values, real) = scored(make_agent(**LIMITED))
+    metrics = policy.update_actor(traj, values, real)
+    average = (values.feasibility * values.cost_return).mean().detach()
     torch.testing.assert_close(metrics["constraint"], 5 * average)
     g = 5 * average - LIMIT
     torch.testing.assert_close(policy.lagrangian.multiplier, MULTIPLIER + PENALTY * g)
@@ -102,11 +103,11 @@ def test_the_constraint_sums_over_the_horizon():
 
 @pytest.mark.invariant(31)
 def test_where_nothing_is_feasible_the_constraint_is_minus_the_limit():
-    policy, (traj, scores, real) = scored(make_agent(**LIMITED))
-    hopeless: Scores = scores._replace(feasibility=torch.zeros(32, 5))
+    policy, (traj, values, real) = scored(make_agent(**LIMITED))
+    hopeless: RolloutValues = values._replace(feasibility=torch.zeros(32, 5))
     metrics = policy.update_actor(traj, hopeless, real)
     assert metrics["constraint"] == 0
-    price = MULTIPLIER - PENALTY * LIMIT
-    torch.testing.assert_close(policy.lagrangian.multiplier, torch.tensor(price))
+    m = MULTIPLIER - PENALTY * LIMIT
+    torch.testing.assert_close(policy.lagrangian.multiplier, torch.tensor(m))
     loss = torch.tensor(-MULTIPLIER * LIMIT + PENALTY / 2 * LIMIT**2)
     torch.testing.assert_close(metrics["penalty"], loss)

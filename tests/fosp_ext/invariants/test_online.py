@@ -46,9 +46,10 @@ def test_updates_due_are_exact(ratio):
 @pytest.mark.invariant(37)
 def test_the_default_is_half_an_update_per_step():
     """Offline those of 250 000 agent steps; online three quarters of them, and the first."""
-    config = make_config("fosp")
+    config = make_config("fosp_online", "full")
     assert config.online.ratio == 0.5
-    assert config.run.updates == 125_000 == config.online.ratio * 250_000
+    updates = make_config("fosp_offline", "full").run.updates
+    assert updates == 125_000 == config.online.ratio * 250_000
     assert Budget(config.online.steps, config.online.ratio).updates(config.online.steps) == 93_751
 
 
@@ -166,7 +167,11 @@ def test_with_their_weights_recorded_terms_teach(names, what, touched):
     settings = {}
     if "weights" in names:
         names = names[:1]
-        settings = {"online__real_weight": "1", "online__in_sample_weight": "0.1"}
+        settings = {
+            "critic__real_weight": "1",
+            "cost_critic__real_weight": "1",
+            "actor__in_sample_weight": "0.1",
+        }
     one, metrics = learn(make_agent(*names, "debug", **settings), make_batch())
     other, _ = learn(make_agent(*names, "debug", **settings), make_batch()._replace(**OTHER[what]))
     assert differing(one, other) == touched

@@ -30,7 +30,7 @@ def trajectory(cont: torch.Tensor) -> Trajectory:
     feat = torch.randn(len(cont), cont.shape[1] + 1, F, generator=g)
     nothing = torch.zeros_like(cont)
     ones = torch.ones_like(cont)
-    return Trajectory(feat, nothing.unsqueeze(-1), nothing, nothing, cont, ones, nothing)
+    return Trajectory(feat, nothing.unsqueeze(-1), *[nothing] * 3, cont, ones, nothing)
 
 
 def transitions(violation: torch.Tensor, cont: torch.Tensor) -> RealTransitions:
@@ -220,11 +220,12 @@ def test_violation_labels_do_not_ask_the_estimate():
     torch.manual_seed(2)
     feat = torch.randn(6, 4, model.feat_size)
     cost = torch.tensor([0.0, 0.49, 0.5, 1.0, 4.0, 0.0])
-    zero = torch.zeros(6, 3)
-    traj = Trajectory(feat, zero.unsqueeze(-1), zero, zero, zero, zero, zero)
+    zero, violation = torch.zeros(6, 3), model.predict(feat[:, 1:]).violation
+    traj = Trajectory(feat, zero.unsqueeze(-1), zero, zero, violation, zero, zero, zero)
     starts = Starts(Latent(feat[:, 0], feat[:, :1, :1]), torch.ones(6), cost)
-    labels = violation_labels(model, traj, starts)
+    labels = violation_labels(traj, starts)
     torch.nn.init.constant_(reach.net.mlp[-1].bias, 9.0)
     torch.nn.init.constant_(reach.target_net.mlp[-1].bias, 9.0)
-    assert violation_labels(model, traj, starts).equal(labels)
+    assert model.predict(feat[:, 1:]).violation.equal(violation)
+    assert violation_labels(traj, starts).equal(labels)
     assert labels[:, 0].tolist() == [0, 0, 1, 1, 1, 0]

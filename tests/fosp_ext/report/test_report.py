@@ -28,14 +28,14 @@ from fosp_ext.report.published import published
 from fosp_ext.report.runs import EPISODES, EVALUATIONS, group_runs, points, read_metrics, read_run
 from fosp_ext.report.statistics import (
     band,
-    cost_regret,
     interquartile_mean,
     iqm_interval,
     mean_interval,
     on_common_steps,
 )
 from fosp_ext.report.tables import over_tasks, result_table, results
-from fosp_ext.run.warnings import AHEAD, follows
+from fosp_ext.run.cost_regret import cost_regret
+from fosp_ext.run.warnings import LOOKAHEAD, follows
 from tests.commands import snapshot
 from tests.helpers import make_agent, make_config
 
@@ -180,7 +180,7 @@ def test_violation_probability_is_asked_row_by_row_of_whole_episodes(toy_dataset
     assert (seen.updates, seen.episodes) == (7, 2)
     expected, outcomes = [], []
     for begin in (0, 41):
-        following, known = follows(heldout.small("cost")[begin : begin + 41] >= 0.5, AHEAD)
+        following, known = follows(heldout.small("cost")[begin : begin + 41] >= 0.5, LOOKAHEAD)
         expected.append(
             violation_probability.episode_violation_probability(
                 agent, heldout, begin, begin + 41, CPU

@@ -12,9 +12,9 @@ import pytest
 from dreamer.data.episode import Episode
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.training.collector import CollectedEpisode
-from fosp_ext.report.statistics import cost_regret
+from fosp_ext.run.cost_regret import cost_regret
 from fosp_ext.run.episode_log import EpisodeLog, describe
-from fosp_ext.run.warnings import AHEAD, Warnings, judge_warnings, onsets
+from fosp_ext.run.warnings import LOOKAHEAD, Warnings, judge_warnings, onsets
 from tests.test_docs import ROOT, documented
 
 WARNING = 0.5
@@ -50,7 +50,7 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_the_horizon_is_the_one_that_the_pages_name():
-    assert AHEAD == 25
+    assert LOOKAHEAD == 25
 
 
 def test_a_violation_begins_where_the_step_before_had_none():
@@ -63,8 +63,8 @@ def test_a_violation_begins_where_the_step_before_had_none():
     [
         (40, 1),  # the state in which the action that violates is chosen: the last that counts
         (41, 0),  # the state that the violation led to: too late
-        (40 - AHEAD + 1, 1),  # the first of 25 states
-        (40 - AHEAD, 0),  # the 26th: too early
+        (40 - LOOKAHEAD + 1, 1),  # the first of 25 states
+        (40 - LOOKAHEAD, 0),  # the 26th: too early
         (0, 0),
     ],
 )
@@ -73,7 +73,7 @@ def test_which_warnings_announce_a_violation_at_step_40(warning_at, warned):
     assert warnings == Warnings(raised=1, judged=1, false=1 - warned, warned=warned)
 
 
-@pytest.mark.parametrize(("step", "warning_at"), [(0, 0), (3, 0), (AHEAD - 1, 0), (3, 3)])
+@pytest.mark.parametrize(("step", "warning_at"), [(0, 0), (3, 0), (LOOKAHEAD - 1, 0), (3, 3)])
 def test_at_the_begin_of_an_episode_fewer_states_are_asked(step, warning_at):
     assert judge_warnings(at(60, warning_at).astype(float), at(60, step), WARNING).warned == 1
 
@@ -85,7 +85,7 @@ def test_the_violation_probability_must_be_above_the_warning():
 
 def test_warnings_near_the_end_are_judged_only_where_their_steps_were_recorded():
     T = 60
-    for warning_at, judged in ((T - AHEAD, 1), (T - AHEAD + 1, 0), (T - 1, 0)):
+    for warning_at, judged in ((T - LOOKAHEAD, 1), (T - LOOKAHEAD + 1, 0), (T - 1, 0)):
         warnings = judge_warnings(at(T, warning_at).astype(float), at(T), WARNING)
         assert warnings == Warnings(raised=1, judged=judged, false=judged, warned=0)
     seen = judge_warnings(at(T, T - 2).astype(float), at(T, T - 1), WARNING)
@@ -99,14 +99,14 @@ def test_forecast_equals_a_plain_search():
         violation_probability, violations = rng.random(T), rng.random(T) < 0.05
         raised = violation_probability > 0.9
         steps = range(T)
-        hit = [violations[t : t + AHEAD].any() for t in steps]
-        known = [hit[t] or t + AHEAD <= T for t in steps]
+        hit = [violations[t : t + LOOKAHEAD].any() for t in steps]
+        known = [hit[t] or t + LOOKAHEAD <= T for t in steps]
         begins = [t for t in steps if violations[t] and (t == 0 or not violations[t - 1])]
         plain = Warnings(
             raised=sum(raised[t] for t in steps),
             judged=sum(raised[t] and known[t] for t in steps),
             false=sum(raised[t] and known[t] and not hit[t] for t in steps),
-            warned=sum(raised[max(0, t - AHEAD + 1) : t + 1].any() for t in begins),
+            warned=sum(raised[max(0, t - LOOKAHEAD + 1) : t + 1].any() for t in begins),
         )
         assert judge_warnings(violation_probability, violations, 0.9) == plain
         counts += plain
