@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dreamer.training.episode_log import next_regret
+
 RESAMPLES = 10_000  # of the bootstrap
-REGRET_DECAY = 0.99  # share of the cost regret that stays after one more episode
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
@@ -89,12 +90,6 @@ def cost_regret(costs: np.ndarray, episodes: int) -> np.ndarray:
         running = next_regret(running, float(cost), episodes)
         regret.append(running)
     return np.array(regret)
-
-
-def next_regret(regret: float, cost: float, episodes: int = 1) -> float:
-    """The cost regret after `episodes` more episodes of this mean cost."""
-    keep = REGRET_DECAY**episodes
-    return keep * regret + (1 - keep) * cost
 
 
 def _no_spread(tasks: Sequence[Sequence[np.ndarray]]) -> bool:
