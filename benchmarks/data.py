@@ -31,12 +31,12 @@ from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.errors import UserError, tell_error
 from dreamer.training.progress import Progress
+from dreamer.training.run_folder import provenance
 from dreamer.types import Batch
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent
 from fosp_ext.config import OfflineConfig, resolve_config
-from fosp_ext.run.data import record_dataset, require_dataset
-from fosp_ext.run.run_folder import provenance
+from fosp_ext.run.data import collect_settings, record_dataset, require_dataset, run_dataset
 
 B, T = 16, 64
 MEMORY, DISK, AGAIN = "memory", "disk", "one batch again and again"
@@ -88,7 +88,8 @@ def main(argv: list[str]) -> int:
             path = options.dataset or f"{folder}/dataset.h5"
             config = settings(options, path)
             if not options.dataset:
-                record_dataset(config)
+                recording = collect_settings(config.task, config.env, config.dataset, config.seed)
+                record_dataset(run_dataset(config), recording)
             return measure(config, options)
     except UserError as error:
         return tell_error(error)
@@ -105,7 +106,8 @@ def settings(options: argparse.Namespace, path: str) -> OfflineConfig:
 
 def measure(config: OfflineConfig, options: argparse.Namespace) -> int:
     """Everything, in order; returns the exit code."""
-    info, path = require_dataset(config), Path(config.dataset.path)
+    path = run_dataset(config)
+    info = require_dataset(path, config.task, config.env)
     path.read_bytes()  # into the page cache
     torch.set_num_threads(1)
     disk = RowStore.open(path, "disk", holdout=0)[0]

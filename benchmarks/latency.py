@@ -24,8 +24,8 @@ from benchmarks.targets import Target, conclude
 from benchmarks.update import IMAGE, SHAPES, make_agent, synchronize
 from dreamer.agent import Agent
 from dreamer.errors import UserError, tell_error
+from dreamer.training.run_folder import provenance
 from dreamer.utils import choose_device
-from fosp_ext.run.run_folder import provenance
 
 WARM_UP = 20  # answers
 MOST = {"fosp": 12}  # shape -> ms at the median, on one thread of a processor

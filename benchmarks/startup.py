@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.targets import Target, conclude
 from dreamer.errors import UserError, tell_error
-from fosp_ext.run.run_folder import provenance
+from dreamer.training.run_folder import provenance
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 HELP, FIRST = "train.py --help", "start to first update"

@@ -29,11 +29,11 @@ from dreamer.config import load_presets
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError, tell_error
 from dreamer.training.progress import Progress
+from dreamer.training.run_folder import provenance
 from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 from fosp_ext.build import build_agent, compile_agent
 from fosp_ext.config import METHODS, choose_schema, read_by, resolve_config
-from fosp_ext.run.run_folder import provenance
 
 PRODUCT = 1024  # rows and columns of the matrices
 PRODUCT_FLOP = 2 * PRODUCT**3
@@ -130,7 +130,7 @@ def make_agent(
     schema = choose_schema(presets, ["full"], words)
     config = resolve_config(presets, ["full"], words | read_by(schema, shape.settings))
     cameras = tuple(f"camera{index}" for index in range(shape.cameras))
-    info = DatasetInfo("synthetic", cameras, 1, "fast", IMAGE, ACTION_SIZE)
+    info = DatasetInfo("synthetic", cameras, 1, IMAGE, ACTION_SIZE)
     seed_everything(0)
     return build_agent(config, info, device)
 

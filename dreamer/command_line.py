@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dreamer.errors import UserError
 
-FLAGS = {
+FLAGS = {  # words that stand alone -> what they ask for
     "-h": "help",
     "--help": "help",
-    "--help-variants": "help-variants",
     "--print-config": "print-config",
     "--print_config": "print-config",
-    "--allow-task-mismatch": "allow-task-mismatch",
     "--profile": "profile",
 }
 
 
-def parse_command_line(argv: list[str]) -> tuple[list[str], dict[str, str], set[str]]:
-    """(preset names, dotted overrides, flags) of `--configs a b --key value --key=value --help`."""
+def parse_command_line(
+    argv: list[str], known: Mapping[str, str] = FLAGS
+) -> tuple[list[str], dict[str, str], set[str]]:
+    """(preset names, dotted overrides, flags) of `--configs a b --key value --key=value --help`.
+
+    `known` are the words that are flags, and what each asks for.
+    """
     names: list[str] = []
     overrides: dict[str, str] = {}
     flags: set[str] = set()
@@ -24,8 +29,8 @@ def parse_command_line(argv: list[str]) -> tuple[list[str], dict[str, str], set[
     while words:
         word = words.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
-        if word in FLAGS:
-            flags.add(FLAGS[word])
+        if word in known:
+            flags.add(known[word])
         elif not word.startswith("--") or not key:
             raise UserError(f"'{word}' is not understood; write --configs NAMES or --key value")
         elif key == "configs":

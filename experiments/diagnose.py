@@ -34,6 +34,7 @@ from dreamer.data.store import RowStore
 from dreamer.errors import UserError, tell_error
 from dreamer.files import atomic_path
 from dreamer.training.progress import Progress
+from dreamer.training.run_folder import provenance
 from dreamer.utils import choose_device
 from experiments.diagnose_own import EPISODES, own_episodes, play_own
 from experiments.diagnose_recorded import (
@@ -48,8 +49,8 @@ from experiments.diagnose_recorded import (
 )
 from fosp_ext.dataset.summary import summarise
 from fosp_ext.report.runs import Run, points, read_run
-from fosp_ext.run.data import dataset_path
-from fosp_ext.run.run_folder import LoadedRun, load_run, provenance
+from fosp_ext.run.data import run_dataset
+from fosp_ext.run.run_folder import LoadedRun, load_run
 
 LEAST_SPEARMAN, LEAST_AUROC = 0.5, 0.8
 LEAST_MULTIPLIER = 1e-3
@@ -57,7 +58,7 @@ LEAST_MULTIPLIER = 1e-3
 
 def open_heldout(run: Run, loaded: LoadedRun) -> RowStore:
     """The held-out episodes of the dataset that the run was trained on."""
-    path = dataset_path(run.config)
+    path = run_dataset(run.config)
     if not path.exists():
         raise UserError(f"the dataset {path} of {run.path} is not there")
     if fingerprint(path) != loaded.dataset:
@@ -81,7 +82,7 @@ def multiplier(run: Run) -> dict[str, float]:
 
 def policy(run: Run) -> dict[str, float]:
     """Newest evaluation in the run's own variant, beside the better half of the dataset."""
-    summary = summarise(dataset_path(run.config))
+    summary = summarise(run_dataset(run.config))
     better = summary.returns >= np.median(summary.returns)
     found = {
         "return of the better half": float(summary.returns[better].mean()),

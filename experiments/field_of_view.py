@@ -30,6 +30,7 @@ from dreamer.files import atomic_path
 from dreamer.training.diagnostics import fixed_randomness
 from dreamer.training.evaluation import run_episode
 from dreamer.training.progress import Progress
+from dreamer.training.run_folder import provenance
 from dreamer.types import Latent
 from dreamer.utils import choose_device
 from experiments.diagnose_own import FIRST_SEED, Recorder, join
@@ -37,7 +38,7 @@ from experiments.diagnose_recorded import follow
 from fosp_ext.envs import make_run_env
 from fosp_ext.envs.scripted.field_of_view import AXES, off_axis
 from fosp_ext.envs.world_state import WorldState
-from fosp_ext.run.run_folder import LoadedRun, load_run, provenance
+from fosp_ext.run.run_folder import LoadedRun, load_run
 from fosp_ext.world_model import SafeWorldModel
 
 TASKS = re.compile(r"SafetyPoint[A-Z].*-v0")  # the cameras of other robots see more or less

@@ -17,6 +17,7 @@ from dreamer.settings import (
     ImaginationSettings,
     WorldModelSettings,
 )
+from dreamer.training.settings import RunSettings
 from fosp_ext.settings import (
     CloningSettings,
     CostHeadSettings,
@@ -30,7 +31,6 @@ from fosp_ext.settings import (
     PolicySetSettings,
     ReachabilitySettings,
     RecordingSettings,
-    RunSettings,
     SafeActorSettings,
     SafeImaginationSettings,
     StorageSettings,

@@ -13,7 +13,8 @@ import torch
 from dreamer.config import to_dict
 from dreamer.errors import UserError, tell_error
 from dreamer.training.checkpoint import Checkpoint
-from fosp_ext.run.run_folder import leave_out, load_run, provenance, run_of
+from dreamer.training.run_folder import provenance, run_of
+from fosp_ext.run.run_folder import leave_out, load_run
 
 EPILOG = """example:
   python -m fosp_ext.export logdir/SafetyPointGoal1-v0/fosp_offline-cpu/seed0 --out mine.pt

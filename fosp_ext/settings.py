@@ -15,6 +15,7 @@ from dreamer.settings import (
     NetSize,
     OptimizerSettings,
 )
+from dreamer.training import settings as training
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class EnvSettings:
 
 
 @dataclass(frozen=True)
-class DatasetFile:
+class DatasetFile(training.DatasetFile):
     """Where recorded episodes are."""
 
     path: str = setting("HDF5 file; empty means logdir/<task>/dataset.h5, recorded if missing")
@@ -63,24 +64,8 @@ class RecordingSettings(DatasetFile):
 
 
 @dataclass(frozen=True)
-class StorageSettings(DatasetFile):
+class StorageSettings(DatasetFile, training.StorageSettings):
     """How recorded episodes are read."""
-
-    storage: str = setting(
-        "ram decodes the images once, disk streams them, auto takes ram up to ram_limit_gb",
-        choices=("auto", "ram", "disk"),
-        decides_result=False,
-    )
-    ram_limit_gb: float = setting(
-        "largest decoded dataset that auto keeps in memory", minimum=0, decides_result=False
-    )
-    holdout: float = setting(
-        "share of episodes kept out of training, for reports",
-        minimum=0,
-        maximum=0.9,
-        may_change=False,
-        must_match=BOTH,
-    )
 
 
 @dataclass(frozen=True)
@@ -89,33 +74,9 @@ class OfflineDatasetSettings(StorageSettings, RecordingSettings):
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """What a training run does on the way; counted in gradient updates."""
-
-    batch_size: int = setting(
-        "windows per batch, in each process", minimum=1, may_change=False, must_match=(MODEL,)
-    )
-    batch_length: int = setting("rows per window", minimum=2, may_change=False, must_match=(MODEL,))
-    log_every: int = setting(
-        "updates between lines of metrics.jsonl", minimum=1, decides_result=False
-    )
-    report_every: int = setting(
-        "updates between held-out losses and open-loop videos; 0 never",
-        minimum=0,
-        decides_result=False,
-    )
-    eval_every: int = setting("updates between evaluations in the simulator; 0 never", minimum=0)
-    eval_episodes: int = setting("episodes per evaluation", minimum=1)
-    save_every: int = setting("updates between checkpoints", minimum=1, decides_result=False)
-    keep_checkpoints: int = setting("checkpoints kept on disk", minimum=1, decides_result=False)
-    profile: int = setting("updates of this start to trace (--profile takes 10); 0 none", minimum=0)
-
-
-@dataclass(frozen=True)
-class OfflineRunSettings(RunSettings):
+class OfflineRunSettings(training.OfflineRunSettings):
     """How long an offline run is."""
 
-    updates: int = setting("gradient updates of the offline phase", minimum=1)
     pretrain: float = setting(
         "world-model pretraining: share of the updates, counted when the run begins, in which the "
         "world model learns alone; 1: nothing else is learned",
@@ -238,16 +199,12 @@ class PolicySetSettings:
 
 
 @dataclass(frozen=True)
-class OnlineSettings:
-    """Fine-tuning in the environment (docs/algorithm.md 7.3)."""
+class OnlineSettings(training.OnlineSettings):
+    """Learning in the environment (docs/algorithm.md 7.3)."""
 
     allow_task_mismatch: bool = setting(
         "go on in another task than the offline run's", decides_result=False
     )
-    steps: int = setting("agent steps in all environments together", minimum=1, may_change=True)
-    envs: int = setting("environments, each in a process of its own", minimum=1)
-    ratio: float = setting("gradient updates per agent step", minimum=0)
-    capacity: int = setting("rows of own episodes in memory, the oldest leave first", minimum=1)
     offline_frac: str = setting("share of each batch from the dataset, or pool: by their sizes")
     warning: float = setting(
         "violation probability above which a step warns of a coming violation",

@@ -91,9 +91,11 @@ def after_update(
 
 def act_in(monkeypatch: pytest.MonkeyPatch, make: Callable[[], gymnasium.Env]) -> None:
     """Let online runs act, and be evaluated, in environments that `make` makes."""
-    monkeypatch.setattr(
-        "fosp_ext.run.online.ParallelEnvs", lambda _, count, warn: ParallelEnvs(make, count, warn)
-    )
+
+    def begin(_: Callable, count: int, warn: Callable) -> ParallelEnvs:
+        return ParallelEnvs(make, count, warn)
+
+    monkeypatch.setattr("dreamer.training.online.ParallelEnvs", begin)
     monkeypatch.setattr("fosp_ext.run.online.evaluation_env", lambda *_: make())
 
 

@@ -26,9 +26,9 @@ TOY_INFO = DatasetInfo(
     task="SafetyPointGoal1-v0",
     cameras=("vision", "vision_back"),
     action_repeat=4,
-    render="fast",
     size=64,
     action_size=2,
+    environment={"render": "fast", "variant": "none"},
 )
 
 

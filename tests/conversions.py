@@ -13,7 +13,7 @@ from fosp_ext.dataset.__main__ import main
 from tests.conftest import TOY_INFO, toy_episode
 
 LABELS = ["--task", "SafetyPointGoal1-v0", "--action-repeat", "4"]
-INFO = replace(TOY_INFO, variant="night")
+INFO = replace(TOY_INFO, environment={"render": "fast", "variant": "night"})
 
 
 def write_own(path: str | Path) -> None:

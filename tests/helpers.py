@@ -10,13 +10,14 @@ from dreamer.agent import Agent
 from dreamer.config import load_presets
 from dreamer.data.episode import DatasetInfo
 from dreamer.envs.counting import CountingEnv
+from dreamer.training.run_folder import RunFolder
 from dreamer.types import Batch
 from fosp_ext.build import build_agent
 from fosp_ext.config import Config, resolve_config
-from fosp_ext.run.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-INFO = DatasetInfo("SafetyPointGoal1-v0", ("vision", "vision_back"), 4, "fast", 64, 2)
+FACTS = {"render": "fast", "variant": "none"}
+INFO = DatasetInfo("SafetyPointGoal1-v0", ("vision", "vision_back"), 4, 64, 2, FACTS)
 
 
 def make_config(*names: str, **overrides: str) -> Config:
@@ -34,7 +35,7 @@ def make_agent(*names: str, **overrides: str) -> Agent:
 
 def written_run(folder: Path, agent: Agent, *names: str, **overrides: str) -> Path:
     """A run folder as presets and settings make it, with this agent saved after 7 updates."""
-    run = RunFolder(make_config(*names, logdir=str(folder), **overrides))
+    run = RunFolder(folder, make_config(*names, logdir=str(folder), **overrides), 2)
     run.open()
     run.save(agent, INFO, 7, "fingerprint")
     return folder

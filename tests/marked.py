@@ -11,7 +11,7 @@ from dreamer.data.hdf5 import write_dataset
 from dreamer.data.replay import EpisodeStore
 from dreamer.types import Batch
 
-INFO = DatasetInfo("SafetyPointGoal1-v0", ("front", "back"), 4, "fast", 4, 2)
+INFO = DatasetInfo("SafetyPointGoal1-v0", ("front", "back"), 4, 4, 2)
 DATASET = 200  # what rows of a dataset say instead of a stream
 
 

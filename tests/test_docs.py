@@ -18,6 +18,7 @@ from dreamer.command_line import parse_command_line
 from dreamer.config import load_presets
 from fosp_ext.config import resolve_config
 from fosp_ext.run import eval as fosp_eval
+from fosp_ext.run.train import FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "agents/README.md")]
@@ -121,7 +122,7 @@ def test_commands_are_understood(page):
         if program == "make":
             assert {word for word in words if "=" not in word} <= targets, words
         elif words[:1] == ["train.py"]:
-            names, overrides, _ = parse_command_line(words[1:])
+            names, overrides, _ = parse_command_line(words[1:], FLAGS)
             if "from" in overrides:
                 overrides["init_from"] = overrides.pop("from")
             resolve_config(presets, names, overrides)

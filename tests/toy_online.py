@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
 
     import train
     from dreamer import distributed
-    from fosp_ext.run.online import OnlineRun
+    from dreamer.training.online import OnlineRun
     from tests.commands import act_in, after_update
     from tests.seeded_env import SeededEnv
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,10 +16,9 @@ class DatasetInfo:
     task: str
     cameras: tuple[str, ...]
     action_repeat: int
-    render: str  # how the images were drawn: "fast" or "exact"
     size: int  # images are (size, size, 3)
     action_size: int
-    variant: str = "none"  # of the task; a policy may meet other variants than its data show
+    environment: dict[str, str] = field(default_factory=dict)  # what else decides what it shows
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,7 @@ def _write_attributes(
     file.attrs["task"] = info.task
     file.attrs["cameras"] = list(info.cameras)
     file.attrs["action_repeat"] = info.action_repeat
-    file.attrs["render"] = info.render
-    file.attrs["variant"] = info.variant
+    file.attrs["environment"] = json.dumps(info.environment)
     file.attrs["policies"] = policies
     file.attrs["versions"] = json.dumps(_running_versions() if versions is None else versions)
 

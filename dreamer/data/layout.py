@@ -11,7 +11,7 @@ import numpy as np
 
 from dreamer.errors import DatasetError, UserError, did_you_mean
 
-FORMAT = "fosp-dataset"
+FORMAT = "episodes"
 FORMAT_VERSION = 1
 CHUNK_FRAMES = 16  # compresses nearly as well as whole episodes and reads short windows 3x faster
 ATTRIBUTES = {
@@ -20,7 +20,7 @@ ATTRIBUTES = {
     "task": "text",
     "cameras": "a list of text",
     "action_repeat": "a whole number",
-    "render": "text",
+    "environment": "text",
     "policies": "a list of text",
     "versions": "text",
 }

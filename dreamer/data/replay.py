@@ -71,15 +71,35 @@ class EpisodeStore:
         They are counted stream by stream, oldest first. They run over episode ends (`is_first`
         marks them). `pinned` puts the images into page-locked memory, as `RowStore.windows` does.
         """
-        newest = self._episodes[-1]
-        batch = empty_batch(len(indices), T, newest.images, newest.small["action"].shape[1], pinned)
+        batch = self.empty(len(indices), T, pinned)
         self.fill_(batch, indices)
         return batch
 
+    def openings(self, T: int, count: int) -> Batch:
+        """The first T rows of the first `count` episodes that have so many, (B, T, ...).
+
+        T is less where all episodes are shorter.
+        """
+        rows = np.diff(self._ends, prepend=0)
+        T = min(T, int(rows.max()))
+        firsts = (self._ends - rows)[rows >= T][:count]
+        batch = self.empty(len(firsts), T)
+        self._fill(batch, firsts)
+        return batch
+
+    def empty(self, B: int, T: int, pinned: bool = False) -> Batch:
+        """Room for B windows of T rows with images like those of the newest episode."""
+        newest = self._episodes[-1]
+        return empty_batch(B, T, newest.images, newest.small["action"].shape[1], pinned)
+
     def fill_(self, batch: Batch, indices: Sequence[int] | np.ndarray) -> None:
         """Write these windows into a batch (B, T, ...), with its cameras."""
+        self._fill(batch, self._first_rows(indices, batch.reward.shape[1]))
+
+    def _fill(self, batch: Batch, firsts: np.ndarray) -> None:
+        """Write the windows (B, T, ...) that begin at these rows."""
         T = batch.reward.shape[1]
-        for number, first in enumerate(self._first_rows(indices, T).tolist()):
+        for number, first in enumerate(firsts.tolist()):
             for rows, recorded, source in self._window(first, T):
                 for camera, images in batch.obs.items():
                     images.numpy()[number, rows] = recorded.images[camera][source]
@@ -121,7 +141,7 @@ class EpisodeStore:
 
 
 class ReplayStream:
-    """Batches of windows from a dataset, which never shrinks, and from the agent's own episodes.
+    """Batches of windows from the agent's own episodes and, if there is one, from a dataset.
 
     Batch number `index` depends on the seed, the index and what the episode store holds now. In a
     batch, the dataset's windows come first; until there is an own window, all are the dataset's.
@@ -129,7 +149,7 @@ class ReplayStream:
 
     def __init__(
         self,
-        offline: RowStore,
+        offline: RowStore | None,
         online: EpisodeStore,
         batch_size: int,
         length: int,
@@ -145,16 +165,22 @@ class ReplayStream:
         `processes` train together, all draw from the dataset, but each from episodes of its own
         alone; these then count so many times in the pool.
         """
-        require_window(offline, length)
+        if offline is not None:
+            require_window(offline, length)
         assert offline_frac is None or 0 <= offline_frac <= 1, offline_frac
         self._offline, self._online, self._augmentation = offline, online, augmentation
         self._batch_size, self._length, self._seed = batch_size, length, seed
         self._offline_frac, self._processes = offline_frac, processes
 
+    def ready(self) -> bool:
+        """Can a batch be drawn? Without a dataset, once a window of own rows is there."""
+        return self._offline is not None or self._online.starts(self._length) > 0
+
     def batch(self, index: int, device: torch.device) -> Batch:
         """Batch number `index`, (B, T, ...) on `device`, cameras in the dataset's order."""
         offline, online = self._choose(np.random.default_rng([self._seed, index]))
-        batch = self._offline.empty(self._batch_size, self._length, device.type == "cuda")
+        like = self._online if self._offline is None else self._offline
+        batch = like.empty(self._batch_size, self._length, device.type == "cuda")
         if len(offline):
             self._offline.fill_(_part(batch, slice(len(offline))), offline)
         if len(online):
@@ -164,12 +190,12 @@ class ReplayStream:
 
     def _choose(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the windows from the dataset and from the own episodes, B in all."""
-        B, offline = self._batch_size, self._offline.starts(self._length)
-        online = self._online.starts(self._length)
+        B, online = self._batch_size, self._online.starts(self._length)
+        offline = 0 if self._offline is None else self._offline.starts(self._length)
         if self._offline_frac is None or not online:
             drawn = rng.integers(offline + self._processes * online, size=B)
             return drawn[drawn < offline], (drawn[drawn >= offline] - offline) % max(online, 1)
-        share = round(self._offline_frac * B)
+        share = round(self._offline_frac * B) if offline else 0
         return rng.integers(offline, size=share), rng.integers(online, size=B - share)
 
 

@@ -110,6 +110,16 @@ class RowStore:
         self.fill_(batch, starts)
         return batch
 
+    def openings(self, T: int, count: int) -> Batch:
+        """The first T rows of the first `count` episodes that have so many, (B, T, ...).
+
+        T is less where all episodes are shorter.
+        """
+        firsts = np.append(np.flatnonzero(self._small["is_first"]), len(self))
+        rows = np.diff(firsts)
+        T = min(T, int(rows.max()))
+        return self.windows(firsts[:-1][rows >= T][:count], T)
+
     def empty(self, B: int, T: int, pinned: bool = False) -> Batch:
         """Room for B windows of T rows, whatever is in it, cameras in the order of the file."""
         return empty_batch(B, T, self._images, self._small["action"].shape[1], pinned)

@@ -5,18 +5,37 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from dreamer.data.augment import Augmentation, unchanged
-from dreamer.data.store import RowStore
 from dreamer.errors import UserError
 from dreamer.types import Batch
 
 PREFETCH = 2  # batches prepared while the agent learns
 AT_ONCE = PREFETCH + 2  # batches in memory at one time: with the next one and the one in use
 CPU = torch.device("cpu")
+
+
+class Store(Protocol):
+    """Rows of episodes, from which windows are cut."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def starts(self, T: int) -> int:
+        """How many windows of T rows there are."""
+
+    def windows(self, starts: np.ndarray, T: int, pinned: bool = False) -> Batch:
+        """These windows, (B, T, ...)."""
+
+    def openings(self, T: int, count: int) -> Batch:
+        """The first T rows of the first `count` episodes that have so many, (B, T, ...).
+
+        T is less where all episodes are shorter.
+        """
 
 
 class WindowStream:
@@ -28,7 +47,7 @@ class WindowStream:
 
     def __init__(
         self,
-        store: RowStore,
+        store: Store,
         batch_size: int,
         length: int,
         seed: int,
@@ -70,7 +89,7 @@ class WindowStream:
         return rng.integers(self._store.starts(self._length), size=self._batch_size)
 
 
-def require_window(store: RowStore, length: int) -> None:
+def require_window(store: Store, length: int) -> None:
     """Refuse a dataset too short for one window of `length` rows."""
     if not store.starts(length):
         raise UserError(f"the dataset has {len(store)} rows, fewer than one window of {length}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -36,17 +37,16 @@ def validate_dataset(path: str | Path) -> DatasetInfo:
             task=text(file.attrs["task"]),
             cameras=cameras,
             action_repeat=int(file.attrs["action_repeat"]),
-            render=text(file.attrs["render"]),
             size=size,
             action_size=arrays["actions"].shape[1],
-            variant=text(file.attrs.get("variant", "none")),
+            environment=_environment(file, path),
         )
 
 
 def check_compatible(info: DatasetInfo, expected: DatasetInfo, path: str | Path) -> None:
     """Refuse a dataset that was recorded for something else; name the first field that differs.
 
-    The variant may differ: to meet an unseen one is what a policy is trained for.
+    Of the environment, only what `expected` names has to be equal.
     """
     different = first_difference(info, expected)
     if different:
@@ -55,16 +55,30 @@ def check_compatible(info: DatasetInfo, expected: DatasetInfo, path: str | Path)
 
 
 def first_difference(info: DatasetInfo, other: DatasetInfo) -> tuple[str, object, object] | None:
-    """(field, value, other value) of the first field that differs, the variant left aside.
+    """(field, value, other value) of the first field that differs.
 
-    The order of the cameras does not matter.
+    The order of the cameras does not matter, nor what `other` does not say of its environment.
     """
-    for name, want in asdict(replace(other, variant=info.variant)).items():
+    for name, want in asdict(other).items():
         have = getattr(info, name)
-        same = set(have) == set(want) if name == "cameras" else have == want
-        if not same:
+        if name == "environment":
+            for fact, value in want.items():
+                if have.get(fact) != value:
+                    return fact, have.get(fact), value
+        elif set(have) != set(want) if name == "cameras" else have != want:
             return name, have, want
     return None
+
+
+def _environment(file: h5py.File, path: Path) -> dict[str, str]:
+    """The attribute of that name: JSON, an object of text."""
+    try:
+        facts = json.loads(text(file.attrs["environment"]))
+    except json.JSONDecodeError:
+        facts = None
+    if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
+        raise DatasetError(f"{path}: attribute 'environment' must be a JSON object of text")
+    return facts
 
 
 def _check_attributes(file: h5py.File, path: Path) -> None:

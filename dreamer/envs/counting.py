@@ -24,7 +24,7 @@ class CountingEnv(gymnasium.Env):
         size: int = 64,
         action_size: int = 2,
     ) -> None:
-        self.task, self.action_repeat, self.render_quality = "counting", 1, "fast"
+        self.task, self.action_repeat = "counting", 1
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
         self.render_mode = "rgb_array"
         self.cameras = tuple(cameras)

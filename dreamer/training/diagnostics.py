@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from dreamer.agent import Agent
-from dreamer.data.store import RowStore
-from dreamer.data.stream import WindowStream
-from dreamer.types import Batch
+from dreamer.data.stream import Store, WindowStream
 from dreamer.vision import image_grid
 
 CONTEXT = 5  # rows the model sees before it predicts alone
@@ -59,7 +57,7 @@ def heldout_estimates(
 
 @torch.no_grad()
 def open_loop_videos(
-    agent: Agent, store: RowStore, length: int, device: torch.device
+    agent: Agent, store: Store, length: int, device: torch.device
 ) -> dict[str, np.ndarray]:
     """Truth, prediction and error of the first episodes: camera -> (T, height, width, 3) uint8.
 
@@ -67,22 +65,13 @@ def open_loop_videos(
     sees the first rows (green border) and then only the actions (red border). T is `length`, or
     less where all episodes are shorter.
     """
-    batch = first_windows(store, length).to(device)
+    batch = store.openings(length, EPISODES).to(device)
     with fixed_randomness(device), agent.autocast(device):
         predicted = agent.world_model.open_loop(batch, CONTEXT)
     return {
         name: _video(batch.obs[name].float().cpu().numpy() / 255, image.float().cpu().numpy())
         for name, image in predicted.items()
     }
-
-
-def first_windows(store: RowStore, length: int) -> Batch:
-    """The first `length` rows of the first few episodes that have so many, or the most, (B, T)."""
-    starts = np.append(np.flatnonzero(store.small("is_first")), len(store))
-    rows = np.diff(starts)
-    length = min(length, int(rows.max()))
-    long_enough = starts[:-1][rows >= length][:EPISODES]
-    return store.windows(long_enough, length)
 
 
 @contextmanager

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from types import FrameType
 
+import torch
+
 from dreamer import distributed
 from dreamer.agent import Agent
+from dreamer.data.replay import ReplayStream
 from dreamer.training.collector import CollectedEpisode, Collector
 from dreamer.training.logger import Logger
 from dreamer.types import Batch
@@ -44,10 +47,15 @@ class Budget:
 
     agent_steps: int  # of all environments together, those of all processes
     ratio: float  # gradient updates per agent step
+    prefill: int = 0  # agent steps before the first update
 
     def updates(self, agent_steps: int) -> int:
-        """Updates due after so many agent steps: 1 + floor(ratio * steps), in exact arithmetic."""
-        return 1 + math.floor(Fraction(str(self.ratio)) * agent_steps)
+        """Updates due after so many agent steps: 1 + floor(ratio * steps since the prefill).
+
+        In exact arithmetic; none during the prefill.
+        """
+        since = agent_steps - self.prefill
+        return 0 if since < 0 else 1 + math.floor(Fraction(str(self.ratio)) * since)
 
 
 class StopRequest:
@@ -116,7 +124,8 @@ def offline_loop(
 def online_loop(
     agent: Agent,
     collector: Collector,
-    batch: Callable[[int], Batch],
+    stream: ReplayStream,
+    device: torch.device,
     keep: Callable[[list[CollectedEpisode], int, int], None],
     done: int,
     budget: Budget,
@@ -126,25 +135,27 @@ def online_loop(
 ) -> int:
     """Act and learn in turn until the budget of agent steps is spent; `done` updates came before.
 
-    `batch` makes batch number k for update k, `keep` takes the episodes that finished together, the
-    updates done by then and the agent steps. Updates that are due come before the next action, so a
-    checkpoint at any update is a place to go on from exactly. Returns 0, or 128 + the signal's
-    number if Ctrl-C or SIGTERM asked to stop; both save a checkpoint.
+    Update k learns from batch k of `stream`, on `device`; while no batch can be drawn, updates
+    wait. `keep` takes the episodes that finished together, the updates done by then and the agent
+    steps. Updates that are due come before the next action, so a checkpoint at any update is a
+    place to go on from exactly. Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked
+    to stop; both save a checkpoint.
 
-    Several processes act and learn in step, each with a driver of its own; their agent steps count
-    together. Where an episode finished in any of them, all call `keep`, some with none.
+    Several processes act and learn in step, each with a collector of its own; their agent steps
+    count together. Where an episode finished in any of them, all call `keep`, some with none.
     """
-    (agent_steps,) = distributed.totals(collector.agent_steps)
+    agent_steps, ready = distributed.totals(collector.agent_steps, int(stream.ready()))
     if agent_steps >= budget.agent_steps and done >= budget.updates(agent_steps):
         return 0
     with StopRequest() as stop:
         stopped = 0
         while not stopped:
-            for step in range(done + 1, budget.updates(agent_steps) + 1):
+            due = budget.updates(agent_steps) if ready == distributed.world_size() else 0
+            for step in range(done + 1, due + 1):
                 with logger.timer("data"):
-                    rows = batch(step)
+                    batch = stream.batch(step, device)
                 with logger.timer("update"):
-                    logger.add(agent.update(rows), prefix="train")
+                    logger.add(agent.update(batch), prefix="train")
                 logger.tick(step)
                 _after_update(step, False, False, every, logger, hooks, agent_steps)
                 done, stopped = step, stop.agreed()
@@ -159,6 +170,7 @@ def online_loop(
             )
             if ended:
                 keep(finished, done, agent_steps)
+                (ready,) = distributed.totals(int(stream.ready()))
             if asked:
                 stopped = stop.agreed()
         _wrap_up(done, stopped, every, logger, hooks, agent_steps)

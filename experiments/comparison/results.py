@@ -17,6 +17,7 @@ from dreamer.data.hdf5 import fingerprint
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.evaluation import spread
+from dreamer.training.run_folder import provenance
 from experiments.comparison.methods import Method, offline_names
 from experiments.comparison.plan import Plan
 from experiments.comparison.run import past_stages
@@ -40,7 +41,6 @@ from fosp_ext.envs.variants import NONE
 from fosp_ext.report.learning import TrainingEpisode
 from fosp_ext.report.runs import Evaluation, read_episodes, read_evaluation, read_metrics
 from fosp_ext.report.statistics import mean_interval
-from fosp_ext.run.run_folder import provenance
 
 PHASES = {None: "", "set": " set", "online": " alone"}  # who acts after the online phase
 

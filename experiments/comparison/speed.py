@@ -21,7 +21,7 @@ from dreamer.utils import choose_device, keep_freed_memory
 from experiments.comparison.methods import PRESETS, Method, offline_config, offline_names
 from experiments.comparison.plan import Request, Speed
 from fosp_ext.build import build_agent, compile_agent
-from fosp_ext.envs import check_task, make_run_env
+from fosp_ext.envs import check_task, environment_facts, make_run_env
 from fosp_ext.envs.tasks import action_size
 
 TIMED, MOST_SECONDS = 4, 20.0  # updates, and after how long there are fewer of them
@@ -62,7 +62,7 @@ def time_updates(
     run, cameras = config.run, len(config.env.cameras)
     batch = make_batch(Shape(cameras, run.batch_size, run.batch_length, {}), device)
     action, image = batch.action.shape[-1], next(iter(batch.obs.values())).shape[-2]
-    info = DatasetInfo("synthetic", tuple(batch.obs), 1, "fast", image, action)
+    info = DatasetInfo("synthetic", tuple(batch.obs), 1, image, action)
     agent = build_agent(config, info, device)
     compile_agent(agent, config.compile, device)
     first, usual = _time_kind(agent, batch, device, update_policy=True)
@@ -88,9 +88,8 @@ def time_episode(request: Request, name: str, device: torch.device) -> tuple[flo
     """(seconds to make the environment, seconds of an episode, its agent steps)."""
     config, task = offline_config(name, request.scale, request.settings), check_task(request.task)
     env = config.env
-    info = DatasetInfo(
-        task, env.cameras, env.action_repeat, env.render, env.size, action_size(task) or 0
-    )
+    facts, size = environment_facts(env.render), action_size(task) or 0
+    info = DatasetInfo(task, env.cameras, env.action_repeat, env.size, size, facts)
     agent = build_agent(config, info, device)
     begin = time.perf_counter()
     world = make_run_env(info, env.variant)

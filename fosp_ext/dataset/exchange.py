@@ -16,7 +16,7 @@ import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.errors import DatasetError, UserError
-from fosp_ext.envs import check_task
+from fosp_ext.envs import check_task, environment_facts
 
 NOTE = "fosp"  # the name under which a converted file keeps what its format has no place for
 RENDERS = ("fast", "exact")
@@ -69,7 +69,7 @@ def complete_info(
     else:
         given = _from_note(path, note)
         for name, told in vars(labels).items():
-            have = getattr(given, name, told)
+            have = given.environment.get(name, getattr(given, name, told))
             if told is not None and told != have:
                 raise UserError(f"{path} says {name} {have!r} itself, not {told!r}")
         ours = {camera: key for key, camera in found.names.items()}
@@ -163,7 +163,8 @@ def _from_labels(path: Path, labels: Labels) -> DatasetInfo:
     if labels.action_repeat < 1:
         raise UserError(f"action repeat must be at least 1, got {labels.action_repeat}")
     task = check_task(labels.task)
-    return DatasetInfo(task, (), labels.action_repeat, render, size=0, action_size=0)
+    environment = environment_facts(render)
+    return DatasetInfo(task, (), labels.action_repeat, 0, 0, environment)
 
 
 def _choose_images(path: Path, found: Found, told: tuple[str, ...] | None) -> dict[str, str]:

@@ -43,7 +43,8 @@ def draw_summary(summary: DatasetSummary, path: str | Path) -> None:
     with mpl.rc_context(TEXT):
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.7), layout="constrained")
         info = summary.info
-        variant = "" if info.variant == "none" else f", variant {info.variant}"
+        changes = info.environment.get("variant", "none")
+        variant = "" if changes == "none" else f", variant {changes}"
         figure.suptitle(
             f"{info.task}{variant}: {len(summary.lengths)} episodes, "
             f"{len(summary.actions)} transitions",

@@ -118,16 +118,19 @@ def _write(
 
 def _common_info(summaries: Sequence[DatasetSummary]) -> DatasetInfo:
     first = summaries[0]
+    shared = {k: v for k, v in first.info.environment.items() if k != "variant"}
+    wanted = replace(first.info, environment=shared)
     for other in summaries[1:]:
-        different = first_difference(other.info, first.info)
+        different = first_difference(other.info, wanted)
         if different:
             name, have, want = different
             raise UserError(
                 f"{other.path} has {name} {have!r}, {first.path} has {want!r}; "
                 "they cannot become one dataset"
             )
-    variants = {name for each in summaries for name in each.info.variant.split(",")}
-    return replace(first.info, variant=",".join(sorted(variants)))
+    noted = [each.info.environment.get("variant", "none") for each in summaries]
+    variants = {name for each in noted for name in each.split(",")}
+    return replace(first.info, environment={**shared, "variant": ",".join(sorted(variants))})
 
 
 def _all_versions(summaries: Sequence[DatasetSummary]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import write_dataset
 from dreamer.envs.worker import end_with_parent
 from fosp_ext.dataset.collect_plan import Recording
-from fosp_ext.envs import make_env
+from fosp_ext.envs import environment_facts, make_env
 from fosp_ext.envs.scripted import ScriptedPolicy, make_scripted_policy
 
 if TYPE_CHECKING:
@@ -55,7 +55,14 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
         choice.cameras if recording.field_of_view == "cameras" else (),
     )
     episode = play_episode(env, policy, recording.policy, recording.seed)
-    info = DatasetInfo(**vars(choice), action_size=episode.action.shape[1])
+    info = DatasetInfo(
+        choice.task,
+        choice.cameras,
+        choice.action_repeat,
+        choice.size,
+        episode.action.shape[1],
+        environment_facts(choice.render, choice.variant),
+    )
     write_dataset(path, [episode], info)
 
 

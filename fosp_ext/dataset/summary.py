@@ -90,11 +90,12 @@ def summarise(path: str | Path) -> DatasetSummary:
 
 def describe(summary: DatasetSummary) -> Iterator[str]:
     """The summary as lines of text."""
-    info = summary.info
+    info, environment = summary.info, summary.info.environment
     ended = int(summary.terminated.sum())
     yield str(summary.path)
-    yield f"  task           {info.task}, variant {info.variant}"
-    yield f"  images       {' and '.join(info.cameras)}, {info.size}x{info.size}, {info.render}"
+    yield f"  task           {info.task}, variant {environment.get('variant', 'none')}"
+    drawn = f"{info.size}x{info.size}, {environment.get('render', '')}"
+    yield f"  images       {' and '.join(info.cameras)}, {drawn}"
     yield f"  action         {info.action_size} numbers, held for {info.action_repeat} frames"
     yield f"  episodes       {len(summary.lengths)}, of which {ended} truly ended"
     yield f"  transitions    {len(summary.actions)}"

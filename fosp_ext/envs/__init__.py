@@ -13,6 +13,7 @@ from fosp_ext.envs.tasks import (
     action_size,
     check_cameras,
     check_task,
+    environment_facts,
     is_custom,
     known_tasks,
     task_cameras,
@@ -36,6 +37,7 @@ __all__ = [
     "check_cameras",
     "check_task",
     "check_variant",
+    "environment_facts",
     "is_custom",
     "known_tasks",
     "make_env",
@@ -85,7 +87,8 @@ def make_env(
 
 def make_run_env(info: DatasetInfo, variant: str) -> SafetyGymEnv | CustomEnv:
     """The environment that a run acts in; `info` describes what its policy sees and does."""
-    env = make_env(info.task, info.cameras, info.size, info.action_repeat, info.render, variant)
+    render = info.environment.get("render", "fast")
+    env = make_env(info.task, info.cameras, info.size, info.action_repeat, render, variant)
     check_action_size(env, info.action_size)
     return env
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from dreamer.envs.contract import cameras_of, check_choice, read_action_space
+from dreamer.envs.loading import LoadedEnv, load_env
 from dreamer.errors import UserError, tell_error
 from fosp_ext.envs import check_task, is_custom, make_env
-from fosp_ext.envs.contract import cameras_of, check_choice, read_action_space
-from fosp_ext.envs.loading import LoadedEnv, load_env
 from fosp_ext.envs.trial import Row, Trace, first_difference, play
 
 REPLAYED = 100  # steps played again to see whether a seed decides them

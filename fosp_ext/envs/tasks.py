@@ -92,6 +92,11 @@ def action_size(task: str) -> int | None:
     return _ROBOTS[robots[0]]
 
 
+def environment_facts(render: str, variant: str = "none") -> dict[str, str]:
+    """`DatasetInfo.environment` of episodes drawn like this in this variant of their task."""
+    return {"render": render, "variant": variant}
+
+
 def task_folder(task: str) -> str:
     """The task as the name of a folder: a colon would end a host's name for scp and rsync."""
     return re.sub("[:/]", "-", task)

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dreamer.errors import UserError
-from fosp_ext.envs.contract import (
+from dreamer.envs.contract import (
     read_action_space,
     read_cost,
     read_flag,
@@ -18,7 +17,8 @@ from fosp_ext.envs.contract import (
     split_reset,
     split_step,
 )
-from fosp_ext.envs.loading import LoadedEnv
+from dreamer.envs.loading import LoadedEnv
+from dreamer.errors import UserError
 
 
 class Row(NamedTuple):

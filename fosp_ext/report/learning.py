@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fosp_ext.run.warnings import onsets
+from dreamer.training.episode_log import onsets
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fosp_ext.report.runs import Group, Run, group_runs, read_run
 from fosp_ext.report.tables import Result, results
 from fosp_ext.report.training_cost import while_learning
 from fosp_ext.report.violation_probability import Forecast, forecast
-from fosp_ext.run.data import dataset_path
+from fosp_ext.run.data import run_dataset
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _add_calibration(
 
 def _add_policies(material: Material, run: Run, read: set[Path]) -> None:
     """What the policies of the run's dataset earned and cost; each file is read once."""
-    path = dataset_path(run.config)
+    path = run_dataset(run.config)
     if path.resolve() in read:
         return
     read.add(path.resolve())

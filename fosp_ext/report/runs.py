@@ -18,7 +18,8 @@ from fosp_ext.config import TrainConfig, load_config
 from fosp_ext.envs import check_task, check_variant
 from fosp_ext.envs.variants import NONE
 from fosp_ext.report.learning import TrainingEpisode, training_episode
-from fosp_ext.run.cost_regret import cost_regret
+from fosp_ext.report.statistics import cost_regret
+from fosp_ext.run.train import FLAGS
 
 
 class Source(NamedTuple):
@@ -242,7 +243,7 @@ def _presets(path: Path) -> tuple[str, ...]:
     """The presets that the last start of a run named, if meta.json tells."""
     try:
         words = json.loads((path / "meta.json").read_text())[-1]["command"]
-        return tuple(parse_command_line(words[1:])[0])
+        return tuple(parse_command_line(words[1:], FLAGS)[0])
     except (OSError, ValueError, LookupError, TypeError):  # a note for people, not needed
         return ()
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dreamer.training.episode_log import next_regret
+
 RESAMPLES = 10_000  # of the bootstrap
 
 
@@ -75,6 +77,19 @@ def on_common_steps(
     steps = np.unique(np.concatenate([steps for steps, _ in curves]))
     steps = steps[(steps >= first) & (steps <= last)]
     return steps, np.stack([np.interp(steps, own, values) for own, values in curves])
+
+
+def cost_regret(costs: np.ndarray, episodes: int) -> np.ndarray:
+    """Running average of episode costs (K,), from 0: r <- 0.99 r + 0.01 cost, per episode.
+
+    One entry stands for `episodes` episodes of that mean cost. It begins at 0, so a short run stays
+    below its costs: a figure of how cost came in, to be compared at equal numbers of episodes.
+    """
+    regret, running = [], 0.0
+    for cost in costs:
+        running = next_regret(running, float(cost), episodes)
+        regret.append(running)
+    return np.array(regret)
 
 
 def _no_spread(tasks: Sequence[Sequence[np.ndarray]]) -> bool:

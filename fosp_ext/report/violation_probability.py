@@ -18,7 +18,7 @@ from dreamer.training.diagnostics import fixed_randomness
 from dreamer.training.progress import Progress
 from dreamer.types import VIOLATION
 from fosp_ext.report.runs import Run
-from fosp_ext.run.data import dataset_path
+from fosp_ext.run.data import run_dataset
 from fosp_ext.run.run_folder import load_run
 from fosp_ext.run.warnings import LOOKAHEAD, follows
 
@@ -41,7 +41,7 @@ def forecast(run: Run, device: torch.device, stream: TextIO) -> Forecast | str:
     checkpoint = Checkpoint(run.path / "checkpoints", 1).latest()
     if checkpoint is None:
         return "it has no checkpoint"
-    path = dataset_path(run.config)
+    path = run_dataset(run.config)
     if not path.exists():
         return f"its dataset {path} is not there"
     try:

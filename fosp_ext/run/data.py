@@ -1,19 +1,15 @@
-"""Which dataset a run uses: recorded, checked against the settings, opened as training rows."""
+"""Which dataset a run uses: where it is, recorded if missing, checked against the settings."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from dreamer import distributed
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import check_compatible, validate_dataset
-from dreamer.data.memory import plan_memory
-from dreamer.data.store import RowStore
-from dreamer.data.stream import AT_ONCE
 from dreamer.errors import UserError, did_you_mean
-from dreamer.training.progress import Progress
-from fosp_ext.config import CollectConfig, Config, OfflineConfig, TrainConfig
+from fosp_ext.config import Config
 from fosp_ext.dataset.collect import CollectSettings, collect_dataset
 from fosp_ext.dataset.summary import summarise, table
 from fosp_ext.envs import (
@@ -21,30 +17,42 @@ from fosp_ext.envs import (
     check_cameras,
     check_task,
     check_variant,
+    environment_facts,
     is_custom,
     make_env,
     task_cameras,
     task_folder,
 )
+from fosp_ext.settings import EnvSettings, RecordingSettings
 
 
-def dataset_path(config: Config) -> Path:
-    """The file the settings name, or the default one of the task and its variant."""
-    task = check_task(config.task)
-    variant = check_variant(config.env.variant, task)
-    name = f"dataset-{variant.name}.h5" if variant.changes else "dataset.h5"
-    return Path(config.dataset.path or f"logdir/{task_folder(task)}/{name}")
+def dataset_path(task: str, variant: str, named: str) -> Path:
+    """The file that is named, or else the default one of the task and its variant."""
+    task = check_task(task)
+    changes = check_variant(variant, task)
+    name = f"dataset-{changes.name}.h5" if changes.changes else "dataset.h5"
+    return Path(named or f"logdir/{task_folder(task)}/{name}")
 
 
-def record_dataset(config: CollectConfig | OfflineConfig) -> None:
-    """Play the scripted policies and write the file."""
-    path, data, env = dataset_path(config), config.dataset, config.env
-    settings = CollectSettings(
-        task=config.task, cameras=env.cameras, size=env.size, action_repeat=env.action_repeat,
+def run_dataset(config: Config) -> Path:
+    """The dataset of a run that has been loaded."""
+    return dataset_path(config.task, config.env.variant, config.dataset.path)
+
+
+def collect_settings(
+    task: str, env: EnvSettings, data: RecordingSettings, seed: int
+) -> CollectSettings:
+    """What to record for a task, as the settings of a run say."""
+    return CollectSettings(
+        task=task, cameras=env.cameras, size=env.size, action_repeat=env.action_repeat,
         render=env.render, episodes=data.episodes, mix=data.mix, noise=data.noise,
-        min_speed=data.min_speed, workers=data.workers, seed=config.seed, variant=env.variant,
+        min_speed=data.min_speed, workers=data.workers, seed=seed, variant=env.variant,
         field_of_view=data.field_of_view,
     )  # fmt: skip
+
+
+def record_dataset(path: Path, settings: CollectSettings) -> None:
+    """Play the scripted policies and write the file."""
     if is_custom(settings.task):  # its mistakes show here, before anything is written
         make_env(
             settings.task, settings.cameras, settings.size, settings.action_repeat, settings.render
@@ -53,47 +61,44 @@ def record_dataset(config: CollectConfig | OfflineConfig) -> None:
     sys.stderr.write("\n".join([*table(summarise(path)), f"dataset: {path}\n"]))
 
 
-def require_dataset(config: TrainConfig) -> DatasetInfo:
-    """What the episodes of the dataset share; a file that does not fit the settings is refused."""
-    path, env, task = dataset_path(config), config.env, check_task(config.task)
-    found = validate_dataset(path)
-    expected = DatasetInfo(
-        task,
-        check_cameras(env.cameras, task_cameras(task)),
-        env.action_repeat,
-        env.render,
-        env.size,
-        action_size(task) or found.action_size,  # a custom environment need not be installed here
-        found.variant,  # a policy may train on data of another variant than it is to meet
-    )
-    check_compatible(found, expected, path)
-    return expected
-
-
-def record_if_missing(config: OfflineConfig) -> None:
-    """Record a default dataset where none is named and there is none; refuse a missing file."""
-    path = dataset_path(config)
+def record_if_missing(path: Path, named: str, settings: CollectSettings) -> None:
+    """Record the default dataset if there is none; refuse a missing file that is `named`."""
     if path.exists():
         return
-    if config.dataset.path:
+    if named:
         siblings = [file.name for file in path.parent.glob("*")]
         raise UserError(
             f"no dataset {path}; --configs collect with the same --dataset.path records it"
             f"{did_you_mean(path.name, siblings)}"
         )
-    sys.stderr.write(f"no dataset yet: recording {config.dataset.episodes} episodes\n")
-    record_dataset(config)
+    sys.stderr.write(f"no dataset yet: recording {settings.episodes} episodes\n")
+    record_dataset(path, settings)
 
 
-def open_stores(config: TrainConfig) -> tuple[RowStore, RowStore | None]:
-    """(training rows, held-out rows), in memory if they fit the limit, else read from disk."""
-    data, run = config.dataset, config.run
-    batch_rows = AT_ONCE * run.batch_size * run.batch_length
-    plan = plan_memory(
-        dataset_path(config), data.storage, data.ram_limit_gb, batch_rows, distributed.neighbours()
+def require_dataset(path: Path, task: str, env: EnvSettings) -> DatasetInfo:
+    """What the episodes of the dataset share; a file that does not fit the settings is refused.
+
+    Its variant may be another one than the policy is to meet.
+    """
+    found = validate_dataset(path)
+    expected = expected_info(task, env, found.action_size)
+    drawn = {} if is_custom(task) else {"render": env.render}
+    check_compatible(found, replace(expected, environment=drawn), path)
+    return replace(expected, environment=found.environment)
+
+
+def expected_info(task: str, env: EnvSettings, actions: int) -> DatasetInfo:
+    """What episodes of a run in this environment share.
+
+    `actions` is the size of an action where the task does not say it: a custom environment need
+    not be installed here.
+    """
+    task = check_task(task)
+    return DatasetInfo(
+        task,
+        check_cameras(env.cameras, task_cameras(task)),
+        env.action_repeat,
+        env.size,
+        action_size(task) or actions,
+        environment_facts(env.render, check_variant(env.variant, task).name),
     )
-    distributed.say(str(plan))
-    if plan.storage == "disk":
-        return RowStore.open(plan.path, "disk", data.holdout)
-    with Progress("decoding", plan.images, "images", distributed.screen()) as progress:
-        return RowStore.open(plan.path, "ram", data.holdout, progress.advance)

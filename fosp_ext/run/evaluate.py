@@ -22,12 +22,13 @@ from dreamer.training.evaluation import (
     summarize,
 )
 from dreamer.training.progress import Progress
+from dreamer.training.run_folder import provenance, run_of
 from dreamer.training.video import FPS, write_mp4
 from dreamer.utils import choose_device
 from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.envs.variants import NONE
 from fosp_ext.policy_set import PolicySet, single_policy
-from fosp_ext.run.run_folder import LoadedRun, load_run, provenance, run_of
+from fosp_ext.run.run_folder import LoadedRun, load_run
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from dreamer import distributed
 from dreamer.agent import Agent
 from dreamer.config import differences, marks
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import fingerprint
 from dreamer.errors import UserError
 from dreamer.settings import AGENT, MODEL
-from fosp_ext.build import begin_online, build_agent
-from fosp_ext.config import OfflineConfig, OnlineConfig, TrainConfig
-from fosp_ext.envs import check_cameras, check_task, check_variant, task_cameras
-from fosp_ext.run.data import dataset_path
-from fosp_ext.run.run_folder import (
+from dreamer.training.dataset import Dataset
+from dreamer.training.run_folder import (
     CANNOT_LEARN,
-    LoadedRun,
-    load_run,
+    State,
     own_parts,
-    saved_config,
     saved_info,
     saved_state,
 )
+from fosp_ext.build import begin_online, build_agent
+from fosp_ext.config import OfflineConfig, OnlineConfig, TrainConfig
+from fosp_ext.envs import check_cameras, check_task, check_variant, environment_facts, task_cameras
+from fosp_ext.run.data import run_dataset
+from fosp_ext.run.run_folder import LoadedRun, load_run, saved_config
 
 
 def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, DatasetInfo, Agent]:
@@ -38,17 +38,20 @@ def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, Dat
         source.info,
         task=task,
         cameras=check_cameras(config.env.cameras, task_cameras(task)),
-        variant=check_variant(config.env.variant, task).name,
+        environment=environment_facts(
+            config.env.render, check_variant(config.env.variant, task).name
+        ),
     )
     return config, info, begin_online(config, info, source.agent)
 
 
 def go_on(
-    config: OnlineConfig, state: dict[str, Any], device: torch.device
+    config: OnlineConfig, state: State, device: torch.device
 ) -> tuple[OnlineConfig, DatasetInfo, Agent]:
     """The same for an online run that has a checkpoint; its offline run is not needed any more."""
     before = saved_config(state, config.logdir)
-    config = with_dataset(config, before, state["dataset"], config.logdir)
+    if state["dataset"]:
+        config = with_dataset(config, before, state["dataset"], config.logdir)
     source = config.init_from or before.init_from
     config = replace(config, init_from=source)
     info = saved_info(state)
@@ -77,14 +80,12 @@ def load_source(config: OnlineConfig, device: torch.device) -> LoadedRun:
     return loaded
 
 
-def begin_with_model(
-    config: OfflineConfig, agent: Agent, dataset: str
-) -> tuple[int, dict[str, Any]]:
-    """Give `agent` the world model, with its optimiser, that the run `init_from` learned.
+def state_with_model(config: OfflineConfig, agent: Agent, dataset: Dataset) -> State:
+    """The state of `agent` as if it had learned the world model of the run `init_from` itself.
 
-    `dataset` is the fingerprint of the data. Returns the updates that run has behind it, and its
-    random state. While the model learns alone nothing depends on the method, so a run that goes on
-    from there is what it would have been without.
+    With its optimiser, its random state and the updates that run has behind it. While the model
+    learns alone nothing depends on the method, so a run that goes on from there is what it would
+    have been without.
     """
     source = config.init_from
     state = saved_state(source)
@@ -94,25 +95,25 @@ def begin_with_model(
     _check_settings(config, before, source, MODEL)
     if "dreamerv3" in (config.method, before.method) and config.method != before.method:
         raise UserError(f"{source} is of {before.method}; only that method has its world model")
-    if state["dataset"] != dataset:
-        raise UserError(f"{source} was trained on other data than {dataset_path(config)}")
+    if state["dataset"] != dataset.fingerprint:
+        raise UserError(f"{source} was trained on other data than {dataset.path}")
     alone = int(config.run.pretrain * config.run.updates)
     if state["step"] > alone:
         raise UserError(
             f"{source} has {state['step']} updates behind it; of run.updates "
             f"{config.run.updates}, run.pretrain leaves {alone} to the model alone"
         )
-    prefix = "world_model."
-    weights = {k.removeprefix(prefix): x for k, x in state["agent"].items() if k.startswith(prefix)}
-    agent.world_model.load_state_dict(weights)
-    return state["step"], own_parts(state, source)["rng"]
+    distributed.say(f"the world model of {source}: {state['step']} updates")
+    model = {key: x for key, x in state["agent"].items() if key.startswith("world_model.")}
+    own = {**own_parts(state, source), "pretrain": alone}
+    return {**state, **own, "agent": {**agent.state_dict(), **model}}
 
 
 def with_dataset(
     config: OnlineConfig, before: TrainConfig, expected: str, run: str
 ) -> OnlineConfig:
     """The settings with the dataset that `before` used; `expected` is its fingerprint."""
-    path = Path(config.dataset.path or dataset_path(before))
+    path = Path(config.dataset.path or run_dataset(before))
     if config.dataset.path and not path.exists():
         raise UserError(f"no dataset {path}; it must be the one that {run} was trained on")
     if not path.exists():

@@ -8,9 +8,9 @@ from dreamer import distributed
 from dreamer.errors import UserError
 from dreamer.utils import keep_freed_memory
 from fosp_ext.config import CollectConfig, Config, OfflineConfig, OnlineConfig
-from fosp_ext.run.data import record_dataset
-from fosp_ext.run.offline import OfflineRun
-from fosp_ext.run.online import OnlineRun
+from fosp_ext.run.data import collect_settings, record_dataset, run_dataset
+from fosp_ext.run.offline import train_offline
+from fosp_ext.run.online import train_online
 
 
 def run_mode(config: Config) -> int:
@@ -26,9 +26,10 @@ def run_mode(config: Config) -> int:
     with distributed.process_group():
         match config:
             case OfflineConfig():
-                return OfflineRun(config).run()
+                return train_offline(config)
             case OnlineConfig():
-                return OnlineRun(config).run()
+                return train_online(config)
             case CollectConfig():
-                record_dataset(config)
+                recording = collect_settings(config.task, config.env, config.dataset, config.seed)
+                record_dataset(run_dataset(config), recording)
         return 0

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dreamer import command_line
 from dreamer.command_line import parse_command_line
 from dreamer.config import KINDS, Presets, changed, describe, load_presets, to_yaml
 from dreamer.errors import NonFiniteError, UserError
@@ -33,6 +34,11 @@ USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...
 The same command continues an interrupted run. Presets are applied in this order: `defaults`, the
 size, the recipe, all others from left to right, the command line; the later wins.
 """
+FLAGS = {
+    **command_line.FLAGS,
+    "--help-variants": "help-variants",
+    "--allow-task-mismatch": "allow-task-mismatch",
+}
 SHORT = {  # options that stand for a setting
     "allow-task-mismatch": ("online.allow_task_mismatch", "true"),
     "profile": ("run.profile", "10"),
@@ -43,7 +49,7 @@ def main(argv: list[str]) -> int:
     """Parse, resolve, run; returns the exit code."""
     try:
         presets = load_presets(PRESETS)
-        names, overrides, flags = parse_command_line(argv)
+        names, overrides, flags = parse_command_line(argv, FLAGS)
         if "help" in flags or not argv:
             names = [name for name in presets if name != "defaults"]
             say(f"{USAGE}\npresets: {', '.join(names)}\n")

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dreamer.training.episode_log import onsets
+
 LOOKAHEAD = 25  # agent steps that a warning is about, from its own on
 
 
@@ -29,11 +31,6 @@ def follows(events: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
     t = np.arange(T)
     following = seen[np.minimum(t + 1 + horizon, T)] > seen[t + 1]
     return following, following | (t + horizon < T)
-
-
-def onsets(violations: np.ndarray) -> np.ndarray:
-    """Where violations begin: steps with one whose step before had none; (T,) bool -> (T,) bool."""
-    return violations & ~np.append(False, violations[:-1])
 
 
 def judge_warnings(

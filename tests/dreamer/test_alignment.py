@@ -20,7 +20,7 @@ from fosp_ext.dataset.recording import play_episode
 from fosp_ext.transitions import real_transitions
 
 SIZE, T = 8, 9
-INFO = DatasetInfo("counting", ("vision", "vision_back"), 1, "fast", SIZE, 2)
+INFO = DatasetInfo("counting", ("vision", "vision_back"), 1, SIZE, 2)
 LENGTHS = ((10, None), (20, 7), (12, None))  # (time limit, true end)
 TRUE_END = 7
 

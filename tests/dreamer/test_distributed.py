@@ -38,7 +38,7 @@ from fosp_ext.envs import gl
 from fosp_ext.lagrange import AugmentedLagrangian
 from fosp_ext.run.online import choose_drawing
 from tests.commands import ROOT, assert_same, metrics, offline, online, saved
-from tests.fosp_ext.invariants.test_online import NOTHING
+from tests.fosp_ext.invariants.test_online import NOTHING, NUMBERS
 from tests.helpers import make_agent, make_batch
 
 # Two processes of this test
@@ -206,7 +206,16 @@ def acted(rank: int) -> dict:
     hooks = Hooks(None, None, save=checkpoints.append, updated=lambda _: None)
     every, budget = Every(log=1, report=0, evaluate=0, save=0), Budget(100, 0.25)
     code = online_loop(
-        agent, Rounds(rank), int, lambda *now: told.append(now), 0, budget, every, NOTHING, hooks
+        agent,
+        Rounds(rank),
+        NUMBERS,
+        torch.device("cpu"),
+        lambda *now: told.append(now),
+        0,
+        budget,
+        every,
+        NOTHING,
+        hooks,
     )
     return {"code": code, "told": told, "checkpoints": checkpoints}
 

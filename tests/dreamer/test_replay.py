@@ -335,13 +335,13 @@ def test_an_episode_is_written_whole_or_not_at_all(tmp_path, folder):
 
 def test_a_file_is_a_dataset_of_its_variant_that_can_be_merged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = EpisodeFolder(Path("replay"), replace(INFO, variant="night")).write(
+    path = EpisodeFolder(Path("replay"), replace(INFO, environment={"variant": "night"})).write(
         0, 2, marked_episode(2, 0, 5)
     )
-    assert validate_dataset(path) == replace(INFO, variant="night")
+    assert validate_dataset(path) == replace(INFO, environment={"variant": "night"})
     marked_dataset(Path("data.h5"), [9, 4])
     assert main(["merge", "all.h5", "data.h5", str(path)]) == 0
-    assert validate_dataset("all.h5").variant == "night,none"
+    assert validate_dataset("all.h5").environment["variant"] == "night,none"
     merged = {episode.seed: episode for episode in read_episodes("all.h5")}
     assert len(merged) == 3
     assert same_episode(merged[2000], marked_episode(2, 0, 5))

@@ -128,7 +128,11 @@ def test_a_plain_dsrl_file_is_read(own, capsys):
         "note: 1 episodes without an end in the source, taken as cut off" in capsys.readouterr().out
     )
     info = validate_dataset("new.h5")
-    assert (info.cameras, info.render, info.action_repeat) == (("vision",), "exact", 4)
+    assert (info.cameras, info.environment["render"], info.action_repeat) == (
+        ("vision",),
+        "exact",
+        4,
+    )
     for seed, episode in zip((1, 2), read_episodes("new.h5"), strict=True):
         wanted = toy_episode((6, 4)[seed - 1], seed, terminated=seed == 1)
         only = {"vision": wanted.images["vision"]}
@@ -288,9 +292,9 @@ def test_the_note_of_a_conversion_is_plain_json(own, capsys):
     convert("own.h5", "chunks", "--to", "dreamer")
     file = Path("chunks/fosp.json")
     note = json.loads(file.read_text())
-    assert note["info"]["variant"] == "night"
+    assert note["info"]["environment"]["variant"] == "night"
     assert note["episodes"] == [["safe", 30], ["unsafe", 31], ["safe", 32], ["unsafe", 33]]
-    del note["info"]["variant"]
+    del note["info"]["environment"]
     for text, message in (
         ("[", "fosp.json is not readable as JSON"),
         ("[]", "fosp.json must be a JSON object"),

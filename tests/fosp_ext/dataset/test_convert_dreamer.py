@@ -112,7 +112,11 @@ def test_dreamers_own_chunks_are_read(recorded, capsys):
     convert("replay", "new.h5", "--from", "dreamer", *LABELS)
     out = capsys.readouterr().out
     info = validate_dataset("new.h5")
-    assert (info.cameras, info.size, info.render) == (("vision", "vision_back"), 16, "exact")
+    assert (info.cameras, info.size, info.environment["render"]) == (
+        ("vision", "vision_back"),
+        16,
+        "exact",
+    )
     episodes = list(read_episodes("new.h5"))
     assert [episode.length for episode in episodes] == [9, 9, 9, 9, 2, 11, 11, 11, 6]
     assert "note: 2 episodes without an end in the source, taken as cut off" in out

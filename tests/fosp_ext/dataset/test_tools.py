@@ -203,7 +203,7 @@ def test_merge_keeps_every_episode_and_alternates(place, capsys):
         {"task": "SafetyPointGoal2-v0"},
         {"cameras": ("vision",)},
         {"action_repeat": 2},
-        {"render": "exact"},
+        {"environment": {"render": "exact"}},
         {"size": 32},
         {"action_size": 3},
     ],
@@ -211,16 +211,18 @@ def test_merge_keeps_every_episode_and_alternates(place, capsys):
 )
 def test_merge_refuses_what_does_not_fit(place, refuse, change):
     toy(place / "other.h5", range(2), **change)
-    (name, value), *_ = change.items()
+    (name, value), *_ = change.get("environment", change).items()
     line = refuse("merge all.h5 data.h5 other.h5")
-    assert f"other.h5 has {name} {value!r}, data.h5 has {getattr(TOY_INFO, name)!r}" in line
+    have = {**vars(TOY_INFO), **TOY_INFO.environment}[name]
+    assert f"other.h5 has {name} {value!r}, data.h5 has {have!r}" in line
 
 
 def test_merge_notes_all_variants_and_versions(place):
-    write_dataset("a.h5", [toy_episode(5, 1)], replace(TOY_INFO, variant="more"), {"numpy": "1"})
-    write_dataset("b.h5", [toy_episode(5, 2)], replace(TOY_INFO, variant="night"), {"numpy": "2"})
+    for name, seed, variant in (("a.h5", 1, "more"), ("b.h5", 2, "night")):
+        info = replace(TOY_INFO, environment={"render": "fast", "variant": variant})
+        write_dataset(name, [toy_episode(5, seed)], info, {"numpy": str(seed)})
     assert main(["merge", "ab.h5", "a.h5", "b.h5"]) == 0
-    assert validate_dataset("ab.h5").variant == "more,night"
+    assert validate_dataset("ab.h5").environment["variant"] == "more,night"
     with h5py.File("ab.h5") as file:
         assert file.attrs["versions"] == '{"numpy": "1 or 2"}'
 

@@ -17,7 +17,7 @@ from fosp_ext.envs import VARIANTS, check_variant, known_tasks, make_env
 from fosp_ext.envs.scripted import make_scripted_policy
 from fosp_ext.envs.variant_world import add_noise
 from fosp_ext.envs.variants import objects_of
-from fosp_ext.run.data import dataset_path
+from fosp_ext.run.data import run_dataset
 from fosp_ext.run.evaluate import default_folder
 from tests.helpers import make_config
 
@@ -95,10 +95,10 @@ def test_commands_refuse_a_wrong_variant(
 
 def test_each_variant_has_its_own_default_dataset_and_evaluation(tmp_path):
     folder = f"logdir/{TASK}"
-    assert str(dataset_path(make_config())) == f"{folder}/dataset.h5"
-    assert str(dataset_path(make_config(env__variant="belt"))) == f"{folder}/dataset-belt.h5"
+    assert str(run_dataset(make_config())) == f"{folder}/dataset.h5"
+    assert str(run_dataset(make_config(env__variant="belt"))) == f"{folder}/dataset-belt.h5"
     named = make_config(env__variant="belt", dataset__path="mine.h5")
-    assert str(dataset_path(named)) == "mine.h5"
+    assert str(run_dataset(named)) == "mine.h5"
     assert default_folder(tmp_path, 7, "belt") == tmp_path / "eval" / "000000007-belt"
 
 

@@ -18,6 +18,7 @@ from tests.commands import assert_same, offline, saved
 from tests.expansion import expanded
 from tests.helpers import make_agent, make_batch, make_config
 
+NUMBERS = SimpleNamespace(ready=lambda: True, batch=lambda index, device: index)
 NOTHING = SimpleNamespace(
     timer=lambda _: torch.no_grad(),  # any context will do
     add=lambda *_, **__: None,
@@ -79,7 +80,8 @@ def test_what_is_due_is_learned_before_the_next_action(ratio):
     for steps in (7, 14):
         budget = Budget(steps, ratio)
         done = len(updates)
-        assert online_loop(agent, collector, int, None, done, budget, every, NOTHING, hooks) == 0
+        parts = (agent, collector, NUMBERS, torch.device("cpu"), None)
+        assert online_loop(*parts, done, budget, every, NOTHING, hooks) == 0
         assert len(updates) == budget.updates(collector.agent_steps)
     assert collector.agent_steps == sum(rounds) == 14
     due = [1 + int(Fraction(str(ratio)) * steps) for steps, _ in collector.seen]

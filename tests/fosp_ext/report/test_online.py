@@ -14,13 +14,14 @@ from PIL import Image
 
 from dreamer.data.episode import Episode
 from dreamer.training.collector import CollectedEpisode
+from dreamer.training.episode_log import EpisodeLog
 from fosp_ext.report.__main__ import main
 from fosp_ext.report.learning import evenly
 from fosp_ext.report.runs import ALONE, EPISODES, EVALUATIONS, Run, group_runs, read_run
 from fosp_ext.report.strips import draw_episodes
 from fosp_ext.report.tables import results
 from fosp_ext.report.training_cost import before_and_after, price_table, while_learning
-from fosp_ext.run.episode_log import EpisodeLog, describe
+from fosp_ext.run.episode_log import describe
 from tests.fosp_ext.report.test_report import Reader, add_evaluation, make_run
 
 CALM = "0" * 60

@@ -28,13 +28,13 @@ from fosp_ext.report.published import published
 from fosp_ext.report.runs import EPISODES, EVALUATIONS, group_runs, points, read_metrics, read_run
 from fosp_ext.report.statistics import (
     band,
+    cost_regret,
     interquartile_mean,
     iqm_interval,
     mean_interval,
     on_common_steps,
 )
 from fosp_ext.report.tables import over_tasks, result_table, results
-from fosp_ext.run.cost_regret import cost_regret
 from fosp_ext.run.warnings import LOOKAHEAD, follows
 from tests.commands import snapshot
 from tests.helpers import make_agent, make_config

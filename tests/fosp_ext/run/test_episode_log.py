@@ -12,9 +12,10 @@ import pytest
 from dreamer.data.episode import Episode
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.training.collector import CollectedEpisode
-from fosp_ext.run.cost_regret import cost_regret
-from fosp_ext.run.episode_log import EpisodeLog, describe
-from fosp_ext.run.warnings import LOOKAHEAD, Warnings, judge_warnings, onsets
+from dreamer.training.episode_log import EpisodeLog, EpisodeRecord, onsets
+from fosp_ext.report.statistics import cost_regret
+from fosp_ext.run.episode_log import describe
+from fosp_ext.run.warnings import LOOKAHEAD, Warnings, judge_warnings
 from tests.test_docs import ROOT, documented
 
 WARNING = 0.5
@@ -27,8 +28,8 @@ def at(T: int, *steps: int) -> np.ndarray:
 
 def played(
     cost: list[float], env: int = 0, steps: int = 100, updates: int = 1, **estimates
-) -> dict:
-    """The line of an episode with these costs and a reward of 0.5 per step."""
+) -> EpisodeRecord:
+    """The record of an episode with these costs and a reward of 0.5 per step."""
     T = len(cost)
     episode = Episode(
         images={"vision": np.zeros((T + 1, 2, 2, 3), np.uint8)},

@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from dreamer.config import to_dict
 from dreamer.data.hdf5 import write_dataset
+from dreamer.training.offline import OfflineRun
 from fosp_ext.config import load_config
-from fosp_ext.run.offline import OfflineRun
 from tests.commands import (
     after_update,
     assert_same,

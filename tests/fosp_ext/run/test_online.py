@@ -110,7 +110,7 @@ def test_the_kept_episodes_are_datasets(straight):
     assert list(episodes) == names
     for line, (name, episode) in zip(log(straight), episodes.items(), strict=True):
         info = validate_dataset(straight / "replay" / name)
-        assert (info.task, info.variant, info.action_repeat) == (
+        assert (info.task, info.environment["variant"], info.action_repeat) == (
             *("SafetyPointGoal1-v0", "clustered", 20),
         )
         assert (episode.length, episode.policy) == (LENGTH, POLICY)
@@ -161,7 +161,7 @@ def test_the_folder_says_what_made_it(straight, brief_run):
     assert config.dataset.path == load_config(brief_run / "config.yaml").dataset.path
     state = saved(straight)
     assert state["config"] == to_dict(config)
-    assert state["info"]["variant"] == "clustered"
+    assert state["info"]["environment"]["variant"] == "clustered"
     for file in (straight / "checkpoints").glob("*.pt"):
         assert torch.load(file, weights_only=True)["step"] in (8, UPDATES)
     (started,) = json.loads((straight / "meta.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 
 import train
 from dreamer.data.hdf5 import fingerprint, write_dataset
-from fosp_ext.run.run_folder import RunFolder
+from dreamer.training.run_folder import RunFolder
 from tests.conftest import TOY_INFO, toy_episode
 from tests.expansion import expanded
 from tests.helpers import INFO, make_agent, make_config
@@ -27,7 +27,7 @@ def run(place: Path, toy_run: Path) -> str:
 def written(place: Path, name: str, preset: str) -> None:
     """A run folder with a checkpoint after 7 updates, of a run on data.h5 here."""
     config = make_config(preset, "debug", logdir=name, dataset__path="data.h5")
-    folder = RunFolder(config)
+    folder = RunFolder(Path(config.logdir), config, 2)
     folder.open()
     agent = expanded() if config.mode == "online" else make_agent()
     folder.save(agent, INFO, 7, fingerprint(place / "data.h5"))
@@ -121,7 +121,7 @@ def test_a_second_start_that_is_not_the_same(refuse, place, words, message):
 
 def test_a_second_start_before_the_first_checkpoint(refuse, place, run):
     """The settings in the folder count; without a checkpoint it still needs the offline run."""
-    RunFolder(make_config("fosp_online", "debug", logdir="new")).open()
+    RunFolder(Path("new"), make_config("fosp_online", "debug", logdir="new"), 2).open()
     assert "new holds a run with seed 0" in refuse([*DEBUG, "--from", run, "--seed", "1"])
     assert "--from RUN" in refuse([*DEBUG])
 

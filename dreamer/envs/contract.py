@@ -16,6 +16,7 @@ import numpy as np
 from dreamer.errors import UserError
 
 IMAGE = "image"  # the camera's name where the whole observation is one image
+RENDERED = "rendered"  # and where it is what `render()` returns
 A_CAMERA = "a camera is uint8 (height, width, 3)"
 
 
@@ -92,6 +93,11 @@ def read_images(obs: Any, cameras: Sequence[str]) -> dict[str, np.ndarray]:
 
 def read_action_space(space: Any) -> gymnasium.spaces.Box:
     """A box of A real numbers with finite bounds."""
+    if isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete):
+        raise UserError(
+            f"actions must be a one-dimensional Box, the action space is {space}: discrete actions "
+            "are not supported"
+        )
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise UserError(f"actions must be a one-dimensional Box, the action space is {space}")
     if not np.issubdtype(space.dtype, np.floating):

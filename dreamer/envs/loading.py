@@ -1,4 +1,4 @@
-"""From `MODULE:NAME` to an environment, as its author made it."""
+"""From a Gymnasium id, or `MODULE:NAME`, to an environment as its author made it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,19 @@ class LoadedEnv(NamedTuple):
 
 
 def load_env(task: str) -> LoadedEnv:
-    """Import the module, from the working directory as well, and make the environment.
+    """Make the environment of a Gymnasium id, or import a module, and make one of its own.
 
-    The name is that of a registered Gymnasium environment, or else of a class or function of the
-    module. Gymnasium's own wrappers are left out: they do not understand six-tuples. A missing
-    module or name is a `UserError`; what the environment itself raises is passed on.
+    The module may lie in the working directory, too. Its name is that of a registered Gymnasium
+    environment, or else of a class or function of the module. Gymnasium's own wrappers are left
+    out: they do not understand six-tuples. A missing module, name or package is a `UserError`; what
+    the environment itself raises is passed on.
     """
-    module_name, name = task.split(":", 1)
+    module_name, colon, name = task.rpartition(":")
+    if not colon:
+        if name not in gymnasium.registry:
+            hint = did_you_mean(name, gymnasium.registry)
+            raise UserError(f"no Gymnasium environment '{name}'{hint}; of your own: MODULE:NAME")
+        return _make_registered(name)
     module = _import(module_name, task)
     creator = getattr(module, name, None)
     if name in gymnasium.registry:
@@ -76,14 +82,21 @@ def _make_registered(name: str) -> LoadedEnv:
     time_limit, spec.max_episode_steps = spec.max_episode_steps, None
     spec.order_enforce, spec.disable_env_checker = False, True
     point = spec.entry_point
-    creator = load_env_creator(point) if isinstance(point, str) else point
-    return LoadedEnv(gymnasium.make(spec, **_images_for_videos(creator)), time_limit)
+    try:
+        creator = load_env_creator(point) if isinstance(point, str) else point
+        return LoadedEnv(gymnasium.make(spec, **_images_for_videos(creator)), time_limit)
+    except (ImportError, gymnasium.error.Error) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"environment '{name}' cannot be made: {reason}") from error
 
 
 def _images_for_videos(creator: Callable) -> dict[str, str]:
     """The argument that makes `render()` return an image, where the environment knows it."""
-    modes = getattr(creator, "metadata", {}).get("render_modes", ["rgb_array"])
-    known = "render_mode" in inspect.signature(creator).parameters and "rgb_array" in modes
+    parameters = inspect.signature(creator).parameters
+    declared = getattr(creator, "metadata", {}).get("render_modes")
+    passed_on = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    takes = "render_mode" in parameters or (passed_on and declared is not None)
+    known = takes and "rgb_array" in (declared or ["rgb_array"])
     return {"render_mode": "rgb_array"} if known else {}
 
 

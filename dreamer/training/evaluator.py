@@ -1,0 +1,88 @@
+"""What a training shows of itself on the way: evaluations, held-out losses, open-loop videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import gymnasium
+import torch
+
+from dreamer.agent import Agent
+from dreamer.data.stream import Store, WindowStream
+from dreamer.files import atomic_path
+from dreamer.training.diagnostics import heldout_estimates, heldout_metrics, open_loop_videos
+from dreamer.training.evaluation import evaluate
+from dreamer.training.logger import Logger
+from dreamer.training.settings import RunSettings
+from dreamer.training.video import FPS
+
+EVAL_SEED = 10_000  # every checkpoint of every run meets the same worlds
+REPORT_BATCHES = 8
+OPEN_LOOP_ROWS = 45
+Views = Callable[[Agent], Mapping[str, Agent]]  # prefix of the metrics -> who plays
+
+
+def as_it_acts(agent: Agent) -> dict[str, Agent]:
+    """The agent itself, and nothing else, is evaluated."""
+    return {"eval": agent}
+
+
+class Evaluator:
+    """Looks at an agent without disturbing it: the random numbers of the training stay."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: RunSettings,
+        device: torch.device,
+        env: gymnasium.Env | None,
+        views: Views = as_it_acts,
+    ) -> None:
+        """Videos go to `folder`; without an `env` nothing is played."""
+        self._folder, self._settings, self._device = folder, settings, device
+        self._env, self._views = env, views
+
+    def evaluate(self, agent: Agent, logger: Logger) -> None:
+        """Play mean actions in the environment on fixed seeds."""
+        seeds = range(EVAL_SEED, EVAL_SEED + self._settings.eval_episodes)
+        for prefix, player in self._views(agent).items():
+            with logger.timer("evaluate"):
+                results = evaluate(player, self._env, seeds, self._device)
+            logger.add(results, prefix=prefix)
+
+    def report(
+        self,
+        agent: Agent,
+        train: Store,
+        heldout: Store | None,
+        step: int,
+        logger: Logger,
+    ) -> None:
+        """Losses, histograms and open-loop predictions on held-out rows, else on those trained on.
+
+        Nothing where there are no rows yet.
+        """
+        store = heldout or train
+        length = min(self._settings.batch_length, len(store))  # held out may be one short episode
+        if not store.starts(length):
+            return
+        stream = WindowStream(store, self._settings.batch_size, length, seed=0)
+        metrics = heldout_metrics(agent, stream, REPORT_BATCHES, self._device)
+        logger.add(metrics, prefix="report/heldout" if heldout else "report/train")
+        for name, values in heldout_estimates(agent, stream, self._device).items():
+            logger.histogram(f"report/{name}", values, step)
+        self._open_loop(agent, store, step, logger)
+
+    def close(self) -> None:
+        """Close the environment."""
+        if self._env is not None:
+            self._env.close()
+
+    def _open_loop(self, agent: Agent, store: Store, step: int, logger: Logger) -> None:
+        """Videos of truth, prediction and error, in TensorBoard and in the run folder."""
+        videos = open_loop_videos(agent, store, OPEN_LOOP_ROWS, self._device)
+        for camera, frames in videos.items():
+            encoded = logger.video(f"report/openl_{camera}", frames, step, FPS)
+            with atomic_path(self._folder / "report" / f"openl_{camera}_{step:09d}.gif") as part:
+                part.write_bytes(encoded)
