@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 APT_LINE = "apt-get update && apt-get install -y libegl1 libgl1-mesa-dri libopengl0"
@@ -176,4 +177,14 @@ def test_every_package_without_dependencies_is_pinned(bootstrap):
 
 def test_make_lists_its_targets():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert {"setup", "demo", "test"} <= {line.split()[1] for line in done.stdout.splitlines()}
+    targets = {"setup", "demo", "test", "lint", "format", "docs", "check"}
+    assert targets == {line.split()[1] for line in done.stdout.splitlines()}
+
+
+def test_hooks_do_what_make_does():
+    """Before a commit: the checks of `make lint`, mended as `make format` does."""
+    (repository,) = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")["repos"]
+    makefile = (ROOT / "Makefile").read_text().replace("$(RUN)", ".venv/bin/python")
+    entries = [hook["entry"] for hook in repository["hooks"]]
+    assert len(entries) == 3
+    assert all(f"@{entry}" in makefile for entry in entries)
