@@ -9,6 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from ruamel.yaml import YAML
 
+from fosp_ext import doctor
+
 ROOT = Path(__file__).resolve().parents[1]
 APT_LINE = "apt-get update && apt-get install -y libegl1 libgl1-mesa-dri libopengl0"
 
@@ -166,6 +168,13 @@ def test_a_choice_is_kept_until_there_is_another(bootstrap, monkeypatch):
     for words in ([], ["--torch", "cuda"], ["--torch", "torch==2.13.0"]):
         assert bootstrap.main(words) == 0
     assert done == [("cuda", False), ("cuda", False), ("torch==2.13.0", True)]
+
+
+def test_all_agree_on_the_pythons(bootstrap):
+    oldest, newest = bootstrap.OLDEST, bootstrap.NEWEST
+    assert (doctor.OLDEST, doctor.NEWEST) == (oldest, newest)
+    bounds = f'requires-python = ">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"'
+    assert bounds in (ROOT / "pyproject.toml").read_text().splitlines()
 
 
 def test_every_package_without_dependencies_is_pinned(bootstrap):
