@@ -172,7 +172,7 @@ def test_a_choice_is_kept_until_there_is_another(bootstrap, monkeypatch):
 
 def test_all_agree_on_the_pythons(bootstrap):
     oldest, newest = bootstrap.OLDEST, bootstrap.NEWEST
-    assert (doctor.OLDEST, doctor.NEWEST) == (oldest, newest)
+    assert (oldest, newest) == (doctor.OLDEST, doctor.NEWEST)
     bounds = f'requires-python = ">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"'
     assert bounds in (ROOT / "pyproject.toml").read_text().splitlines()
 
