@@ -78,15 +78,17 @@ def test_the_wheel_holds_the_two_packages_and_their_data(wheel):
         names = set(file.namelist())
         presets = file.read("fosp_ext/configs.yaml")
     assert presets == (ROOT / "configs.yaml").read_bytes()
-    assert {"dreamer/py.typed", "fosp_ext/py.typed"} < names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"dreamer", "fosp_ext"}
-    modules = {
+    files = {
         str(path.relative_to(ROOT))
         for package in ("dreamer", "fosp_ext")
-        for path in (ROOT / package).rglob("*.py")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
-    assert modules == {name for name in names if name.endswith(".py")}
+    assert {"dreamer/py.typed", "fosp_ext/py.typed"} < files
+    copies = {"fosp_ext/configs.yaml"}
+    assert {name for name in names if ".dist-info/" not in name} == files | copies
 
 
 def test_the_wheel_names_the_commands_and_what_it_needs(wheel):
