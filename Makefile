@@ -3,13 +3,15 @@
 #   PYTHON=python3.12   the Python that .venv is made with (3.10 to 3.13; 3.11 is tested)
 #   TORCH=cuda          the PyTorch of the default package index, with the CUDA packages it brings
 #   TORCH="..."         arguments for pip install, as "Get started" on pytorch.org gives them
+#   TESTS="..."         which tests and how, as "-n 2 --dist loadfile" or "tests/dreamer"
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?=
+TESTS ?=
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format check
+.PHONY: help setup demo test lint format check docs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,18 +21,22 @@ setup:  ## create .venv and install everything that is missing
 	@$(PYTHON) tools/bootstrap.py $(if $(filter-out file,$(origin PYTHON)),--this-python) \
 		$(if $(TORCH),--torch '$(TORCH)')
 
-demo: setup  ## record a dataset, train offline on it, film the policy, report
+demo: setup  ## record a dataset, train offline and online, videos, report
 	@$(RUN) tools/demo.py
 
 test: setup  ## run the tests
-	@$(RUN) -m pytest -q
+	@$(RUN) -m pytest -q $(TESTS)
 
-lint: setup  ## check style and formatting
+lint: setup  ## check style, formatting and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
 
 format: setup  ## mend style and formatting
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
+
+docs: setup  ## build the pages of docs/ as a website into build/site
+	@$(RUN) -m mkdocs build --strict
 
 check: lint test  ## lint and tests, as before a commit

@@ -1,4 +1,4 @@
-"""The one place where torchvision is imported."""
+"""Images in a grid, and the one place where torchvision is imported."""
 
 from __future__ import annotations
 
@@ -7,19 +7,32 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from dreamer.errors import UserError
+
 
 def image_grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Lay out (n, height, width, 3) uint8 images in rows of `columns` -> (H, W, 3) uint8."""
-    _import_torchvision()
-    from torchvision.utils import make_grid
+    """Lay out (n, height, width, 3) uint8 images in rows of `columns` -> (H, W, 3) uint8.
 
-    grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=columns, padding=1)
-    return grid.permute(1, 2, 0).numpy()
+    A black line of one pixel is around each image; places that remain are black.
+    """
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    cells = np.zeros((rows * columns, height + 1, width + 1, channels), np.uint8)
+    cells[:count, 1:, 1:] = images
+    lines = cells.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
+    grid = lines.reshape(rows * (height + 1), columns * (width + 1), channels)
+    return np.pad(grid, ((0, 1), (0, 1), (0, 0)))
 
 
 def image_operations() -> ModuleType:
     """`torchvision.transforms.v2.functional`, for (..., 3, height, width) tensors."""
-    _import_torchvision()
+    try:
+        _import_torchvision()
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "augmentation needs torchvision: pip install --no-deps torchvision, in the version "
+            "that belongs to your PyTorch"
+        ) from error
     from torchvision.transforms.v2 import functional
 
     return functional

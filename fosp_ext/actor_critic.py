@@ -59,6 +59,18 @@ class SafeActorCritic(nn.Module):
         self.reward_critic, self.cost_critic = reward_critic, cost_critic
         self.reachability, self.lagrangian = reachability, lagrangian
 
+    def with_actor(self, actor: Actor) -> SafeActorCritic:
+        """The same critics, not copied, around another policy."""
+        return SafeActorCritic(
+            self.settings,
+            self.imagination,
+            actor,
+            self.reward_critic,
+            self.cost_critic,
+            self.reachability,
+            self.lagrangian,
+        )
+
     def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Actions (N, A) and estimates for features (N, F)."""
         return policy_action(self.actor, feat, explore), self.estimates(feat)

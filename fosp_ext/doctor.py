@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fosp_ext.commands import as_called
+
 TASK = "SafetyPointGoal1-v0"
 FRAME = Path("logdir/doctor.png")
 OLDEST, NEWEST = (3, 10), (3, 13)
@@ -200,7 +202,7 @@ def _one_line(error: BaseException) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m fosp_ext.doctor", description=__doc__.split("\n")[0]
+        prog=as_called("python -m fosp_ext.doctor"), description=as_called(__doc__).split("\n")[0]
     )
     parser.add_argument(
         "--frame", type=Path, default=FRAME, help="where to write the rendered frame"

@@ -14,6 +14,7 @@ from dreamer.config import to_dict
 from dreamer.errors import UserError, tell_error
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.run_folder import provenance, run_of
+from fosp_ext.commands import as_called
 from fosp_ext.run.run_folder import leave_out, load_run
 
 EPILOG = """example:
@@ -34,9 +35,9 @@ LEARNING = {
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m fosp_ext.export",
+        prog=as_called("python -m fosp_ext.export"),
         description="Write the agent of a run as one small file that eval.py plays.",
-        epilog=EPILOG,
+        epilog=as_called(EPILOG),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError, KeyboardInterrupt) as error:
         return tell_error(error)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    print(f"play it: python eval.py --checkpoint {file}")
+    print(as_called(f"play it: python eval.py --checkpoint {file}"))
     return 0
 
 

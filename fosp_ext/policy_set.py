@@ -106,13 +106,5 @@ def single_policy(agent: Agent, policy: str) -> Agent:
         raise UserError(f"policy '{policy}' cannot be chosen: this run has no set, one policy acts")
     learner = policy_set.learner
     if policy == "offline":
-        learner = SafeActorCritic(
-            learner.settings,
-            learner.imagination,
-            policy_set.offline,
-            learner.reward_critic,
-            learner.cost_critic,
-            learner.reachability,
-            learner.lagrangian,
-        )
+        learner = learner.with_actor(policy_set.offline)
     return Agent(agent.world_model, learner, agent.action_size, agent.precision)

@@ -7,9 +7,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from ruamel.yaml import YAML
+
+from fosp_ext import doctor
 
 ROOT = Path(__file__).resolve().parents[1]
-APT_LINE = "apt-get update && apt-get install -y libegl1 libgl1-mesa-dri libopengl0 libosmesa6"
+APT_LINE = "apt-get update && apt-get install -y libegl1 libgl1-mesa-dri libopengl0"
 
 
 @pytest.fixture
@@ -62,17 +65,17 @@ def test_without_gl_root_gets_the_packages(bootstrap, monkeypatch):
     monkeypatch.setattr(bootstrap, "loads", lambda library: library in there)
     monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 0)
     monkeypatch.setattr(bootstrap.shutil, "which", lambda name: f"/usr/bin/{name}")
-
-    def run(command, **_):
-        commands.append(command)
-        if "install" in command and "libosmesa6" not in command:  # a release without OSMesa
-            there.extend(["libEGL.so.1", "libOpenGL.so.0"])
-
-    monkeypatch.setattr(bootstrap.subprocess, "run", run, raising=False)
-    bootstrap.ensure_gl()
-    assert commands[0][:2] == ["apt-get", "update"]
-    assert commands[1][-4:] == ["libegl1", "libgl1-mesa-dri", "libopengl0", "libosmesa6"]
-    assert commands[-1][-3:] == ["libegl1", "libgl1-mesa-dri", "libopengl0"]
+    monkeypatch.setattr(
+        bootstrap.subprocess, "run", lambda words, **_: commands.append(words), raising=False
+    )
+    wanted = (bootstrap.has_gl, bootstrap.GL_PACKAGES, "no library was found")
+    with pytest.raises(bootstrap.Stop, match="no library was found, although this was run"):
+        bootstrap.ensure(*wanted)
+    assert [words[2] for words in commands] == ["update", "install"]
+    assert commands[1][-3:] == ["libegl1", "libgl1-mesa-dri", "libopengl0"]
+    there.extend(["libEGL.so.1", "libOpenGL.so.0"])
+    bootstrap.ensure(*wanted)
+    assert len(commands) == 2
 
 
 @pytest.mark.parametrize(("version", "good"), [((3, 9, 18), 0), ((3, 10, 0), 1), ((3, 14, 0), 0)])
@@ -136,25 +139,61 @@ def test_the_choice_must_name_torch(bootstrap, torch, good):
 
 
 @pytest.mark.parametrize(
-    ("torch", "installed", "stamp", "calls"),
+    ("torch", "installed", "changed", "calls"),
     [
-        ("", "2.13.0+cpu", {}, []),
-        ("", "", {}, [["install", "torch==2.13.0"]]),
-        ("cuda", "", {}, [["install", "torch==2.13.0"]]),
-        ("cuda", "2.13.0+cpu", {"torch": "cuda"}, []),
-        ("cuda", "2.13.0", {}, [["uninstall", "--yes", "torch"], ["install", "torch==2.13.0"]]),
-        ("./torch.whl --no-deps", "", {}, [["install", "./torch.whl", "--no-deps"]]),
+        ("", "2.13.0+cpu", False, []),
+        ("", "", False, [["install", "torch==2.13.0"]]),
+        ("", "2.12.1", False, [["install", "torch==2.13.0"]]),
+        ("cuda", "", True, [["install", "torch==2.13.0"]]),
+        ("cuda", "2.13.0+cpu", False, []),
+        ("cuda", "2.13.0", True, [["uninstall", "--yes", "torch"], ["install", "torch==2.13.0"]]),
+        ("./torch.whl --no-deps", "", True, [["install", "./torch.whl", "--no-deps"]]),
     ],
 )
-def test_which_torch_is_installed(bootstrap, monkeypatch, torch, installed, stamp, calls):
+def test_which_torch_is_installed(
+    bootstrap, tmp_path, monkeypatch, torch, installed, changed, calls
+):
     done = []
-    monkeypatch.setattr(bootstrap, "succeeds", lambda command: installed)
+    (tmp_path / f"lib/python3.11/site-packages/torch-{installed}.dist-info").mkdir(parents=True)
     monkeypatch.setattr(bootstrap, "pip_plan", lambda: ["torch"])
     monkeypatch.setattr(bootstrap, "pip", lambda *arguments: done.append(list(arguments)))
-    bootstrap.install_torch(torch, stamp)
+    bootstrap.install_torch(torch, changed)
     assert done == calls
+
+
+def test_a_choice_is_kept_until_there_is_another(bootstrap, monkeypatch):
+    done = []
+    monkeypatch.setattr(bootstrap, "install", lambda torch, changed: done.append((torch, changed)))
+    bootstrap.STAMP.write_text(json.dumps({"files": "of another version", "torch": "cuda"}))
+    for words in ([], ["--torch", "cuda"], ["--torch", "torch==2.13.0"]):
+        assert bootstrap.main(words) == 0
+    assert done == [("cuda", False), ("cuda", False), ("torch==2.13.0", True)]
+
+
+def test_all_agree_on_the_pythons(bootstrap):
+    oldest, newest = bootstrap.OLDEST, bootstrap.NEWEST
+    assert (oldest, newest) == (doctor.OLDEST, doctor.NEWEST)
+    bounds = f'requires-python = ">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"'
+    assert bounds in (ROOT / "pyproject.toml").read_text().splitlines()
+
+
+def test_every_package_without_dependencies_is_pinned(bootstrap):
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {line.split("==")[0]: line for line in lines if "==" in line}
+    assert pins["torch"] == bootstrap.TORCH
+    assert set(bootstrap.WITHOUT_DEPENDENCIES) <= set(pins)
 
 
 def test_make_lists_its_targets():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert {"setup", "demo", "test"} <= {line.split()[1] for line in done.stdout.splitlines()}
+    targets = {"help", "setup", "demo", "test", "lint", "format", "docs", "check"}
+    assert targets == {line.split()[1] for line in done.stdout.splitlines()}
+
+
+def test_hooks_do_what_make_does():
+    """Before a commit: the checks of `make lint`, mended as `make format` does."""
+    (repository,) = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")["repos"]
+    makefile = (ROOT / "Makefile").read_text().replace("$(RUN)", ".venv/bin/python")
+    entries = [hook["entry"] for hook in repository["hooks"]]
+    assert len(entries) == 3
+    assert all(f"@{entry}" in makefile for entry in entries)

@@ -21,7 +21,7 @@ from fosp_ext.run import eval as fosp_eval
 from fosp_ext.run.train import FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
-TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "agents/README.md")]
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "agents/README.md")]
 PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
 RECORDS = ("results.md", "investigations.md")  # their commands are of the commits beside them
 GUIDES = [page for page in PAGES if page.name not in RECORDS]

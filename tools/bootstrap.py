@@ -1,4 +1,4 @@
-"""Make .venv ready: Python packages, a PyTorch that was asked for, and a headless GL library.
+"""Make .venv ready: the tested packages, a PyTorch that was asked for, and a headless OpenGL.
 
 `make setup`, `make demo` and `make test` run this first. It uses the standard library only. When
 nothing has changed since the last time it returns at once. Exit code 2: something that only the
@@ -17,26 +17,23 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "fosp-setup.json"
+SOURCES = ("pyproject.toml", "setup.py", "constraints.txt", "tools/bootstrap.py")
+CONSTRAINTS = ("--constraint", ROOT / "constraints.txt")
+# Pins of 2023 that Python 3.11 cannot install, a PyTorch of its own, and, for the tests of other
+# dataset formats, much that is not used there (JAX, PyBullet, ...).
+WITHOUT_DEPENDENCIES = ("safety-gymnasium", "torchvision", "dreamerv3", "dsrl", "minari")
 OLDEST, NEWEST = (3, 10), (3, 13)
-OLDEST_PIP = (22, 3)  # --dry-run with --report
 TORCH = "torch==2.13.0"
 CUDA = "cuda"  # the choice of whatever build the default package index has
 CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
-GL_PACKAGES = ["libegl1", "libgl1-mesa-dri", "libopengl0"]
-OSMESA_PACKAGE = "libosmesa6"  # not in every newer release; EGL alone is enough
-REQUIREMENTS = (
-    "requirements.txt",
-    "requirements-dev.txt",
-    "requirements-nodeps.txt",
-    "requirements-dev-nodeps.txt",
-    "constraints.txt",
-)
+GL_PACKAGES = ("libegl1", "libgl1-mesa-dri", "libopengl0")
 
 
 class Stop(Exception):
@@ -50,16 +47,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--this-python", action="store_true", help=".venv must hold the Python that runs this"
     )
-    arguments = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     try:
-        check_python(arguments.this_python)
-        check_choice(arguments.torch)
-        ensure_gl()
+        check_python(options.this_python)
+        check_choice(options.torch)
+        ensure(has_gl, GL_PACKAGES, "no headless OpenGL library (EGL or OSMesa) was found")
         stamp = read_stamp()
-        if PYTHON.exists() and stamp.get("files") == digest() and chosen(arguments.torch, stamp):
-            return 0
-        ensure_venv()
-        install(arguments.torch, stamp)
+        torch = options.torch or stamp.get("torch", "")
+        if not PYTHON.exists() or stamp != {"files": digest(), "torch": torch}:
+            install(torch, changed=torch != stamp.get("torch", ""))
     except Stop as stop:
         sys.stderr.write(f"error: {stop}\n")
         return 2
@@ -101,20 +97,7 @@ def choices() -> str:
     )
 
 
-# OpenGL
-
-
-def ensure_gl() -> None:
-    """Find a library that renders without a display, or install it as root."""
-    if has_gl():
-        return
-    apt_install(
-        [*GL_PACKAGES, OSMESA_PACKAGE], "no headless OpenGL library (EGL or OSMesa) was found"
-    )
-    if not has_gl():
-        apt_install(GL_PACKAGES, "no headless OpenGL library (EGL or OSMesa) was found")
-    if not has_gl():
-        raise Stop("the OpenGL packages are installed, but neither EGL nor OSMesa can be loaded")
+# System packages
 
 
 def has_gl() -> bool:
@@ -123,6 +106,11 @@ def has_gl() -> bool:
         return True  # MuJoCo draws with the system's own OpenGL there
     osmesa = any(loads(name) for name in ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"))
     return osmesa or (loads("libEGL.so.1") and (loads("libOpenGL.so.0") or loads("libGL.so.1")))
+
+
+def has_venv() -> bool:
+    """Can this Python make virtual environments? On Debian that is a package of its own."""
+    return importlib.util.find_spec("ensurepip") is not None
 
 
 def loads(library: str) -> bool:
@@ -134,36 +122,26 @@ def loads(library: str) -> bool:
     return True
 
 
-def apt_install(packages: list[str], reason: str) -> None:
-    """Install Debian packages as root, else say what to type."""
+def ensure(works: Callable[[], bool], packages: tuple[str, ...], reason: str) -> None:
+    """Where something does not work, install Debian packages as root, else say what to type."""
+    if works():
+        return
     line = f"apt-get update && apt-get install -y {' '.join(packages)}"
     if not shutil.which("apt-get"):
-        raise Stop(
-            f"{reason}, and this is not Debian or Ubuntu; install what these hold: {packages}"
-        )
+        raise Stop(f"{reason}; this is not Debian or Ubuntu: install what {packages} hold there")
     if os.geteuid() != 0:
         raise Stop(f"{reason}; as root, run: {line}")
     say(f"{reason}; running {line}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False)
-    subprocess.run(
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
-        env=environment,
-        check=False,
-        stdout=subprocess.DEVNULL,
-    )
+    for words in (("update",), ("install", "-y", "--no-install-recommends", *packages)):
+        subprocess.run(["apt-get", "-qq", *words], check=False, stdout=subprocess.DEVNULL)
+    if not works():
+        raise Stop(f"{reason}, although this was run: {line}")
 
 
 # Python packages
 
 
-def digest() -> str:
-    """Changes when a requirement or this program does."""
-    files = [ROOT / name for name in REQUIREMENTS] + [Path(__file__)]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def read_stamp() -> dict:
+def read_stamp() -> dict[str, str]:
     """What the last complete set-up did."""
     try:
         return json.loads(STAMP.read_text())
@@ -171,53 +149,35 @@ def read_stamp() -> dict:
         return {}
 
 
-def chosen(torch: str, stamp: dict) -> bool:
-    """Is the asked-for PyTorch the one that was installed?"""
-    return not torch or torch == stamp.get("torch")
+def digest() -> str:
+    """Changes when a requirement or this program does."""
+    contents = [(ROOT / name).read_bytes() for name in SOURCES]
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()
 
 
-def ensure_venv() -> None:
-    """Create .venv; on Debian that needs a package of its own."""
-    if succeeds([PYTHON, "-m", "pip", "--version"]):
-        return
-    if importlib.util.find_spec("ensurepip") is None:
-        package = f"python3.{sys.version_info[1]}-venv"
-        apt_install([package], "Python's venv module is incomplete")
-        if importlib.util.find_spec("ensurepip") is None:
-            raise Stop(f"Python's venv module is still incomplete; install {package}")
-    say(f"creating .venv with Python {sys.version.split()[0]}")
-    run([sys.executable, "-m", "venv", VENV])
+def install(torch: str, changed: bool) -> None:
+    """Make .venv, install the tested packages there, and leave a stamp.
 
-
-def install(torch: str, stamp: dict) -> None:
-    """Install the pinned packages, then leave a stamp."""
-    version = succeeds([PYTHON, "-m", "pip", "--version"]).split()[1]
-    if tuple(map(int, version.split(".")[:2])) < OLDEST_PIP:
-        pip("install", "--upgrade", "pip")
-    install_torch(torch, stamp)
-    say("installing the pinned packages")
-    limits = ["--constraint", ROOT / "constraints.txt", "--no-warn-conflicts"]
-    wanted = [
-        "--requirement",
-        ROOT / "requirements.txt",
-        "--requirement",
-        ROOT / "requirements-dev.txt",
-    ]
-    pip("install", *limits, *wanted)
-    for name in ("requirements-nodeps.txt", "requirements-dev-nodeps.txt"):
-        pip("install", "--no-deps", "--requirement", ROOT / name)
-    record = {"files": digest(), "torch": torch or stamp.get("torch", "")}
-    STAMP.write_text(json.dumps(record) + "\n")
+    `torch` is the choice of PyTorch, `changed` whether it is another one than the last time.
+    """
+    if not (PYTHON.exists() and PYTHON.with_name("pip").exists()):
+        ensure(has_venv, (f"python3.{sys.version_info[1]}-venv",), "Python has no module ensurepip")
+        say(f"creating .venv with Python {sys.version.split()[0]}")
+        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+    pip("install", "pip>=22.3")  # for --dry-run with --report
+    install_torch(torch, changed)
+    say("installing the tested packages")
+    pip("install", *CONSTRAINTS, "--no-warn-conflicts", "--editable", f"{ROOT}[dev]")
+    pip("install", *CONSTRAINTS, "--no-deps", *WITHOUT_DEPENDENCIES)
+    STAMP.write_text(json.dumps({"files": digest(), "torch": torch}) + "\n")
     say("ready")
 
 
-def install_torch(torch: str, stamp: dict) -> None:
+def install_torch(torch: str, changed: bool) -> None:
     """Take what is there, or what the user chose; never CUDA packages by surprise."""
-    installed = succeeds(
-        [PYTHON, "-c", "import importlib.metadata as m; print(m.version('torch'))"]
-    )
-    satisfied = installed.split("+")[0] == TORCH.partition("==")[2]
-    if satisfied and chosen(torch, stamp):
+    version = TORCH.partition("==")[2]  # an installed one may end in +cpu or the like
+    satisfied = any(VENV.glob(f"lib/python*/site-packages/torch-{version}[+.]*dist-info"))
+    if satisfied and not changed:
         return
     if not torch:
         refuse_cuda(pip_plan())
@@ -245,24 +205,10 @@ def refuse_cuda(names: list[str]) -> None:
         )
 
 
-def pip(*arguments: str | Path) -> None:
+def pip(command: str, *arguments: str | Path) -> None:
     """Run the pip of .venv."""
-    quiet = ["--quiet", "--disable-pip-version-check"]
-    run([PYTHON, "-m", "pip", *arguments[:1], *quiet, *arguments[1:]])
-
-
-def run(command: list) -> None:
-    """Run a command that must succeed."""
-    subprocess.run(command, check=True)
-
-
-def succeeds(command: list) -> str:
-    """The output of a command, or nothing if it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    quiet = ("--quiet", "--disable-pip-version-check")
+    subprocess.run([PYTHON, "-m", "pip", command, *quiet, *arguments], check=True)
 
 
 def say(text: str) -> None:

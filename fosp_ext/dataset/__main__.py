@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from dreamer.errors import UserError, tell_error
+from fosp_ext.commands import as_called
 from fosp_ext.dataset.check import check_dataset
 from fosp_ext.dataset.convert import FORMATS, convert
 from fosp_ext.dataset.exchange import RENDERS, Labels
@@ -14,7 +15,7 @@ from fosp_ext.dataset.figure import draw_summary, free_figure_path
 from fosp_ext.dataset.rearrange import Choice, merge, split
 from fosp_ext.dataset.summary import describe, summarise, table
 
-PROGRAM = "python -m fosp_ext.dataset"
+PROGRAM = as_called("python -m fosp_ext.dataset")
 
 
 def main(argv: list[str] | None = None) -> int:

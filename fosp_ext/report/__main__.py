@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from dreamer.errors import UserError, tell_error
+from fosp_ext.commands import as_called
 
 EXAMPLE = """example:
   python -m fosp_ext.report logdir/SafetyPointGoal1-v0/*/seed* --out logdir/report --csv
@@ -19,9 +20,9 @@ or folders."""
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m fosp_ext.report",
+        prog=as_called("python -m fosp_ext.report"),
         description="Write one HTML page, and its figures as PNG, that compares runs.",
-        epilog=EXAMPLE,
+        epilog=as_called(EXAMPLE),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder of train.py")

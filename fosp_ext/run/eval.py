@@ -8,7 +8,7 @@ from pathlib import Path
 from dreamer.errors import UserError, tell_error
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Play episodes with fixed seeds; write a summary, episodes and videos.",
@@ -45,7 +45,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     arguments = parse(argv)
     try:

@@ -1,7 +1,9 @@
-"""Where the presets of train.py are: configs.yaml of the repository."""
+"""Where the presets are: configs.yaml of the repository, or its copy in an installed package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PRESETS = Path(__file__).resolve().parents[2] / "configs.yaml"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_COPY = _PACKAGE / "configs.yaml"  # made by setup.py; the repository has none
+PRESETS = _COPY if _COPY.exists() else _PACKAGE.parent / "configs.yaml"

@@ -13,6 +13,7 @@ from dreamer import command_line
 from dreamer.command_line import parse_command_line
 from dreamer.config import KINDS, Presets, changed, describe, load_presets, to_yaml
 from dreamer.errors import NonFiniteError, UserError
+from fosp_ext.commands import as_called
 from fosp_ext.config import SCHEMAS, Config, TrainConfig, load_config, resolve_config
 from fosp_ext.envs import task_folder
 from fosp_ext.envs.variants import NONE, describe_variants
@@ -45,14 +46,15 @@ SHORT = {  # options that stand for a setting
 }
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Parse, resolve, run; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
         presets = load_presets(PRESETS)
         names, overrides, flags = parse_command_line(argv, FLAGS)
         if "help" in flags or not argv:
             names = [name for name in presets if name != "defaults"]
-            say(f"{USAGE}\npresets: {', '.join(names)}\n")
+            say(f"{as_called(USAGE)}\npresets: {', '.join(names)}\n")
             say(f"settings and defaults:\n{describe(SCHEMAS, presets['defaults'])}")
             return 0
         if "help-variants" in flags:

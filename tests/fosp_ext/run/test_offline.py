@@ -221,7 +221,7 @@ def test_the_folder_says_what_made_it(toy_dataset, copied_run):
         *("time", "command", "commit", "machine", "gpu", "python", "versions", "processes")
     }
     assert starts[1]["versions"]["torch"] == torch.__version__
-    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", starts[1]["commit"])
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown|fosp-pytorch .*", starts[1]["commit"])
 
 
 def test_storage_decides_nothing_and_the_seed_does(toy_dataset, toy_run, tmp_path):
