@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from dreamer.optimizer import Optimizer
 from dreamer.settings import ActorSettings, CriticSettings, ImaginationSettings
 from dreamer.types import Batch, Latent, Metrics, Trajectory
 from dreamer.world_model import WorldModel
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class PolicyLearner(Protocol):
@@ -34,7 +36,7 @@ class PolicyLearner(Protocol):
         """One gradient step from posterior states (B, T) and the rows they belong to."""
 
 
-def frozen_copy(module: nn.Module) -> nn.Module:
+def frozen_copy(module: M) -> M:
     """A copy that shares nothing with the original and never learns by gradient."""
     return copy.deepcopy(module).requires_grad_(False).eval()
 

@@ -173,8 +173,9 @@ def joint_mean(x: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x
-    (now,) = mean([x.detach()])
-    return now + (x - x.detach())  # the second part is exactly 0
+    now = x.detach().clone()
+    dist.all_reduce(now)
+    return now / world_size() + (x - x.detach())  # the second part is exactly 0
 
 
 def gathered(x: Tensor) -> Tensor:

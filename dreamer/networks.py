@@ -65,9 +65,18 @@ class MLP(nn.Sequential):
             blocks += [hidden_linear(inputs if index == 0 else units, units), NormSiLU(units)]
         super().__init__(*blocks, output_linear(units, outputs, outscale))
 
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer."""
+        layer = self[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
 
 class TwoHotHead(nn.Module):
     """Predicts a number: features (..., F) -> `TwoHot` (docs/algorithm.md 2.2)."""
+
+    bins: Tensor
 
     def __init__(self, inputs: int, layers: int, units: int, outscale: float):
         super().__init__()
@@ -95,7 +104,7 @@ class Actor(nn.Module):
     def __init__(self, inputs: int, action_size: int, size: NetSize):
         super().__init__()
         self.mlp = MLP(inputs, 2 * action_size, size.layers, size.units, outscale=1.0)
-        init_output_(self.mlp[-1].weight, size.units, action_size, 1.0)
+        init_output_(self.mlp.output.weight, size.units, action_size, 1.0)
 
     def forward(self, feat: Tensor) -> Normal:
         mean, std = self.mlp(feat).float().chunk(2, -1)  # (..., A) each
@@ -107,6 +116,12 @@ class ChannelNormSiLU(NormSiLU):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def channels_last(blocks: list[nn.Module]) -> nn.Sequential:
+    """The blocks one after another, with weights laid out as convolutions are fastest."""
+    net = nn.Sequential(*blocks)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
 class ImageEncoder(nn.Module):
@@ -122,7 +137,7 @@ class ImageEncoder(nn.Module):
             init_hidden_(conv.weight, KERNEL**2 * channels, KERNEL**2 * width)
             blocks += [conv, ChannelNormSiLU(width)]
             channels = width
-        self.net = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
+        self.net = channels_last(blocks)
         self.size = channels * SMALLEST**2  # E
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
@@ -149,19 +164,18 @@ class ImageDecoder(nn.Module):
         widths = stage_widths(side, depth)[::-1]  # widest first
         self.start = output_linear(inputs, widths[0] * SMALLEST**2)
         blocks: list[nn.Module] = []
-        for width, after in zip(widths, [*widths[1:], None], strict=True):
-            last = after is None
-            outputs = channels if last else after
+        for width, outputs in zip(widths, [*widths[1:], channels], strict=True):
+            last = len(blocks) == 2 * (len(widths) - 1)
             deconv = nn.ConvTranspose2d(width, outputs, KERNEL, stride=2, padding=1, bias=last)
             fans = (KERNEL**2 * width, KERNEL**2 * outputs)
-            if last:
+            if deconv.bias is not None:
                 init_output_(deconv.weight, *fans, scale=1.0)
                 nn.init.zeros_(deconv.bias)
                 blocks += [deconv]
             else:
                 init_hidden_(deconv.weight, *fans)
                 blocks += [deconv, ChannelNormSiLU(outputs)]
-        self.net = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
+        self.net = channels_last(blocks)
 
     def forward(self, feat: Tensor) -> dict[str, Tensor]:
         return self.by_camera(self.pixels(feat) + 0.5)

@@ -58,7 +58,8 @@ class RSSM(nn.Module):
 
     def compile_steps(self) -> None:
         """Have the two steps that an update repeats compiled, when it first takes them."""
-        self._follow, self.img_step = compiled(self._follow), compiled(self.img_step)
+        for name in ("_follow", "img_step"):
+            setattr(self, name, compiled(getattr(self, name)))
 
     def initial(self, count: int) -> Latent:
         """The learned first state, (count, ...): z is the mode of its own prior."""

@@ -70,6 +70,7 @@ def expand(agent: Agent, config: TrainConfig) -> Agent:
     """
     if not isinstance(config, FOSPOnline) or not config.policy_set.enabled:
         return agent
+    assert isinstance(agent.policy, SafeActorCritic), "FOSP alone has a set"
     policy_set = PolicySet(agent.policy, config.policy_set)
     return Agent(agent.world_model, policy_set, agent.action_size, agent.precision)
 

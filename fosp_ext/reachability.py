@@ -25,7 +25,7 @@ class ReachabilityCritic(nn.Module):
         super().__init__()
         self.settings = settings
         self.net = BernoulliHead(feat_size, settings.net.layers, settings.net.units, outscale=0.0)
-        nn.init.constant_(self.net.mlp[-1].bias, settings.bias)
+        nn.init.constant_(self.net.mlp.output.bias, settings.bias)
         self.target_net = frozen_copy(self.net)
         self.optimizer = Optimizer(self.net.parameters(), settings.optimizer)
 

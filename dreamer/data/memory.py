@@ -62,7 +62,7 @@ def plan_memory(
     row = len(info.cameras) * info.size**2 * 3  # bytes
     needed, free = rows * row, free_memory()
     too_much = free is not None and copies * needed > RAM_SHARE * free
-    if storage == "ram" and too_much:
+    if storage == "ram" and free is not None and too_much:
         each = "" if copies == 1 else f" in each of {copies} processes"
         raise UserError(
             f"the images of {path} take {needed / 2**30:.1f} GiB decoded{each} and "
@@ -88,7 +88,7 @@ def free_memory() -> int | None:
     except OSError:
         return None
     values = dict(line.split(":", 1) for line in lines if ":" in line)
-    free = [int(values["MemAvailable"].split()[0]) * 1024]
+    free: list[int | None] = [int(values["MemAvailable"].split()[0]) * 1024]
     for line in groups:
         _, controllers, name = line.split(":", 2)
         for controller, files in GROUP_FILES.items():

@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import h5py
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 
 class HDF5Output:
@@ -57,7 +61,7 @@ class _Disk(io.RawIOBase):
         self._raw = io.FileIO(path, "w+")
         self.error: OSError | None = None
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         rest = memoryview(data).cast("B")
         try:
             while self.error is None and len(rest):
@@ -66,7 +70,7 @@ class _Disk(io.RawIOBase):
             self.error = error
         return memoryview(data).nbytes
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         whole = memoryview(buffer).cast("B")
         filled = self._raw.readinto(whole)
         whole[filled:] = bytes(len(whole) - filled)  # what an error kept from being written

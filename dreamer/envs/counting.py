@@ -68,7 +68,7 @@ class CountingEnv(gymnasium.Env):
         info = {"cost": self.cost_at(self.count)}
         return self._observe(), self.reward_at(self.count), terminated, truncated, info
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # type: ignore[override]  # always an image
         """A plain (size, size, 3) uint8 image in the colour of the first camera."""
         return self._observe()[self.cameras[0]]
 

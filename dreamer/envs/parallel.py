@@ -179,12 +179,17 @@ class _Player:
     def make(self) -> None:
         self._env = self._make()
 
+    @property
+    def env(self) -> gymnasium.Env:
+        assert self._env is not None, "make comes first"
+        return self._env
+
     def reset(self, seed: int) -> StepResult:
-        obs, _ = self._env.reset(seed=seed)
+        obs, _ = self.env.reset(seed=seed)
         return StepResult(_copied(obs), 0.0, 0.0, False, False)
 
     def step(self, action: np.ndarray) -> StepResult:
-        obs, reward, terminated, truncated, info = self._env.step(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
         cost = float(info["cost"])
         return StepResult(_copied(obs), float(reward), cost, bool(terminated), bool(truncated))
 

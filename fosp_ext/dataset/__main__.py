@@ -177,7 +177,7 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     example = "chunks/ data.h5 --from dreamer --task SafetyPointGoal1-v0 --action-repeat 4"
     parser = _add(commands, "convert", about, example)
     kinds = "; ".join(f"{name}: {kind.about}" for name, kind in FORMATS.items())
-    parser.description += f" {kinds}."
+    parser.description = f"{parser.description} {kinds}."
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("target", type=Path, metavar="TARGET", help="new file or folder")
     for option, target in (("--from", "kind"), ("--to", "to")):

@@ -79,7 +79,7 @@ def convert(
             ends[(episode.terminated, episode.length)] += 1
             yield episode
 
-    with Progress("converting", opened.count, "episodes", stream) as progress:
+    with Progress("converting", opened.total, "episodes", stream) as progress:
         FORMATS[kinds[1]].write(path, opened.info, progress.count(episodes()))
     remarks = opened.remarks
     if len(ends) == 1 and (only := next(iter(ends)))[0] and ends[only] > 1:

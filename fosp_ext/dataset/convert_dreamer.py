@@ -123,7 +123,8 @@ class _Writer:
     def _save(self, rows: dict[str, np.ndarray], successor: str) -> None:
         time = self.time.strftime("%Y%m%dT%H%M%SF%f")
         name = f"{time}-{self.own}-{successor}-{len(rows['reward'])}.npz"
-        np.savez_compressed(self.folder / name, **rows)
+        arrays: dict[str, Any] = dict(rows)
+        np.savez_compressed(self.folder / name, **arrays)
         self.own, self.time = successor, self.time + timedelta(microseconds=1)
 
 

@@ -38,7 +38,7 @@ class Source(NamedTuple):
     """A foreign dataset, opened."""
 
     info: DatasetInfo
-    count: int  # episodes
+    total: int  # episodes
     episodes: Iterator[Episode]
     remarks: Counter[str]  # what was changed or left out: how often; complete at the end
 
@@ -154,9 +154,10 @@ def _from_note(path: Path, note: dict[str, Any]) -> DatasetInfo:
 
 
 def _from_labels(path: Path, labels: Labels) -> DatasetInfo:
-    for name, option in (("task", "--task"), ("action_repeat", "--action-repeat")):
-        if getattr(labels, name) is None:
-            raise UserError(f"{path} does not say its {name.replace('_', ' ')}; give it: {option}")
+    if labels.task is None:
+        raise UserError(f"{path} does not say its task; give it: --task")
+    if labels.action_repeat is None:
+        raise UserError(f"{path} does not say its action repeat; give it: --action-repeat")
     render = labels.render or "exact"  # the simulator's own images
     if render not in RENDERS:
         raise UserError(f"render must be one of {', '.join(RENDERS)}, not '{render}'")

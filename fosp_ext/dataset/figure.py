@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ FRAME, CELL = 4, 128  # pixels: width of a frame, least size of a figure on the 
 SHEET_POLICIES = 4  # policies on the contact sheet, those with most episodes
 MOMENTS = 10  # figures in a row of it
 WIDTH = 13.0  # inches
-TEXT = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+TEXT: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def draw_summary(summary: DatasetSummary, path: str | Path) -> None:
@@ -51,7 +51,8 @@ def draw_summary(summary: DatasetSummary, path: str | Path) -> None:
             fontsize=15,
             fontweight="bold",
         )
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
+        parts: Any = figure.subfigures(3, 1, height_ratios=heights)  # an array of three
+        top, middle, bottom = parts
         groups = summary.by_policy()
         colours = _colours(groups)
         _scatter_and_outcomes(top, groups, colours)

@@ -14,7 +14,7 @@ from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import write_dataset
 from dreamer.envs.worker import end_with_parent
 from fosp_ext.dataset.collect_plan import Recording
-from fosp_ext.envs import environment_facts, make_env
+from fosp_ext.envs import env_action_size, environment_facts, make_env
 from fosp_ext.envs.scripted import ScriptedPolicy, make_scripted_policy
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
         recording.noise,
         recording.speed,
         choice.action_repeat,
-        env.action_space.shape[0],
+        env_action_size(env),
         choice.cameras if recording.field_of_view == "cameras" else (),
     )
     episode = play_episode(env, policy, recording.policy, recording.seed)

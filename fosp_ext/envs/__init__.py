@@ -95,6 +95,12 @@ def make_run_env(info: DatasetInfo, variant: str) -> SafetyGymEnv | CustomEnv:
 
 def check_action_size(env: gymnasium.Env, expected: int) -> None:
     """Refuse an environment whose actions are longer or shorter than those of data or a policy."""
-    (have,) = env.action_space.shape
+    have = env_action_size(env)
     if have != expected:
         raise UserError(f"an action of the environment has {have} numbers, not {expected}")
+
+
+def env_action_size(env: gymnasium.Env) -> int:
+    """How many numbers an action of the environment has."""
+    assert isinstance(env.action_space, gymnasium.spaces.Box)
+    return env.action_space.shape[0]

@@ -19,7 +19,7 @@ import numpy as np
 from dreamer.envs.contract import cameras_of, check_choice, read_action_space
 from dreamer.envs.loading import LoadedEnv, load_env
 from dreamer.errors import UserError, tell_error
-from fosp_ext.envs import check_task, is_custom, make_env
+from fosp_ext.envs import check_task, env_action_size, is_custom, make_env
 from fosp_ext.envs.trial import Row, Trace, first_difference, play
 
 REPLAYED = 100  # steps played again to see whether a seed decides them
@@ -81,7 +81,7 @@ class Examination:
             still = any(len({row.images for row in trace.rows}) == 1 for trace in traces)
             self.ok("images", "uint8", "nothing moves in an episode" if still else "")
         if "reward" not in problems:
-            rewards = [row.reward for row in rows]
+            rewards = [row.reward for row in rows if row.reward is not None]
             self.ok("reward", f"{min(rewards):g} to {max(rewards):g} in a step")
         if "cost" not in problems:
             self.cost(rows)
@@ -131,7 +131,7 @@ class Examination:
         env = make_env(self.task, self.cameras)
         try:
             env.reset(seed=seed)
-            env.step(np.zeros(env.action_space.shape, np.float32))
+            env.step(np.zeros(env_action_size(env), np.float32))
             height, width, _ = env.render().shape
         finally:
             env.close()
@@ -143,7 +143,7 @@ class Examination:
         if is_custom(self.task):
             loaded = load_env(self.task)
         else:
-            chosen = {"cameras": self.cameras} if self.cameras else {}
+            chosen: dict[str, Any] = {"cameras": self.cameras} if self.cameras else {}
             loaded = LoadedEnv(make_env(self.task, **chosen), None)
         try:
             yield loaded

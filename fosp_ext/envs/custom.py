@@ -5,6 +5,8 @@ Use `fosp_ext.envs.make_env` with a task `MODULE:NAME`. docs/custom_environments
 
 from __future__ import annotations
 
+from typing import Any
+
 from dreamer.envs.adapter import ImageEnv
 
 
@@ -17,5 +19,5 @@ class CustomEnv(ImageEnv):
         super().__init__(task, cameras, size, action_repeat, needs_cost=True)
         self.render_quality = render  # changes nothing here
 
-    def privileged(self) -> None:
-        """Nothing is known of this world but its images; the `random` policy needs no more."""
+    def privileged(self) -> Any:
+        """None: of this world only images are known; the policy `random` needs no more."""

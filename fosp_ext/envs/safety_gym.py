@@ -52,7 +52,9 @@ class SafetyGymEnv(gymnasium.Env):
         self.render_mode = "rgb_array"
         self.task, self.cameras, self.size = task, cameras, size
         self.action_repeat, self.render_quality, self.variant = action_repeat, render, variant
-        self.robot = re.match(r"Safety([A-Z][a-z]+)", task).group(1)
+        name = re.match(r"Safety([A-Z][a-z]+)", task)
+        assert name is not None, task
+        self.robot = name[1]
         self._world = builder.Builder(task_id=task, config={"agent_name": self.robot})
         change_task_(self._world.task, variant)
         speed_up_layouts_(self._world.task.random_generator)
@@ -106,7 +108,7 @@ class SafetyGymEnv(gymnasium.Env):
             {"cost": cost, "goals": goals},
         )
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # type: ignore[override]  # always an image
         """A (256, 256, 3) uint8 image from straight above, for videos.
 
         It shows the area in which objects are placed, and more while the robot is further out.

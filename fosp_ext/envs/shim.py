@@ -74,7 +74,7 @@ def _without_multi_agent() -> Iterator[None]:
         raise NotImplementedError("multi-agent tasks are not supported")
 
     stand_in = types.ModuleType(_MULTI_AGENT)
-    stand_in.make_ma = make_ma
+    vars(stand_in)["make_ma"] = make_ma
     sys.modules[_MULTI_AGENT] = stand_in
     try:
         yield
@@ -95,7 +95,7 @@ class _ModelView:
         return self._model.jnt(int(np.asarray(index).item()))
 
 
-def _accept_array_indices(agent_class: type) -> None:
+def _accept_array_indices(agent_class: Any) -> None:
     """Patch 3: `_init_jnt_sensors` reads the model through `_ModelView`."""
     original: Callable[[Any], None] = agent_class._init_jnt_sensors
 

@@ -144,22 +144,28 @@ def _reshape_(bodies: list[Element], shape: Shape) -> None:
     Rewards and costs are distances to bodies; these geoms touch nothing.
     """
     for body in bodies:
-        geom = body.find("geom")
-        radius = float(geom.get("size").split()[0])
+        geom = _geom(body)
+        radius = float(geom.attrib["size"].split()[0])
         half = shape.height * radius / 2
         size = (radius, half) if shape.geom == "cylinder" else (radius, radius, half)
-        height = half - float(body.get("pos").split()[2])
+        height = half - float(body.attrib["pos"].split()[2])
         geom.set("type", shape.geom)
         geom.set("size", " ".join(map(str, size)))
         geom.set("pos", f"0 0 {height}")
 
 
+def _geom(body: Element) -> Element:
+    geom = body.find("geom")
+    assert geom is not None, "a body of Safety-Gymnasium has a geom"
+    return geom
+
+
 def _colour(body: Element) -> list[str]:
-    return body.find("geom").get("rgba").split()[:3]
+    return _geom(body).attrib["rgba"].split()[:3]
 
 
 def _paint_(bodies: list[Element], colour: list[str]) -> None:
     """Give the bodies a colour; their transparency stays."""
     for body in bodies:
-        geom = body.find("geom")
-        geom.set("rgba", " ".join([*colour, geom.get("rgba").split()[3]]))
+        geom = _geom(body)
+        geom.set("rgba", " ".join([*colour, geom.attrib["rgba"].split()[3]]))

@@ -9,6 +9,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 from dreamer.errors import UserError, did_you_mean
 from fosp_ext.envs.tasks import check_task, is_custom
@@ -151,9 +152,9 @@ def _join(one: Variant, other: Variant) -> Variant:
     if both:
         what = " and ".join(sorted(both)).replace("_", " ")
         raise UserError(f"variants '{one.name}' and '{other.name}' both change the {what}")
-    return dataclasses.replace(
-        one,
-        name=f"{one.name}+{other.name}",
-        description=f"{one.description}; {other.description}",
+    changes: dict[str, Any] = {
+        "name": f"{one.name}+{other.name}",
+        "description": f"{one.description}; {other.description}",
         **other.changes,
-    )
+    }
+    return dataclasses.replace(one, **changes)

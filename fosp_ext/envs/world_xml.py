@@ -38,7 +38,8 @@ def edit_world(xml: str, robot: str, variant: Variant) -> str:
     assets = root.find("./asset")
     assert agent is not None, "not a Safety-Gymnasium world"
     assert assets is not None, "not a Safety-Gymnasium world"
-    ElementTree.SubElement(agent, "camera", name="vision_back", fovy="90", **BACK_CAMERA[robot])
+    camera = {"name": "vision_back", "fovy": "90", **BACK_CAMERA[robot]}
+    ElementTree.SubElement(agent, "camera", camera)
     for texture in assets.findall("./texture[@type='skybox']"):
         assets.remove(texture)
     change_looks_(root, variant)
@@ -56,7 +57,7 @@ def compiled_from(edit: Callable[[str], str]) -> Iterator[None]:
     def from_xml_string(xml: str) -> mujoco.MjModel:
         return mujoco.MjModel.from_xml_string(edit(xml))
 
-    world = importlib.import_module("safety_gymnasium.world")
+    world: Any = importlib.import_module("safety_gymnasium.world")
     original = world.mujoco, world.yaml
     world.mujoco = types.SimpleNamespace(
         MjModel=types.SimpleNamespace(from_xml_string=from_xml_string),

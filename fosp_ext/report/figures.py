@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -173,7 +173,7 @@ def _legend_below(figure: Figure, axis: Axes) -> None:
     )
 
 
-def _style(ink: str, paper: str) -> dict[str, object]:
+def _style(ink: str, paper: str) -> dict[Any, Any]:
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return {
         **dict.fromkeys(inked, ink),

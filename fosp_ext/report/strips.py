@@ -12,6 +12,7 @@ from fosp_ext.report.learning import TrainingEpisode, evenly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -87,7 +88,9 @@ def _strip(axis: Axes, place: int, episode: TrainingEpisode) -> AxesImage | None
     return image
 
 
-def _band(axis: Axes, place: int, name: str, values: np.ndarray, colours: object) -> AxesImage:
+def _band(
+    axis: Axes, place: int, name: str, values: np.ndarray, colours: str | Colormap
+) -> AxesImage:
     """Values (T,) in [0, 1] as colours."""
     top, bottom = BANDS[name]
     return axis.imshow(

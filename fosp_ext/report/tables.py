@@ -25,7 +25,7 @@ class Table:
     name: str  # of the CSV file
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[Cell | Interval, ...]]
+    rows: Sequence[tuple[Cell | Interval, ...]]
 
     def plain(self) -> Iterator[list[Cell]]:
         """Heading and rows with an interval in three columns, for CSV."""

@@ -49,6 +49,7 @@ def forecast(run: Run, device: torch.device, stream: TextIO) -> Forecast | str:
             return f"{path} is not the file it was trained on"
         loaded = load_run(checkpoint, device)
         _, heldout = RowStore.open(path, "disk", share)
+        assert heldout is not None, "its share is above 0"
     except UserError as error:
         return str(error)
     return ask(loaded.agent, heldout, loaded.updates, device, stream)

@@ -31,7 +31,7 @@ class CarModel:
     YAW_KEEP, YAW_GAIN, YAW_LOSS = 0.37, 0.863, 0.46  # 1, rad/s, s/m
     SLIDE = 0.032  # metres from the point that the car turns around ahead to its centre
     TOP_SPEED = GAIN_AHEAD / (1 - KEEP_AHEAD)  # m/s
-    BODY = (BodyDisc(-0.02, 0.203),)  # around both bumpers and wheels
+    BODY: tuple[BodyDisc, ...] = (BodyDisc(-0.02, 0.203),)  # around both bumpers and wheels
     STRIDE = 2  # simulator steps between two moments at which positions are known
 
     def __init__(self, horizon: int, action_repeat: int):

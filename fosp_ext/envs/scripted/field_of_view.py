@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Sight:
 
         state: the whole world; missing objects leave its arrays with fewer rows.
         """
-        known = {
+        known: dict[str, Any] = {
             **self._known(state, "hazards", state.hazard_radius),
             **self._known(state, "vases", state.vase_half_size, "vase_headings"),
             **self._known(

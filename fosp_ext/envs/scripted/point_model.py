@@ -24,7 +24,8 @@ class PointModel:
     YAW_DEAD_ZONE = 0.066  # action
     YAW_LIMIT = 3.0  # rad/s
     TOP_SPEED = THRUST / DRAG  # m/s
-    BODY = (BodyDisc(0.0, 0.1), BodyDisc(0.1, 0.071))  # the ball; the arrow up to its corners
+    # The ball, and the arrow up to its corners.
+    BODY: tuple[BodyDisc, ...] = (BodyDisc(0.0, 0.1), BodyDisc(0.1, 0.071))
     SUBSTEPS = 2  # moments per agent step at which positions are known
 
     def __init__(self, horizon: int, action_repeat: int):

@@ -67,12 +67,13 @@ class SafeDriver:
     def _field_of(self, state: WorldState, obstacles: Obstacles) -> DistanceField:
         """The distance field of this world, made anew when what it was made for has changed."""
         layout = np.concatenate([state.goal_pos[None], obstacles.places])
-        same = self.field is not None and layout.shape == self.layout.shape
-        if not same or np.abs(layout - self.layout).max() > MOVED:
+        field = self.field
+        same = field is not None and layout.shape == self.layout.shape
+        if field is None or not same or np.abs(layout - self.layout).max() > MOVED:
             outermost = np.abs(np.concatenate([layout, state.agent_pos[None]])).max()
-            self.field = DistanceField(state.goal_pos, obstacles, outermost + ROOM)
-            self.layout = layout
-        return self.field
+            field = DistanceField(state.goal_pos, obstacles, outermost + ROOM)
+            self.field, self.layout = field, layout
+        return field
 
 
 def stopped(position: np.ndarray, there: np.ndarray) -> np.ndarray:
