@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -60,6 +62,15 @@ def discount_weights(start_cont: Tensor, cont: Tensor, gamma: float) -> Tensor:
     """
     steps = torch.cat([start_cont.unsqueeze(1), gamma * cont[:, :-1]], 1)
     return steps.cumprod(1)
+
+
+def violates(cost: Any, threshold: float) -> Any:
+    """The one definition of a violation: a row violates where its cost is at least the threshold.
+
+    `cost` is a number, array or tensor; the answer is bool, of the same shape. The threshold is the
+    setting `env.violation`.
+    """
+    return cost >= threshold
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

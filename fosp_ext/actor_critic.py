@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from dreamer.actor_critic import policy_action
-from dreamer.functional import lambda_return, masked_mean
+from dreamer.functional import lambda_return, masked_mean, violates
 from dreamer.imagination import Starts, imagine
 from dreamer.networks import Actor
 from dreamer.optimizer import Optimizer
-from dreamer.types import VIOLATION, Batch, Latent, Metrics, Trajectory
+from dreamer.types import Batch, Latent, Metrics, Trajectory
 from dreamer.world_model import WorldModel
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.lagrange import AugmentedLagrangian, NoConstraint, constraint_step_
@@ -50,10 +50,14 @@ class SafeActorCritic(nn.Module):
         cost_critic: InSampleCritic,
         reachability: ReachabilityCritic | AlwaysFeasible,
         lagrangian: AugmentedLagrangian | NoConstraint,
+        violation: float,
     ):
-        """An ablation passes a stand-in (`fosp_ext/build.py`); no loss asks which part it has."""
+        """An ablation passes a stand-in (`fosp_ext/build.py`); no loss asks which part it has.
+
+        A recorded row violates from the cost `violation` on.
+        """
         super().__init__()
-        self.settings, self.imagination = settings, imagination
+        self.settings, self.imagination, self.violation = settings, imagination, violation
         self.actor = actor
         self.optimizer = Optimizer(actor.parameters(), settings.optimizer)
         self.reward_critic, self.cost_critic = reward_critic, cost_critic
@@ -87,14 +91,14 @@ class SafeActorCritic(nn.Module):
         """One gradient step of every part from posterior states (B, T) and their rows."""
         im = self.imagination
         real = real_transitions(latent, batch)  # (B, T-1)
-        starts = choose_safe_starts(latent, batch, im)
+        starts = choose_safe_starts(latent, batch, im, self.violation)
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
         values = self.rollout_values(traj)
         self.reward_critic.moments.update_(values.action_value_r.detach())
         self.cost_critic.moments.update_(values.action_value_c.detach())
         actor_metrics = self.update_actor(traj, values, real)
         traj = traj.detach()
-        violation = violation_labels(traj, starts)
+        violation = violation_labels(traj, starts, self.violation)
         parts = {
             "actor": actor_metrics,
             "lagrange": self.lagrangian.metrics(),
@@ -203,7 +207,7 @@ class SafeActorCritic(nn.Module):
         return lambda_return(signal, real.cont, value, im.gamma, lam)
 
 
-def violation_labels(traj: Trajectory, starts: Starts) -> Tensor:
+def violation_labels(traj: Trajectory, starts: Starts, threshold: float) -> Tensor:
     """Probability that each imagined state violates, (N, H): recorded in {0, 1} at the start."""
-    recorded = (starts.cost >= VIOLATION).float().unsqueeze(1)  # (N, 1)
+    recorded = violates(starts.cost, threshold).float().unsqueeze(1)  # (N, 1)
     return torch.cat([recorded, traj.violation[:, :-1]], 1)

@@ -34,9 +34,11 @@ class SafeDreamer(nn.Module):
         reward_critic: StateCritic,
         cost_critic: StateCritic,
         lagrangian: AugmentedLagrangian | NoConstraint,
+        violation: float,
     ):
+        """A recorded row violates from the cost `violation` on."""
         super().__init__()
-        self.settings, self.imagination = settings, imagination
+        self.settings, self.imagination, self.violation = settings, imagination, violation
         self.actor = actor
         self.optimizer = Optimizer(actor.parameters(), settings.optimizer)
         self.reward_critic, self.cost_critic = reward_critic, cost_critic
@@ -56,7 +58,7 @@ class SafeDreamer(nn.Module):
     def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
         """Imagine, move the actor, then both critics on the same rollout."""
         im = self.imagination
-        starts = choose_safe_starts(latent, batch, im)
+        starts = choose_safe_starts(latent, batch, im, self.violation)
         traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
         returns, value = self.reward_critic.returns(traj, traj.reward)
         cost_returns, _ = self.cost_critic.returns(traj, traj.cost)

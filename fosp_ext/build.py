@@ -54,7 +54,7 @@ def build_learner(config: TrainConfig, info: DatasetInfo, device: torch.device) 
     cameras = dict.fromkeys(info.cameras, (info.size, info.size, 3))
     A = info.action_size
     world_model = (
-        SafeWorldModel(cameras, A, config.world_model, config.cost_head)
+        SafeWorldModel(cameras, A, config.world_model, config.cost_head, config.env.violation)
         if isinstance(config, SafeMethod)
         else WorldModel(cameras, A, config.world_model)
     )
@@ -79,9 +79,9 @@ def build_policy(config: TrainConfig, feat_size: int, action_size: int) -> Polic
     """What acts and learns on the latents, by the method of the configuration."""
     match config:
         case FOSPMethod():
-            return build_fosp(feat_size, action_size, config)
+            return build_fosp(feat_size, action_size, config, config.env.violation)
         case SafeDreamerMethod():
-            return build_safedreamer(feat_size, action_size, config)
+            return build_safedreamer(feat_size, action_size, config, config.env.violation)
         case CloningMethod():
             return build_cloning(feat_size, action_size, config)
         case DreamerMethod():
@@ -94,7 +94,9 @@ def build_dreamer(feat_size: int, action_size: int, config: DreamerMethod) -> Ac
     return ActorCritic(feat_size, action_size, config.actor, config.critic, config.imagination)
 
 
-def build_fosp(feat_size: int, action_size: int, config: FOSPMethod) -> SafeActorCritic:
+def build_fosp(
+    feat_size: int, action_size: int, config: FOSPMethod, violation: float
+) -> SafeActorCritic:
     """FOSP; its ablations have the same policy and critics, and stand-ins for other parts."""
     im, sizes = config.imagination, (feat_size, action_size)
     return SafeActorCritic(
@@ -103,12 +105,15 @@ def build_fosp(feat_size: int, action_size: int, config: FOSPMethod) -> SafeActo
         actor=Actor(*sizes, config.actor.net),
         reward_critic=InSampleCritic(*sizes, config.critic, im, sign=+1),
         cost_critic=InSampleCritic(*sizes, config.cost_critic, im, sign=-1),
-        reachability=build_reachability(feat_size, config.reachability),
+        reachability=build_reachability(feat_size, config.reachability, violation),
         lagrangian=build_lagrangian(config.lagrange),
+        violation=violation,
     )
 
 
-def build_safedreamer(feat_size: int, action_size: int, config: SafeDreamerMethod) -> SafeDreamer:
+def build_safedreamer(
+    feat_size: int, action_size: int, config: SafeDreamerMethod, violation: float
+) -> SafeDreamer:
     """SafeDreamer (BSRP-Lag): state values and the Lagrangian, nothing in-sample."""
     im = config.imagination
     return SafeDreamer(
@@ -118,6 +123,7 @@ def build_safedreamer(feat_size: int, action_size: int, config: SafeDreamerMetho
         reward_critic=StateCritic(feat_size, config.critic, im),
         cost_critic=StateCritic(feat_size, config.cost_critic, im),
         lagrangian=build_lagrangian(config.lagrange),
+        violation=violation,
     )
 
 
@@ -127,10 +133,12 @@ def build_cloning(feat_size: int, action_size: int, config: CloningMethod) -> Be
 
 
 def build_reachability(
-    feat_size: int, settings: ReachabilitySettings
+    feat_size: int, settings: ReachabilitySettings, violation: float
 ) -> ReachabilityCritic | AlwaysFeasible:
     """The learned estimate, or the stand-in that calls every state feasible."""
-    return ReachabilityCritic(feat_size, settings) if settings.enabled else AlwaysFeasible()
+    if not settings.enabled:
+        return AlwaysFeasible()
+    return ReachabilityCritic(feat_size, settings, violation)
 
 
 def build_lagrangian(settings: LagrangeSettings) -> AugmentedLagrangian | NoConstraint:

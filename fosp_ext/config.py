@@ -34,6 +34,7 @@ from fosp_ext.settings import (
     SafeActorSettings,
     SafeImaginationSettings,
     StorageSettings,
+    TrainEnvSettings,
 )
 
 MODES = ("collect", "offline", "online")
@@ -100,6 +101,7 @@ class TrainConfig(Config):
         may_change=True,
         decides_result=False,
     )
+    env: TrainEnvSettings = setting("environment")
     world_model: WorldModelSettings = setting("world model", must_match=(MODEL,))
     dataset: StorageSettings = setting("recorded episodes", may_change=True)
     run: RunSettings = setting("length and habits of the run", may_change=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamer.actor_critic import frozen_copy
-from dreamer.functional import masked_mean, polyak_
+from dreamer.functional import masked_mean, polyak_, violates
 from dreamer.networks import BernoulliHead
 from dreamer.optimizer import Optimizer
 from dreamer.types import Metrics, Trajectory
@@ -21,9 +21,10 @@ class ReachabilityCritic(nn.Module):
     u(s) = 1 - p(s) is the feasibility of a state.
     """
 
-    def __init__(self, feat_size: int, settings: ReachabilitySettings):
+    def __init__(self, feat_size: int, settings: ReachabilitySettings, violation: float):
+        """A recorded state violates from the cost `violation` on."""
         super().__init__()
-        self.settings = settings
+        self.settings, self.violation = settings, violation
         self.net = BernoulliHead(feat_size, settings.net.layers, settings.net.units, outscale=0.0)
         nn.init.constant_(self.net.mlp.output.bias, settings.bias)
         self.target_net = frozen_copy(self.net)
@@ -63,7 +64,7 @@ class ReachabilityCritic(nn.Module):
             "violation_probability_above_90": (p > 0.9).float().mean(),
             "violation_probability_below_10": (p < 0.1).float().mean(),
             "violation_probability_at_violation": masked_mean(
-                recorded_p, real.violation * real.mask
+                recorded_p, self.recorded_violation(real) * real.mask
             ),
             "violation_rate": violation.mean(),
         }
@@ -79,7 +80,12 @@ class ReachabilityCritic(nn.Module):
     def real_target(self, real: RealTransitions) -> Tensor:
         """One recorded step, then the target network's p, (B, T-1)."""
         onward = self.settings.mu * real.cont * self.target_net(real.feat_next).probs()
-        return real.violation + (1 - real.violation) * onward
+        violation = self.recorded_violation(real)
+        return violation + (1 - violation) * onward
+
+    def recorded_violation(self, real: RealTransitions) -> Tensor:
+        """Does the state violate from which a recorded transition starts? (B, T-1) in {0, 1}."""
+        return violates(real.start_cost, self.violation).float()
 
 
 class AlwaysFeasible(nn.Module):

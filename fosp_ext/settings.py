@@ -38,6 +38,15 @@ class EnvSettings:
 
 
 @dataclass(frozen=True)
+class TrainEnvSettings(EnvSettings):
+    """The environment of a training."""
+
+    violation: float = setting(
+        "cost of a row from which on it violates the constraint", minimum=1e-6, must_match=BOTH
+    )
+
+
+@dataclass(frozen=True)
 class DatasetFile(training.DatasetFile):
     """Where recorded episodes are."""
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dreamer.types import VIOLATION, Batch, Latent
+from dreamer.types import Batch, Latent
 
 
 class RealTransitions(NamedTuple):
@@ -14,7 +14,7 @@ class RealTransitions(NamedTuple):
 
     feat: Tensor  # (B, T-1, F)
     action: Tensor  # (B, T-1, A), as executed
-    violation: Tensor  # (B, T-1) in {0, 1}: the state it starts from violates
+    start_cost: Tensor  # (B, T-1), received on arriving at the state it starts from
     reward: Tensor  # (B, T-1), earned by the action
     cost: Tensor  # (B, T-1), caused by the action
     cont: Tensor  # (B, T-1): 0 where the next state is terminal; a time limit is not
@@ -26,11 +26,10 @@ class RealTransitions(NamedTuple):
 def real_transitions(latent: Latent, batch: Batch) -> RealTransitions:
     """Pair the rows of each window with their successors: latent and batch (B, T) -> (B, T-1)."""
     feat = latent.feat()
-    violation = (batch.cost >= VIOLATION).float()
     return RealTransitions(
         feat=feat[:, :-1],
         action=batch.action[:, :-1].clamp(-1, 1),
-        violation=violation[:, :-1],
+        start_cost=batch.cost[:, :-1],
         reward=batch.reward[:, 1:],
         cost=batch.cost[:, 1:],
         cont=1 - batch.is_terminal[:, 1:],

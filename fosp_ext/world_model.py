@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 
 from dreamer.distributions import TwoHot
+from dreamer.functional import violates
 from dreamer.networks import TwoHotHead
 from dreamer.rssm import Posterior
 from dreamer.settings import WorldModelSettings
-from dreamer.types import VIOLATION, Batch, Metrics
+from dreamer.types import Batch, Metrics
 from dreamer.world_model import ALL_ROWS, Prediction, WorldModel
 from fosp_ext.settings import CostHeadSettings
 
 
 def cost_weights(cost: Tensor, weight: float) -> Tensor:
-    """Class weights of the cost loss, same shape: `weight` where cost >= 1, else 1."""
+    """Class weights of the cost loss, same shape: `weight` where cost >= 1, else 1.
+
+    The 1 is a constant of this loss (docs/algorithm.md 2.3), not the threshold of a violation.
+    """
     return torch.where(cost >= 1, weight, 1.0)
 
 
@@ -38,12 +42,15 @@ class SafeWorldModel(WorldModel):
         action_size: int,
         settings: WorldModelSettings,
         cost_settings: CostHeadSettings,
+        violation: float,
     ):
-        """Unlike the reward head the cost decoder does not start at zero."""
+        """A state violates from the cost `violation` on. Unlike the reward head the cost decoder
+        does not start at zero.
+        """
         layers, units = settings.heads.layers, settings.heads.units
         cost_head = partial(TwoHotHead, layers=layers, units=units, outscale=1.0)
         super().__init__(cameras, action_size, settings, {"cost_head": cost_head})
-        self.cost_settings = cost_settings
+        self.cost_settings, self.violation = cost_settings, violation
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The losses of all scalar heads, name -> (B, T)."""
@@ -58,7 +65,7 @@ class SafeWorldModel(WorldModel):
         """Read-outs of all heads at states (..., F); `violation` is freed of the class weight."""
         dist: TwoHot = self.cost_head(feat)
         with torch.no_grad():
-            fitted = dist.mass_above(VIOLATION)
+            fitted = dist.mass_above(self.violation)
             violation = unweighted_probability(fitted, self.cost_settings.weight)
         return super().predict(feat)._replace(cost=dist.mean(), violation=violation)
 
@@ -68,8 +75,9 @@ class SafeWorldModel(WorldModel):
         """Adds the shares of rows that violate, that raise a warning, and that rightly do."""
         posterior, losses, metrics = super().losses(batch, reconstructed)
         with torch.no_grad():
-            predicted = self.cost_head(posterior.latent.feat()).mean() >= VIOLATION
-            recorded = batch.cost >= VIOLATION
+            expected = self.cost_head(posterior.latent.feat()).mean()
+            predicted = violates(expected, self.violation)
+            recorded = violates(batch.cost, self.violation)
         metrics["cost_rate"] = recorded.float().mean()
         metrics["cost_warning_rate"] = predicted.float().mean()
         metrics["cost_hit_rate"] = (predicted & recorded).float().mean()

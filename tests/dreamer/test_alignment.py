@@ -145,6 +145,6 @@ def test_transitions_pair_a_row_with_its_successor(store):
     np.testing.assert_array_equal(real.action.numpy()[inside], action_for(before))
     np.testing.assert_array_equal(real.reward.numpy()[inside], after)
     np.testing.assert_array_equal(real.cost.numpy()[inside], cost_for(after))
-    np.testing.assert_array_equal(real.violation.numpy()[inside], cost_for(before))
+    np.testing.assert_array_equal(real.start_cost.numpy()[inside], cost_for(before))
     ends = real.last_next.numpy()[inside].astype(bool)
     np.testing.assert_array_equal(real.cont.numpy()[inside], ~(ends & (after == TRUE_END)))

@@ -49,7 +49,7 @@ def test_critic_losses_move_only_their_critic(parts):
 
 def test_reachability_loss_moves_only_the_reachability(parts):
     agent, _, real, starts, traj = parts
-    labels = violation_labels(traj.detach(), starts)
+    labels = violation_labels(traj.detach(), starts, 0.5)
     names = moved(agent, lambda: agent.policy.reachability.update(traj.detach(), labels, real))
     assert names
     assert all(name.startswith("policy.reachability.") for name in names)
@@ -79,7 +79,7 @@ def test_real_transitions_pair_a_row_with_its_successor(parts):
     assert real.mask.sum() == real.mask.numel() - 2
     assert real.cont[2, 4] == 0  # a true end
     assert real.cont[1, 2] == 1  # a time limit
-    assert real.violation.equal((batch.cost[:, :-1] >= 0.5).float())
+    assert real.start_cost.equal(batch.cost[:, :-1])
 
 
 @pytest.mark.invariant(14)
@@ -145,7 +145,7 @@ def test_in_sample_gradient_is_that_of_weighted_cloning(parts):
 @pytest.mark.invariant(23)
 def test_violation_labels_begin_with_the_record(parts):
     agent, batch, _, starts, traj = parts
-    labels = violation_labels(traj, starts)
+    labels = violation_labels(traj, starts, 0.5)
     arrived = agent.world_model.predict(traj.feat[:, 1:-1])
     assert labels.shape == traj.cost.shape
     assert labels[:, 0].equal((batch.cost.flatten() >= 0.5).float())

@@ -48,7 +48,8 @@ def critic(*, wild: bool = True, **settings: str) -> ReachabilityCritic:
     """A small estimate; `wild` gives both of its networks large random outputs."""
     torch.manual_seed(0)
     named = {f"reachability__{key}": value for key, value in settings.items()}
-    reach = ReachabilityCritic(F, make_config("fosp_offline", "debug", **named).reachability)
+    settings = make_config("fosp_offline", "debug", **named).reachability
+    reach = ReachabilityCritic(F, settings, violation=0.5)
     for net in (reach.net, reach.target_net) if wild else ():
         torch.nn.init.normal_(net.mlp[-1].weight)
     return reach
@@ -223,9 +224,9 @@ def test_violation_labels_do_not_ask_the_estimate():
     zero, violation = torch.zeros(6, 3), model.predict(feat[:, 1:]).violation
     traj = Trajectory(feat, zero.unsqueeze(-1), zero, zero, violation, zero, zero, zero)
     starts = Starts(Latent(feat[:, 0], feat[:, :1, :1]), torch.ones(6), cost)
-    labels = violation_labels(traj, starts)
+    labels = violation_labels(traj, starts, 0.5)
     torch.nn.init.constant_(reach.net.mlp[-1].bias, 9.0)
     torch.nn.init.constant_(reach.target_net.mlp[-1].bias, 9.0)
     assert model.predict(feat[:, 1:]).violation.equal(violation)
-    assert violation_labels(traj, starts).equal(labels)
+    assert violation_labels(traj, starts, 0.5).equal(labels)
     assert labels[:, 0].tolist() == [0, 0, 1, 1, 1, 0]
