@@ -361,7 +361,7 @@ def _one_line(error: YAMLError) -> str:
 
 
 def _yaml() -> YAML:
-    yaml = YAML(typ="safe", pure=True)  # pure: YAML 1.2, where `off` is text and 1e6 a number
+    yaml: Any = YAML(typ="safe", pure=True)  # pure: YAML 1.2, where `off` is text and 1e6 a number
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     return yaml

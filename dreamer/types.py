@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
-VIOLATION = 0.5  # a row with at least this much cost breaks the constraint
+VIOLATION = 0.5  # default threshold of `dreamer.functional.violates`, in cost
 
 
 class Batch(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dreamer.errors import UserError, did_you_mean
@@ -30,7 +30,9 @@ def convert(raw: Any, kind: Any, limits: Mapping[str, Any], where: str) -> Any:
             _check_choice(key, limits, where)
             _check_range(number, limits, f"{where}: {key}")
         return pairs
-    value = {int: _int, float: _float, bool: _bool, str: _str}[kind](raw, where)
+    readers: dict[Any, Callable[[Any, str], Any]]
+    readers = {int: _int, float: _float, bool: _bool, str: _str}
+    value = readers[kind](raw, where)
     _check_choice(value, limits, where)
     if kind in (int, float):
         _check_range(value, limits, where)

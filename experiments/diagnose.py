@@ -104,6 +104,7 @@ def diagnose(path: Path, episodes: int, device: torch.device) -> dict[str, dict[
     Its policy plays so many episodes; without any, their point is left out.
     """
     run, loaded = read_run(path), load_run(path, device)
+    violation = run.config.env.violation
     heldout = open_heldout(run, loaded)
     own = play_own(loaded, run.variant, episodes, device) if episodes else None
     bounds, views = episode_bounds(heldout), []
@@ -111,13 +112,16 @@ def diagnose(path: Path, episodes: int, device: torch.device) -> dict[str, dict[
         for each in bounds:
             views.append(view_episode(loaded.agent, heldout, each, device))
             progress.advance()
+    played = {}
+    if own is not None:
+        played["own episodes"] = own_episodes(loaded.agent, own, violation, device)
     return {
         "images": images(loaded.agent, heldout, device),
-        "cost head": cost_head(views),
+        "cost head": cost_head(views, violation),
         "forecast": forecast(loaded.agent, heldout, device),
         "critics": critics(views, run.config.imagination.gamma),
-        "reachability": reachability(views),
-        **({} if own is None else {"own episodes": own_episodes(loaded.agent, own, device)}),
+        "reachability": reachability(views, violation),
+        **played,
         "policy": policy(run),
         "multiplier": multiplier(run),
     }

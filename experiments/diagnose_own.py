@@ -102,7 +102,7 @@ def join(episodes: Sequence[Episode]) -> RowStore:
 
 
 def own_episodes(
-    agent: Agent, episodes: Sequence[Episode], device: torch.device
+    agent: Agent, episodes: Sequence[Episode], violation: float, device: torch.device
 ) -> dict[str, float]:
     """What the episodes came to, and what the agent knew of it."""
     store = join(episodes)
@@ -111,7 +111,7 @@ def own_episodes(
         "episodes": float(len(episodes)),
         "return": float(np.mean([episode.score for episode in episodes])),
         "cost": float(np.mean([episode.total_cost for episode in episodes])),
-        **cost_head(views),
+        **cost_head(views, violation),
         **seen_costs(views),
         **forecast(agent, store, device),
         **imagination(agent, store, device),

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dreamer.agent import Agent
 from dreamer.data.store import RowStore
+from dreamer.functional import violates
 from dreamer.training.diagnostics import CONTEXT, fixed_randomness
-from dreamer.types import VIOLATION, Batch, Latent
+from dreamer.types import Batch, Latent
 from dreamer.world_model import WorldModel
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.policy_set import PolicySet
@@ -108,13 +109,16 @@ def _further(agent: Agent, feat: Tensor, action: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def cost_head(views: Sequence[EpisodeView]) -> dict[str, float]:
-    """How well the cost head tells rows that violate; nothing where there is none."""
+def cost_head(views: Sequence[EpisodeView], violation: float) -> dict[str, float]:
+    """How well the cost head tells rows that violate, from the cost `violation` on.
+
+    Nothing where there is none.
+    """
     if "cost" not in views[0].estimates:
         return {}
     guess = np.concatenate([view.estimates["cost"][1:] for view in views])  # no cost in a first row
-    truth = np.concatenate([view.cost[1:] for view in views]) >= VIOLATION
-    warning = guess >= VIOLATION
+    truth = violates(np.concatenate([view.cost[1:] for view in views]), violation)
+    warning = violates(guess, violation)
     hits = float((warning & truth).sum())
     return {
         "rows": float(len(truth)),
@@ -138,7 +142,7 @@ def forecast(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
     for begin, end in episode_bounds(store):
         batch = store.windows([begin], end - begin).to(device)
         rows = start_rows(end - begin, max(STEPS_AHEAD), device)
-        rows = rows[batch.cost[0, rows] < VIOLATION]
+        rows = rows[~violates(batch.cost[0, rows], model.violation)]
         if not len(rows):
             continue
         with fixed_randomness(device), agent.autocast(device):
@@ -147,7 +151,8 @@ def forecast(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
                 state = model.rssm.img_step(state, batch.action[0, rows + k - 1])
                 if k in STEPS_AHEAD:
                     guesses[k].append(model.predict(state.feat()).violation.float().cpu().numpy())
-                    truths[k].append((batch.cost[0, rows + k] >= VIOLATION).cpu().numpy())
+                    violating = violates(batch.cost[0, rows + k], model.violation)
+                    truths[k].append(violating.cpu().numpy())
     if not all(guesses.values()):
         return {}
     joined = {k: (np.concatenate(guesses[k]), np.concatenate(truths[k])) for k in STEPS_AHEAD}
@@ -166,13 +171,13 @@ def critics(views: Sequence[EpisodeView], gamma: float) -> dict[str, float]:
     return found
 
 
-def reachability(views: Sequence[EpisodeView]) -> dict[str, float]:
+def reachability(views: Sequence[EpisodeView], violation: float) -> dict[str, float]:
     """How well p tells rows that a violation follows; nothing where it is not estimated."""
     if "violation_probability" not in views[0].estimates:
         return {}
     estimates, outcomes = [], []
     for view in views:
-        following, known = follows(view.cost >= VIOLATION, LOOKAHEAD)
+        following, known = follows(violates(view.cost, violation), LOOKAHEAD)
         estimates.append(view.estimates["violation_probability"][known])
         outcomes.append(following[known])
     estimate, outcome = np.concatenate(estimates), np.concatenate(outcomes)

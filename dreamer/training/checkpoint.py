@@ -150,4 +150,6 @@ def _older_hint(path: Path) -> str:
 
 
 def _step(path: Path) -> int:
-    return int(NAME.fullmatch(path.name).group(1))
+    name = NAME.fullmatch(path.name)
+    assert name is not None, path
+    return int(name[1])

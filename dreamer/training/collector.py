@@ -125,7 +125,7 @@ class Collector:
         self.agent_steps += len(outcomes)
         ended = []
         for worker, running in enumerate(self._running):
-            if worker not in outcomes:  # it died
+            if running is None or worker not in outcomes:  # it died
                 self._running[worker] = None
                 continue
             running.add(actions[worker], estimates[worker], outcomes[worker])
@@ -190,11 +190,10 @@ class Collector:
 
     def _act(self) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Actions (N, A) float32 for the newest images of all workers, and its estimates."""
-        images = _stack_images([running.outcomes[-1].obs for running in self._running])
+        running = [one for one in self._running if one is not None]  # all of them, here
+        images = _stack_images([one.outcomes[-1].obs for one in running])
         obs = {name: torch.from_numpy(x).to(self._device) for name, x in images.items()}
-        is_first = torch.tensor(
-            [float(not running.actions) for running in self._running], device=self._device
-        )
+        is_first = torch.tensor([float(not one.actions) for one in running], device=self._device)
         action, self._state, estimates = self._agent.act(obs, is_first, self._state, explore=True)
         columns = [action.float(), *(x.float().unsqueeze(1) for x in estimates.values())]
         numbers = torch.cat(columns, 1).cpu().numpy()  # (N, A + estimates): waits once

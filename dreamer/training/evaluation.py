@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from dreamer.agent import Agent
+from dreamer.functional import violates
 from dreamer.training.video import annotate
 from dreamer.types import VIOLATION
 
@@ -25,7 +27,7 @@ class EpisodeResult:
     score: float
     cost: float
     length: int
-    violations: int  # agent steps with cost
+    violations: int  # agent steps that violate the constraint
     terminated: bool  # a true end, not the time limit
 
 
@@ -49,8 +51,12 @@ def run_episode(
     seed: int,
     device: torch.device,
     watch: Spectator | None = None,
+    violation: float = VIOLATION,
 ) -> EpisodeResult:
-    """One episode with the mean action; the same seed gives the same episode on a CPU."""
+    """One episode with the mean action; the same seed gives the same episode on a CPU.
+
+    A step violates from the cost `violation` on.
+    """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         obs, _ = env.reset(seed=seed)
@@ -65,14 +71,17 @@ def run_episode(
             obs, reward, terminated, truncated, info = env.step(action[0].float().cpu().numpy())
             first = torch.zeros_like(first)
             score, cost, step = score + float(reward), cost + info["cost"], step + 1
-            violations += info["cost"] >= VIOLATION
+            violations += violates(info["cost"], violation)
             over = terminated or truncated
     return EpisodeResult(seed, score, cost, step, int(violations), bool(terminated))
 
 
 def summarize(results: Sequence[EpisodeResult]) -> dict:
-    """Mean, standard deviation and 95 % bootstrap interval of what the episodes came to."""
-    quantities = {
+    """Mean, standard deviation and 95 % bootstrap interval of what the episodes came to.
+
+    An episode is safe if its cost is 0: it takes less than a violation to be unsafe.
+    """
+    quantities: dict[str, Sequence[float]] = {
         "return": [result.score for result in results],
         "cost": [result.cost for result in results],
         "length": [result.length for result in results],
@@ -110,7 +119,8 @@ class VideoRecorder:
 
     def __call__(self, env: gymnasium.Env, moment: Moment) -> None:
         """Add one frame, (SIDE + text, SIDE * (1 + cameras), 3)."""
-        views = [env.render(), *moment.obs.values()]
+        overhead: Any = env.render()  # an image, of the environments here
+        views = [overhead, *moment.obs.values()]
         panel = np.concatenate([_resize(view, self.SIDE) for view in views], 1)
         estimates = "   ".join(f"{name} {x:6.2f}" for name, x in moment.estimates.items())
         lines = [
@@ -125,10 +135,15 @@ class VideoRecorder:
 
 
 def evaluate(
-    agent: Agent, env: gymnasium.Env, seeds: Iterable[int], device: torch.device
+    agent: Agent,
+    env: gymnasium.Env,
+    seeds: Iterable[int],
+    device: torch.device,
+    violation: float = VIOLATION,
 ) -> dict[str, float]:
     """Means over one episode per seed, for the log of a training."""
-    summary = summarize([run_episode(agent, env, seed, device) for seed in seeds])
+    results = [run_episode(agent, env, seed, device, violation=violation) for seed in seeds]
+    summary = summarize(results)
     return {
         "score": summary["return"]["mean"],
         "cost": summary["cost"]["mean"],

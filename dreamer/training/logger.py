@@ -49,7 +49,8 @@ class Logger:
         none.
         """
         self.logdir = Path(logdir)
-        self._file, self._tensorboard = self.logdir / "metrics.jsonl", None
+        self._file = self.logdir / "metrics.jsonl"
+        self._tensorboard: SummaryWriter | None = None
         if distributed.is_writer():
             self.logdir.mkdir(parents=True, exist_ok=True)
             if resume_step is not None:
@@ -116,7 +117,7 @@ class Logger:
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         """How `values` are spread, for TensorBoard."""
-        self._tensorboard.add_histogram(tag, values.detach().float().cpu(), step)
+        self._events.add_histogram(tag, values.detach().float().cpu(), step)
 
     def video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> bytes:
         """(T, height, width, 3) uint8 frames for TensorBoard, as the animated GIF it returns."""
@@ -126,7 +127,7 @@ class Logger:
             height=height, width=width, colorspace=channels, encoded_image_string=encoded
         )
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        self._tensorboard.file_writer.add_summary(summary, step)
+        self._events._get_file_writer().add_summary(summary, step)
         return encoded
 
     def message(self, text: str) -> None:
@@ -144,14 +145,20 @@ class Logger:
         if self._bar is not None:
             self._bar.close()
 
+    @property
+    def _events(self) -> SummaryWriter:
+        """TensorBoard's file, which the writing process alone has."""
+        assert self._tensorboard is not None, "this process writes nothing"
+        return self._tensorboard
+
     def _put(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
         """Write what is finite into both files, and return it."""
         finite = {tag: value for tag, value in metrics.items() if math.isfinite(value)}
         with self._file.open("a") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         for tag, value in finite.items():
-            self._tensorboard.add_scalar(tag, value, step)
-        self._tensorboard.flush()
+            self._events.add_scalar(tag, value, step)
+        self._events.flush()
         return finite
 
     def _show(self, step: int, metrics: dict[str, float]) -> None:
@@ -182,8 +189,8 @@ class _Averages:
         tensors = {tag: value for tag, value in metrics.items() if isinstance(value, Tensor)}
         if tensors:
             vector = torch.stack([value.detach().float() for value in tensors.values()])
-            total, count = self._vectors.get(tuple(tensors), (torch.zeros_like(vector), 0))
-            self._vectors[tuple(tensors)] = (total + vector, count + 1)
+            sums, count = self._vectors.get(tuple(tensors), (torch.zeros_like(vector), 0))
+            self._vectors[tuple(tensors)] = (sums + vector, count + 1)
         for tag in metrics.keys() - tensors.keys():
             total, count = self._floats.get(tag, (0.0, 0))
             self._floats[tag] = (total + float(metrics[tag]), count + 1)
@@ -209,7 +216,8 @@ class _Clock:
     """Steps per second between two writes."""
 
     def __init__(self, step: int) -> None:
-        self._time, self._step, self._env_steps = time.perf_counter(), step, None
+        self._time, self._step = time.perf_counter(), step
+        self._env_steps: int | None = None
 
     def rates(self, step: int, env_steps: int | None) -> dict[str, float]:
         """Updates and agent steps per second since the last call, where there were any."""

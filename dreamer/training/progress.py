@@ -50,7 +50,7 @@ class Progress:
         if self.bar is not None:
             self.bar.update(pieces)
         elif self.stream is not None:
-            self._report(time.monotonic())
+            self._report(self.stream, time.monotonic())
 
     def count(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         """Pass them on; each counts as done when the next one is asked for."""
@@ -58,14 +58,14 @@ class Progress:
             yield piece
             self.advance()
 
-    def _report(self, now: float) -> None:
+    def _report(self, stream: TextIO, now: float) -> None:
         if now - self.reported < SECONDS_BETWEEN_LINES and self.done < self.total:
             return
         self.reported = now
         rate = (self.done - self.first) / max(now - self.started, 1e-6)
         left = (self.total - self.done) / rate
-        self.stream.write(
+        stream.write(
             f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.2f} per second, "
             f"{int(left // 60)}:{int(left % 60):02d} left\n"
         )
-        self.stream.flush()
+        stream.flush()

@@ -252,7 +252,7 @@ def dataset_numbers(path: Path) -> dict[str, Any]:
                 "episodes": len(group.returns),
                 "return": spread(group.returns),
                 "cost": spread(group.costs),
-                "safe_episodes": float((group.costs == 0).mean()),
+                "safe_episodes": float((group.costs == 0).mean()),  # without any cost
             }
             for group in summary.by_policy()
         },

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dreamer.files import atomic_path
+from fosp_ext.config import OnlineConfig
 from fosp_ext.envs import task_folder
 from fosp_ext.report import figures, tables
 from fosp_ext.report.figures import LINEAR_COST
@@ -167,10 +168,15 @@ def _curves(material: Material, task: str) -> Iterator[Shown]:
 
 
 def _strips(material: Material, task: str) -> Iterator[Shown]:
-    played = [(group, run) for group in material.of(task) for run in group.runs if run.episodes]
-    for number, (group, run) in enumerate(played, 1):
+    played = [
+        (group, run, run.config.online.warning)
+        for group in material.of(task)
+        for run in group.runs
+        if run.episodes and isinstance(run.config, OnlineConfig)
+    ]
+    for number, (group, run, warning) in enumerate(played, 1):
         label = f"{group.label}, seed {run.config.seed}"
-        drawn = draw_episodes(label, run.episodes, run.config.online.warning)
+        drawn = draw_episodes(label, run.episodes, warning)
         name = f"online-episodes-{task_folder(task)}-{number}"
         yield Shown(name, drawn, f"Online episodes in {task}: {label}", STRIPS)
 

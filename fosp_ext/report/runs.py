@@ -201,7 +201,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             updates=int(summary["updates"]),
             scores=np.array([episode["score"] for episode in episodes], np.float64),
             costs=costs,
-            safe=(costs == 0).astype(np.float64),
+            safe=(costs == 0).astype(np.float64),  # without any cost, however small
             episodes=len(episodes),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -13,10 +13,10 @@ from dreamer.agent import Agent
 from dreamer.data.hdf5 import fingerprint
 from dreamer.data.store import RowStore
 from dreamer.errors import UserError
+from dreamer.functional import violates
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.diagnostics import fixed_randomness
 from dreamer.training.progress import Progress
-from dreamer.types import VIOLATION
 from fosp_ext.report.runs import Run
 from fosp_ext.run.data import run_dataset
 from fosp_ext.run.run_folder import load_run
@@ -52,13 +52,22 @@ def forecast(run: Run, device: torch.device, stream: TextIO) -> Forecast | str:
         assert heldout is not None, "its share is above 0"
     except UserError as error:
         return str(error)
-    return ask(loaded.agent, heldout, loaded.updates, device, stream)
+    violation = run.config.env.violation
+    return ask(loaded.agent, heldout, loaded.updates, violation, device, stream)
 
 
 def ask(
-    agent: Agent, heldout: RowStore, updates: int, device: torch.device, stream: TextIO
+    agent: Agent,
+    heldout: RowStore,
+    updates: int,
+    violation: float,
+    device: torch.device,
+    stream: TextIO,
 ) -> Forecast | str:
-    """The agent's p at every row of each episode, from its first row on, and what followed."""
+    """The agent's p at every row of each episode, from its first row on, and what followed.
+
+    A row violates from the cost `violation` on.
+    """
     firsts = np.flatnonzero(heldout.small("is_first"))
     bounds = np.append(firsts, len(heldout))
     estimates, outcomes = [], []
@@ -69,7 +78,8 @@ def ask(
             )
             if violation_probability is None:
                 return "the agent has no reachability estimate"
-            following, known = follows(heldout.small("cost")[begin:end] >= VIOLATION, LOOKAHEAD)
+            violating = violates(heldout.small("cost")[begin:end], violation)
+            following, known = follows(violating, LOOKAHEAD)
             estimates.append(violation_probability[known])
             outcomes.append(following[known])
             progress.advance()

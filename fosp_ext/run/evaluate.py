@@ -60,7 +60,8 @@ def play(settings: RolloutSettings) -> Path:
     env = make_run_env(info, variant)
     default = default_folder(settings.source, run.updates, variant, policy)
     folder = new_folder(settings.out or default)
-    results = play_episodes(agent, env, settings, folder, device, sys.stderr)
+    violation = run.config.env.violation
+    results = play_episodes(agent, env, settings, violation, folder, device, sys.stderr)
     env.close()
     summary = {
         **summarize(results),
@@ -81,6 +82,7 @@ def play_episodes(
     agent: Agent,
     env: gymnasium.Env,
     settings: RolloutSettings,
+    violation: float,
     folder: Path,
     device: torch.device,
     stream: TextIO,
@@ -90,7 +92,7 @@ def play_episodes(
     with Progress("playing", settings.episodes, "episodes", stream) as progress:
         for index in range(settings.episodes):
             video = VideoRecorder() if index < settings.videos else None
-            result = run_episode(agent, env, settings.seed + index, device, video)
+            result = run_episode(agent, env, settings.seed + index, device, video, violation)
             results.append(result)
             with (folder / "episodes.jsonl").open("a") as file:
                 file.write(json.dumps(result_row(result)) + "\n")

@@ -62,21 +62,21 @@ def test_critics_are_ranked_within_episodes(monkeypatch):
 def test_the_cost_head_is_counted():
     """The first row, which has no cost, does not count."""
     cost, guess = np.array([0.0, 1, 0, 1, 1, 0]), np.array([9.0, 1, 1, 0, 1, 0.2])
-    found = judge_cost_head([view(cost, cost, cost=guess)])
+    found = judge_cost_head([view(cost, cost, cost=guess)], 0.5)
     assert (found["rows"], found["rows that violate"]) == (5, 3)
     assert found["recall"] == found["precision"] == pytest.approx(2 / 3)
-    assert judge_cost_head([view(cost, cost, value=guess)]) == {}
+    assert judge_cost_head([view(cost, cost, value=guess)], 0.5) == {}
 
 
 def test_violation_probability_is_judged_by_what_follows():
     cost = np.zeros(60)
     cost[40] = 1
     following = (np.arange(60) >= 15) & (np.arange(60) < 40)
-    found = reachability([view(cost, cost, violation_probability=following.astype(float))])
+    found = reachability([view(cost, cost, violation_probability=following.astype(float))], 0.5)
     assert (found["AUROC"], found["Brier score"]) == (1, 0)
-    found = reachability([view(cost, cost, violation_probability=1.0 - following)])
+    found = reachability([view(cost, cost, violation_probability=1.0 - following)], 0.5)
     assert (found["AUROC"], found["Brier score"]) == (0, 1)
-    assert reachability([view(cost, cost, value=cost)]) == {}
+    assert reachability([view(cost, cost, value=cost)], 0.5) == {}
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_own_episodes_of_an_agent_that_knows_no_cost(played):
     loaded, episodes = played
     config = make_config("dreamerv3", "debug")
     agent = build_agent(config, loaded.info, CPU)
-    found = diagnose_own.own_episodes(agent, episodes, CPU)
+    found = diagnose_own.own_episodes(agent, episodes, 0.5, CPU)
     assert found.keys() == {
         "episodes", "return", "cost", "imagined reward per step", "real reward per step",
     }  # fmt: skip
