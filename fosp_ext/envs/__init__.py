@@ -102,5 +102,6 @@ def check_action_size(env: gymnasium.Env, expected: int) -> None:
 
 def env_action_size(env: gymnasium.Env) -> int:
     """How many numbers an action of the environment has."""
-    assert isinstance(env.action_space, gymnasium.spaces.Box)
-    return env.action_space.shape[0]
+    shape = env.action_space.shape
+    assert shape is not None, "the actions are no box"
+    return shape[0]

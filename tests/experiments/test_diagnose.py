@@ -148,7 +148,11 @@ def test_forecast_compares_the_row_that_was_predicted(run, monkeypatch, right, e
     monkeypatch.setattr(model.rssm, "observe", observe)
     monkeypatch.setattr(model.rssm, "img_step", lambda state, _: Latent(*(x + 1 for x in state)))
     known = cost if right else 1 - cost
-    monkeypatch.setattr(model, "violation", lambda feat: known[begin + feat[..., 0].long()])
+
+    def predict(feat):
+        return Prediction(None, None, known[begin + feat[..., 0].long()], None)
+
+    monkeypatch.setattr(model, "predict", predict)
     found = diagnose_recorded.forecast(loaded.agent, store, CPU)
     assert found == {f"AUROC {k} steps ahead": expected for k in (1, 3)}
 
