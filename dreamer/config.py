@@ -269,9 +269,13 @@ def _check_complete(schema: type, values: Mapping[str, Any], where: str) -> None
         raise UserError(f"{where}: {', '.join(missing)} missing")
 
 
-@functools.cache
 def _leaves(schema: type) -> dict[str, _Leaf]:
     """Dotted key -> every setting, with the marks that it has or takes over from its section."""
+    return _cached_leaves(schema)
+
+
+@functools.cache
+def _cached_leaves(schema: type) -> dict[str, _Leaf]:
     return _inside(schema, "", MARKS)
 
 
@@ -282,7 +286,7 @@ def _inside(schema: type, prefix: str, section: Mapping[str, Any]) -> dict[str, 
         key, kind = f"{prefix}{field.name}", hints[field.name]
         own = {name: field.metadata[name] for name in MARKS}
         marked = {name: section[name] if x is None else x for name, x in own.items()}
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             leaves |= _inside(kind, f"{key}.", marked)
         else:
             leaves[key] = _Leaf(field.metadata, kind, marked)
