@@ -73,6 +73,7 @@ class SafeActorCritic(nn.Module):
             self.cost_critic,
             self.reachability,
             self.lagrangian,
+            self.violation,
         )
 
     def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.files import atomic_path
+from dreamer.functional import violates
 from dreamer.training.collector import CollectedEpisode
 from dreamer.types import VIOLATION
 
@@ -24,9 +25,16 @@ class EpisodeRecord(NamedTuple):
     metrics: dict[str, float]  # tags `episode/...`
 
 
-def describe(played: CollectedEpisode, env: int, updates: int, agent_steps: int) -> EpisodeRecord:
+def describe(
+    played: CollectedEpisode,
+    env: int,
+    updates: int,
+    agent_steps: int,
+    violation: float = VIOLATION,
+) -> EpisodeRecord:
     """The episode of environment `env` that ended after so many updates and agent steps.
 
+    A step violates from the cost `violation` on.
     An estimate that is not finite is a `NonFiniteError`.
     """
     for name, values in played.estimates.items():
@@ -35,8 +43,8 @@ def describe(played: CollectedEpisode, env: int, updates: int, agent_steps: int)
                 f"an episode of environment {env}: the estimate '{name}' is not finite"
             )
     episode = played.episode
-    violations = episode.cost >= VIOLATION  # (T,)
-    line = {
+    violations = violates(episode.cost, violation)  # (T,)
+    line: Line = {
         "env": env,
         "seed": episode.seed,
         "updates": updates,

@@ -16,6 +16,7 @@ from dreamer.training.evaluation import evaluate
 from dreamer.training.logger import Logger
 from dreamer.training.settings import RunSettings
 from dreamer.training.video import FPS
+from dreamer.types import VIOLATION
 
 EVAL_SEED = 10_000  # every checkpoint of every run meets the same worlds
 REPORT_BATCHES = 8
@@ -38,17 +39,22 @@ class Evaluator:
         device: torch.device,
         env: gymnasium.Env | None,
         views: Views = as_it_acts,
+        violation: float = VIOLATION,
     ) -> None:
-        """Videos go to `folder`; without an `env` nothing is played."""
+        """Videos go to `folder`; without an `env` nothing is played.
+
+        A step violates from the cost `violation` on.
+        """
         self._folder, self._settings, self._device = folder, settings, device
-        self._env, self._views = env, views
+        self._env, self._views, self._violation = env, views, violation
 
     def evaluate(self, agent: Agent, logger: Logger) -> None:
         """Play mean actions in the environment on fixed seeds."""
+        assert self._env is not None, "evaluations need an environment"
         seeds = range(EVAL_SEED, EVAL_SEED + self._settings.eval_episodes)
         for prefix, player in self._views(agent).items():
             with logger.timer("evaluate"):
-                results = evaluate(player, self._env, seeds, self._device)
+                results = evaluate(player, self._env, seeds, self._device, self._violation)
             logger.add(results, prefix=prefix)
 
     def report(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dreamer.functional import violates
 from dreamer.training import episode_log
 from dreamer.training.collector import CollectedEpisode
 from dreamer.training.episode_log import EpisodeRecord, Line, bits
-from dreamer.types import VIOLATION
 from fosp_ext.run.warnings import judge_warnings
 
 DECIMALS = 3  # of p; warnings are judged after rounding, so the file says what was judged
@@ -20,14 +20,20 @@ SHARES = {  # metric -> (part, whole); a share of nothing is left out
 
 
 def describe(
-    played: CollectedEpisode, env: int, updates: int, agent_steps: int, warning: float
+    played: CollectedEpisode,
+    env: int,
+    updates: int,
+    agent_steps: int,
+    warning: float,
+    violation: float,
 ) -> EpisodeRecord:
     """As `dreamer.training.episode_log.describe`, with what the policy estimated at each step.
 
-    `warning` is the violation probability p above which a step is a warning.
+    `warning` is the violation probability p above which a step is a warning, `violation` the cost
+    from which on it violates.
     """
-    plain = episode_log.describe(played, env, updates, agent_steps)
-    line = plain.line | _choices(played) | _warnings(played, warning)
+    plain = episode_log.describe(played, env, updates, agent_steps, violation)
+    line = plain.line | _choices(played) | _warnings(played, warning, violation)
     metrics = {name: float(line[name]) for name in MEANS if name in line}
     for name, (part, whole) in SHARES.items():
         if part in line and line[whole] > 0:
@@ -44,13 +50,14 @@ def _choices(played: CollectedEpisode) -> Line:
     return {"online_share": float(online.mean()), "online": bits(online)}
 
 
-def _warnings(played: CollectedEpisode, warning: float) -> Line:
+def _warnings(played: CollectedEpisode, warning: float, violation: float) -> Line:
     """The estimated violation probability, and what its warnings were worth."""
     if "violation_probability" not in played.estimates:
         return {}
     estimate = played.estimates["violation_probability"].astype(np.float64)
     probability = np.round(estimate, DECIMALS)  # (T,)
-    warnings = judge_warnings(probability, played.episode.cost >= VIOLATION, warning)
+    violations = violates(played.episode.cost, violation)
+    warnings = judge_warnings(probability, violations, warning)
     return {
         "violation_probability_mean": float(probability.mean()),
         "violation_probability_max": float(probability.max()),

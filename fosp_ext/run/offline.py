@@ -52,7 +52,7 @@ def train_offline(config: OfflineConfig) -> int:
             seed_everything(seed)
         if state is None and config.init_from:
             state = state_with_model(config, agent, dataset)
-        evaluator = Evaluator(folder.path, run, device, world)
+        evaluator = Evaluator(folder.path, run, device, world, violation=config.env.violation)
         training = OfflineRun(
             folder, agent, dataset, evaluator, run, int(run.pretrain * run.updates),
             augmentation(config.augment), seed, device,

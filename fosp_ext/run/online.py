@@ -57,10 +57,10 @@ def train_online(config: OnlineConfig) -> int:
             info,
             partial(make_run_env, info, variant),
             replayable=not is_custom(info.task),  # nobody knows what it is, perhaps a robot
-            describe=partial(describe, warning=online.warning),
+            describe=partial(describe, warning=online.warning, violation=config.env.violation),
         )
         shown = evaluation_env(info, variant, run.eval_every)
-        evaluator = Evaluator(folder.path, run, device, shown, who_plays)
+        evaluator = Evaluator(folder.path, run, device, shown, who_plays, config.env.violation)
         training = OnlineRun(
             folder, agent, world, dataset, evaluator, run, online, share,
             augmentation(config.augment), seed, device,

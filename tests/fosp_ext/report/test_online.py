@@ -55,7 +55,11 @@ def play(
             terminated=False,
         )
         ended = {"updates": number + 1, "agent_steps": T * (number + 1)}
-        log.add(describe(CollectedEpisode(0, episode, estimates), env=0, **ended, warning=0.5))
+        log.add(
+            describe(
+                CollectedEpisode(0, episode, estimates), env=0, **ended, warning=0.5, violation=0.5
+            )
+        )
 
 
 def alarmed(*steps: int) -> list[float]:

@@ -40,7 +40,7 @@ def played(
         seed=7 + env,
     )
     columns = {name: np.array(column, np.float32) for name, column in estimates.items()}
-    return describe(CollectedEpisode(0, episode, columns), env, updates, steps, WARNING)
+    return describe(CollectedEpisode(0, episode, columns), env, updates, steps, WARNING, 0.5)
 
 
 def lines(path: Path) -> list[dict]:
