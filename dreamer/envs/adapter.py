@@ -61,7 +61,6 @@ class ImageEnv(gymnasium.Env):
         self._low, self._high = box.low.astype(np.float64), box.high.astype(np.float64)
         self._action_type = box.dtype
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, box.shape, np.float32)
-        self.action_size = box.shape[0]
         image = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(self.cameras, image))
 
@@ -97,12 +96,10 @@ class ImageEnv(gymnasium.Env):
             obs = self._observe(raw.obs)
         return obs, reward, terminated, truncated, {"cost": cost}
 
-    def render(self) -> np.ndarray:  # type: ignore[override]  # always an image
+    def render(self) -> np.ndarray:
         """The environment's own image, made square with black edges, or the first camera's."""
         image = self._rendered() if self._renders() else None
-        if image is None or not is_image(image):
-            return self._images[self.cameras[0]].copy()
-        return _square(image)
+        return _square(image) if is_image(image) else self._images[self.cameras[0]].copy()
 
     def close(self) -> None:
         """Close the environment."""

@@ -111,9 +111,7 @@ def read_action_space(space: Any) -> gymnasium.spaces.Box:
 
 def cameras_of(space: Any) -> dict[str, tuple[int, ...]]:
     """The images in an observation space: name -> (height, width, 3)."""
-    entries: dict[str, Any] = (
-        space.spaces if isinstance(space, gymnasium.spaces.Dict) else {IMAGE: space}
-    )
+    entries = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {IMAGE: space}
     return {name: entry.shape for name, entry in entries.items() if _is_image_box(entry)}
 
 

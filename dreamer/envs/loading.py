@@ -82,7 +82,6 @@ def _make_registered(name: str) -> LoadedEnv:
     time_limit, spec.max_episode_steps = spec.max_episode_steps, None
     spec.order_enforce, spec.disable_env_checker = False, True
     point = spec.entry_point
-    assert point is not None, "a registered environment has an entry point"
     try:
         creator = load_env_creator(point) if isinstance(point, str) else point
         return LoadedEnv(gymnasium.make(spec, **_images_for_videos(creator)), time_limit)
@@ -91,7 +90,7 @@ def _make_registered(name: str) -> LoadedEnv:
         raise UserError(f"environment '{name}' cannot be made: {reason}") from error
 
 
-def _images_for_videos(creator: Callable) -> dict[str, Any]:
+def _images_for_videos(creator: Callable) -> dict[str, str]:
     """The argument that makes `render()` return an image, where the environment knows it."""
     parameters = inspect.signature(creator).parameters
     declared = getattr(creator, "metadata", {}).get("render_modes")

@@ -50,7 +50,6 @@ class Evaluator:
 
     def evaluate(self, agent: Agent, logger: Logger) -> None:
         """Play mean actions in the environment on fixed seeds."""
-        assert self._env is not None, "evaluations need an environment"
         seeds = range(EVAL_SEED, EVAL_SEED + self._settings.eval_episodes)
         for prefix, player in self._views(agent).items():
             with logger.timer("evaluate"):

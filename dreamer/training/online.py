@@ -195,11 +195,10 @@ class OnlineRun:
         Without a dataset, on own episodes.
         """
         if distributed.is_writer():
-            if self.dataset is None:
-                self.evaluator.report(self.agent, self.store, None, step, self.logger)
-            else:
+            train, heldout = self.store, None
+            if self.dataset is not None:
                 train, heldout = self.dataset.train, self.dataset.heldout
-                self.evaluator.report(self.agent, train, heldout, step, self.logger)
+            self.evaluator.report(self.agent, train, heldout, step, self.logger)
 
 
 def replay_size(online: OnlineSettings, info: DatasetInfo) -> str:
