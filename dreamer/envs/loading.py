@@ -96,7 +96,7 @@ def _images_for_videos(creator: Callable) -> dict[str, str]:
     declared = getattr(creator, "metadata", {}).get("render_modes")
     passed_on = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     takes = "render_mode" in parameters or (passed_on and declared is not None)
-    known = takes and "rgb_array" in (declared or ["rgb_array"])
+    known = takes and (declared is None or "rgb_array" in declared)
     return {"render_mode": "rgb_array"} if known else {}
 
 

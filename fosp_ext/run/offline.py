@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 
 from dreamer import distributed
+from dreamer.build import compile_agent
 from dreamer.data.augment import augmentation
 from dreamer.data.episode import DatasetInfo
 from dreamer.training.dataset import load_dataset
@@ -14,7 +15,7 @@ from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.run_folder import RunFolder
 from dreamer.utils import choose_device, seed_everything
-from fosp_ext.build import build_agent, compile_agent
+from fosp_ext.build import build_agent
 from fosp_ext.config import OfflineConfig
 from fosp_ext.envs import make_run_env
 from fosp_ext.run.data import (
