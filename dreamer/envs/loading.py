@@ -90,7 +90,7 @@ def _make_registered(name: str) -> LoadedEnv:
         raise UserError(f"environment '{name}' cannot be made: {reason}") from error
 
 
-def _images_for_videos(creator: Callable) -> dict[str, str]:
+def _images_for_videos(creator: Any) -> dict[str, Any]:
     """The argument that makes `render()` return an image, where the environment knows it."""
     parameters = inspect.signature(creator).parameters
     declared = getattr(creator, "metadata", {}).get("render_modes")

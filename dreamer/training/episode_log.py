@@ -36,7 +36,7 @@ def describe(played: CollectedEpisode, env: int, updates: int, agent_steps: int)
             )
     episode = played.episode
     violations = episode.cost >= VIOLATION  # (T,)
-    line = {
+    line: Line = {
         "env": env,
         "seed": episode.seed,
         "updates": updates,

@@ -46,8 +46,8 @@ def train_online(config: OnlineConfig) -> int:
         folder = RunFolder(Path(config.logdir), config, run.keep_checkpoints)
         state = folder.newest()
         world = ImageEnv(env.id, env.cameras, env.size, env.action_repeat)
-        (action_size,) = world.action_space.shape
-        info = DatasetInfo(env.id, world.cameras, env.action_repeat, env.size, action_size)
+        sizes = (env.action_repeat, env.size, world.action_size)
+        info = DatasetInfo(env.id, world.cameras, *sizes)
         agent = make_agent(config, info, device)
         if state is not None:
             agent.load_state_dict(state["agent"])
@@ -81,9 +81,10 @@ def train_offline(config: OfflineConfig) -> int:
 def evaluation_env(name: str, info: DatasetInfo) -> ImageEnv:
     """The environment as the episodes of a dataset show it."""
     env = ImageEnv(name, info.cameras, info.size, info.action_repeat)
-    if env.action_space.shape != (info.action_size,):
-        (have,) = env.action_space.shape
-        raise UserError(f"an action of {name} has {have} numbers, not {info.action_size}")
+    if env.action_size != info.action_size:
+        raise UserError(
+            f"an action of {name} has {env.action_size} numbers, not {info.action_size}"
+        )
     return env
 
 

@@ -62,7 +62,7 @@ def scratch_info(config: OnlineConfig) -> DatasetInfo:
     task, env, actions = config.task, config.env, 0
     if is_custom(task):  # which alone knows its actions
         world = make_env(task, env.cameras, env.size, env.action_repeat, env.render)
-        (actions,) = world.action_space.shape
+        (actions,) = world.action_space.shape or (0,)
         world.close()
     return expected_info(task, env, actions)
 
