@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.targets import Target, conclude
 from benchmarks.update_parts import PartTimes, measured_parts
 from dreamer.agent import Agent
+from dreamer.build import compile_agent
 from dreamer.config import load_presets
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError, tell_error
@@ -32,7 +33,7 @@ from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
 from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
-from fosp_ext.build import build_agent, compile_agent
+from fosp_ext.build import build_agent
 from fosp_ext.config import METHODS, choose_schema, read_by, resolve_config
 
 PRODUCT = 1024  # rows and columns of the matrices

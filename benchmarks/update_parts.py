@@ -30,7 +30,7 @@ PARTS = {  # place below the agent -> part; what an agent lacks is passed over
     "world_model.image_losses": "decoder",
     "world_model.head_losses": "heads",
     "policy.update_actor": "actor",
-    "policy.score": "critics on rollouts",
+    "policy.rollout_values": "critics on rollouts",
     "policy.reward_critic.returns": "critics on rollouts",
     "policy.cost_critic.returns": "critics on rollouts",
     "policy.critic.returns": "critics on rollouts",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from dreamer.errors import UserError
+from dreamer.config import Layer, to_yaml
+from dreamer.errors import NonFiniteError, UserError
 
 FLAGS = {  # words that stand alone -> what they ask for
     "-h": "help",
@@ -45,6 +50,44 @@ def parse_command_line(
         else:
             raise UserError(f"{word} needs a value")
     return names, overrides, flags
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """What `command` returns, or the code of its error or signal, said in one line."""
+    try:
+        code = command()
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except UserError as error:
+        tell(f"error: {error}")
+        return error.exit_code
+    except NonFiniteError as error:
+        tell(f"error: {error}; the last checkpoint is intact")
+        return 3
+    if code > 128:  # by a signal
+        tell("stopped; the same command continues")
+    return code
+
+
+def config_text(config: Any, origins: Layer) -> str:
+    """The resolved configuration as YAML, and what set the values that are not defaults."""
+    notes = [f"# {key}: {value} ({origin})" for key, (value, origin) in origins.items()]
+    return "\n".join([to_yaml(config).rstrip("\n"), *notes])
+
+
+def tell(text: str) -> None:
+    """One line on stderr; of several processes that torchrun started, the first one says it."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"{text}\n")
+
+
+def say(text: str) -> None:
+    """Print; a reader that has seen enough, such as `head`, is no error."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _take_values(words: list[str]) -> list[str]:

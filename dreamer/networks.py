@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamer.distributions import Bernoulli, Normal, TwoHot, symlog_bins
+from dreamer.errors import UserError
 from dreamer.settings import NetSize
 
 NORM_EPS = 1e-3
@@ -195,7 +196,7 @@ def image_size(cameras: Mapping[str, tuple[int, int, int]]) -> tuple[int, int]:
     """Side and summed channels of camera shapes (H, W, C); sides are one power of two."""
     sides = {side for shape in cameras.values() for side in shape[:2]}
     if len(sides) != 1 or (side := sides.pop()) < 2 * SMALLEST or side & (side - 1):
-        raise ValueError(
+        raise UserError(
             f"cameras must share one square size, a power of two from 8: {dict(cameras)}"
         )
     return side, sum(shape[-1] for shape in cameras.values())

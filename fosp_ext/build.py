@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import os
-import shutil
 
 import torch
 
 from dreamer.actor_critic import ActorCritic, PolicyLearner, StateCritic
 from dreamer.agent import Agent
+from dreamer.build import choose_precision
 from dreamer.data.episode import DatasetInfo
-from dreamer.errors import UserError
 from dreamer.networks import Actor
 from dreamer.world_model import WorldModel
 from fosp_ext.actor_critic import SafeActorCritic
@@ -152,36 +149,3 @@ def build_lagrangian(settings: LagrangeSettings) -> AugmentedLagrangian | NoCons
         settings.cost_limit,
         settings.max_multiplier,
     )
-
-
-def compile_agent(agent: Agent, when: str, device: torch.device) -> None:
-    """Let torch.compile have the repeated steps of an update; `when` is auto, on or off.
-
-    `auto` does so on a GPU: on a processor, compiling takes longer than a short run gains. With
-    `auto`, a step that cannot be compiled after all runs as it is.
-    """
-    possible = can_compile(device)
-    if when == "on" and not possible:
-        raise UserError("compile on needs a C++ compiler such as g++, and Triton on a GPU")
-    if when == "on" or (when == "auto" and device.type == "cuda" and possible):
-        torch._dynamo.config.suppress_errors = when == "auto"
-        agent.world_model.rssm.compile_steps()
-
-
-def can_compile(device: torch.device) -> bool:
-    """Is there what torch.compile builds kernels with?"""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        return False
-    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Type of matrix products: `auto` is bfloat16 where the processor has it, else float32."""
-    if name == "auto":
-        fast = (
-            torch.cuda.is_bf16_supported(including_emulation=False)
-            if device.type == "cuda"
-            else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
-        name = "bfloat16" if fast else "float32"
-    return getattr(torch, name)

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("dreamer", "fosp_ext")
 SCRIPTS = {"train", "eval"}
-FORBIDDEN = {"dreamer": {"fosp_ext", *SCRIPTS}, "fosp_ext": SCRIPTS}
+ABOVE = {"experiments", "benchmarks", "tools", "tests"}  # nothing below imports them
+FORBIDDEN = {"dreamer": {"fosp_ext", *SCRIPTS, *ABOVE}, "fosp_ext": {*SCRIPTS, *ABOVE}}
 COMMANDS = {  # modules that people run: they may print
     "fosp_ext/dataset/__main__.py",
     "fosp_ext/doctor.py",
@@ -21,19 +22,35 @@ COMMANDS = {  # modules that people run: they may print
     "fosp_ext/report/__main__.py",
     "fosp_ext/run/train.py",
 }
+CUTTERS = {  # who may see a whole configuration
+    "dreamer/__main__.py",
+    "dreamer/training/train.py",
+    "fosp_ext/build.py",
+    "fosp_ext/config.py",
+    *(f"fosp_ext/run/{name}.py" for name in ("data", "initialize", "modes", "offline", "online")),
+    "fosp_ext/run/train.py",
+}
 SIMULATORS = {"mujoco", "safety_gymnasium", "OpenGL", "glfw"}
 PLOTTING = {"matplotlib"}
 LAYERS = (  # a module imports from its own layer or from layers before it
     {"types", "errors", "files", "values", "functional", "config", "settings", "distributed"},
+    {"command_line"},
     {"distributions", "networks", "optimizer", "moments"},
     {"rssm"},
     {"world_model", "imagination"},
     {"actor_critic"},
     {"agent"},
+    {"build"},
     {"training"},
+    {"__main__"},
 )
 FILES = sorted(
     str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+)
+OUTSIDE = sorted(
+    str(path.relative_to(ROOT))
+    for package in ("benchmarks", "experiments", "tools")
+    for path in (ROOT / package).rglob("*.py")
 )
 
 
@@ -84,6 +101,38 @@ def test_the_core_is_layered(path):
     above = set().union(*LAYERS[layer + 1 :])
     inner = {m.split(".")[1] for m in imported_modules(parse(path)) if m.startswith("dreamer.")}
     assert not inner & above
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.startswith("fosp_ext/")])
+def test_only_commands_stand_above_runs(path):
+    """What the paper adds, tasks and datasets know nothing of the runs that use them."""
+    place = path.split("/")[1]
+    imports = imported_modules(parse(path))
+    if place not in ("run", "report", "export.py"):
+        assert not [name for name in imports if name.startswith("fosp_ext.run")]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_nothing_imports_experiments(path):
+    roots = {name.split(".")[0] for name in imported_modules(parse(path))}
+    assert "experiments" not in roots or path.startswith("experiments/")
+
+
+WHOLE = {"Config", "TrainConfig", "OfflineConfig", "OnlineConfig", "CollectConfig", "DreamerConfig"}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_component_gets_its_slice_of_the_settings(path):
+    """Whole configurations stay where they are cut: in runs, their entries and `build`."""
+    taken = [
+        argument.annotation
+        for node in functions(parse(path))
+        for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        if argument.annotation is not None
+    ]
+    if not any(ast.unparse(kind) in WHOLE for kind in taken):
+        return
+    assert path in CUTTERS
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))

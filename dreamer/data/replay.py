@@ -181,7 +181,7 @@ class ReplayStream:
         offline, online = self._choose(np.random.default_rng([self._seed, index]))
         like = self._online if self._offline is None else self._offline
         batch = like.empty(self._batch_size, self._length, device.type == "cuda")
-        if len(offline):
+        if self._offline is not None and len(offline):
             self._offline.fill_(_part(batch, slice(len(offline))), offline)
         if len(online):
             self._online.fill_(_part(batch, slice(len(offline), None)), online)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -64,7 +64,7 @@ class WindowStream:
         batch = self._store.windows(self._starts(index), self._length, pinned).to(device)
         return self._augmentation(batch, np.random.default_rng([self._seed, index, 1]))
 
-    def iterate(self, first_index: int, device: torch.device) -> Iterator[Batch]:
+    def iterate(self, first_index: int, device: torch.device) -> Generator[Batch, None, None]:
         """Batches first_index, first_index + 1, ... on `device`, prepared in one background thread.
 
         An error of the thread is raised here, at its batch. Closing the iterator stops the thread.

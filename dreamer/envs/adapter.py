@@ -64,6 +64,11 @@ class ImageEnv(gymnasium.Env):
         image = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(self.cameras, image))
 
+    @property
+    def action_size(self) -> int:
+        """How many numbers an action has."""
+        return len(self._low)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -96,9 +101,9 @@ class ImageEnv(gymnasium.Env):
             obs = self._observe(raw.obs)
         return obs, reward, terminated, truncated, {"cost": cost}
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # type: ignore[override]  # always an image
         """The environment's own image, made square with black edges, or the first camera's."""
-        image = self._rendered() if self._renders() else None
+        image: Any = self._rendered() if self._renders() else None
         return _square(image) if is_image(image) else self._images[self.cameras[0]].copy()
 
     def close(self) -> None:

@@ -112,7 +112,9 @@ def read_action_space(space: Any) -> gymnasium.spaces.Box:
 def cameras_of(space: Any) -> dict[str, tuple[int, ...]]:
     """The images in an observation space: name -> (height, width, 3)."""
     entries = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {IMAGE: space}
-    return {name: entry.shape for name, entry in entries.items() if _is_image_box(entry)}
+    return {
+        name: tuple(entry.shape or ()) for name, entry in entries.items() if _is_image_box(entry)
+    }
 
 
 def check_choice(cameras: Sequence[str], space: Any) -> None:

@@ -90,13 +90,13 @@ def _make_registered(name: str) -> LoadedEnv:
         raise UserError(f"environment '{name}' cannot be made: {reason}") from error
 
 
-def _images_for_videos(creator: Callable) -> dict[str, str]:
+def _images_for_videos(creator: Any) -> dict[str, Any]:
     """The argument that makes `render()` return an image, where the environment knows it."""
     parameters = inspect.signature(creator).parameters
     declared = getattr(creator, "metadata", {}).get("render_modes")
     passed_on = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     takes = "render_mode" in parameters or (passed_on and declared is not None)
-    known = takes and "rgb_array" in (declared or ["rgb_array"])
+    known = takes and (declared is None or "rgb_array" in declared)
     return {"render_mode": "rgb_array"} if known else {}
 
 

@@ -49,7 +49,9 @@ class Evaluator:
         self._env, self._views, self._violation = env, views, violation
 
     def evaluate(self, agent: Agent, logger: Logger) -> None:
-        """Play mean actions in the environment on fixed seeds."""
+        """Play mean actions in the environment, if there is one, on fixed seeds."""
+        if self._env is None:
+            return
         seeds = range(EVAL_SEED, EVAL_SEED + self._settings.eval_episodes)
         for prefix, player in self._views(agent).items():
             with logger.timer("evaluate"):

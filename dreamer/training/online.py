@@ -16,6 +16,7 @@ from dreamer.data.augment import Augmentation
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.episode_folder import EpisodeFolder
 from dreamer.data.replay import EpisodeStore, ReplayStream
+from dreamer.data.stream import Store
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.errors import UserError
 from dreamer.training.checkpoint import set_rng_state
@@ -195,7 +196,8 @@ class OnlineRun:
         Without a dataset, on own episodes.
         """
         if distributed.is_writer():
-            train, heldout = self.store, None
+            train: Store = self.store
+            heldout: Store | None = None
             if self.dataset is not None:
                 train, heldout = self.dataset.train, self.dataset.heldout
             self.evaluator.report(self.agent, train, heldout, step, self.logger)

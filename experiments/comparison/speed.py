@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.update import Shape, make_batch, synchronize
 from dreamer.agent import Agent
+from dreamer.build import compile_agent
 from dreamer.data.episode import DatasetInfo
 from dreamer.training.evaluation import run_episode
 from dreamer.training.progress import Progress
@@ -20,7 +21,7 @@ from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory
 from experiments.comparison.methods import PRESETS, Method, offline_config, offline_names
 from experiments.comparison.plan import Request, Speed
-from fosp_ext.build import build_agent, compile_agent
+from fosp_ext.build import build_agent
 from fosp_ext.envs import check_task, environment_facts, make_run_env
 from fosp_ext.envs.tasks import action_size
 

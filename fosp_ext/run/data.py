@@ -61,18 +61,20 @@ def record_dataset(path: Path, settings: CollectSettings) -> None:
     sys.stderr.write("\n".join([*table(summarise(path)), f"dataset: {path}\n"]))
 
 
-def record_if_missing(path: Path, named: str, settings: CollectSettings) -> None:
-    """Record the default dataset if there is none; refuse a missing file that is `named`."""
+def record_if_missing(
+    path: Path, task: str, env: EnvSettings, data: RecordingSettings, seed: int
+) -> None:
+    """Record the default dataset if there is none; refuse a missing file that is named."""
     if path.exists():
         return
-    if named:
+    if data.path:
         siblings = [file.name for file in path.parent.glob("*")]
         raise UserError(
             f"no dataset {path}; --configs collect with the same --dataset.path records it"
             f"{did_you_mean(path.name, siblings)}"
         )
-    sys.stderr.write(f"no dataset yet: recording {settings.episodes} episodes\n")
-    record_dataset(path, settings)
+    sys.stderr.write(f"no dataset yet: recording {data.episodes} episodes\n")
+    record_dataset(path, collect_settings(task, env, data, seed))
 
 
 def require_dataset(path: Path, task: str, env: EnvSettings) -> DatasetInfo:

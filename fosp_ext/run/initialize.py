@@ -23,26 +23,48 @@ from dreamer.training.run_folder import (
     saved_state,
 )
 from fosp_ext.build import begin_online, build_agent
-from fosp_ext.config import OfflineConfig, OnlineConfig, TrainConfig
-from fosp_ext.envs import check_cameras, check_task, check_variant, environment_facts, task_cameras
-from fosp_ext.run.data import run_dataset
+from fosp_ext.config import CloningMethod, FOSPOnline, OfflineConfig, OnlineConfig, TrainConfig
+from fosp_ext.envs import check_task, is_custom, make_env
+from fosp_ext.run.data import expected_info, run_dataset
 from fosp_ext.run.run_folder import LoadedRun, load_run, saved_config
 
 
 def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, DatasetInfo, Agent]:
-    """A new online run: complete settings, what its episodes have in common, the loaded agent."""
+    """A new online run: complete settings, what its episodes have in common, the loaded agent.
+
+    Without a run to go on from, the agent is a new one, and there is no dataset.
+    """
+    if not config.init_from:
+        info = scratch_info(config)
+        return config, info, build_agent(config, info, device)
     source = load_source(config, device)
     config = with_dataset(config, source.config, source.dataset, config.init_from)
-    task = check_task(config.task)
-    info = replace(
-        source.info,
-        task=task,
-        cameras=check_cameras(config.env.cameras, task_cameras(task)),
-        environment=environment_facts(
-            config.env.render, check_variant(config.env.variant, task).name
-        ),
-    )
+    info = expected_info(config.task, config.env, source.info.action_size)
+    info = replace(info, action_size=source.info.action_size)  # else the environment is refused
     return config, info, begin_online(config, info, source.agent)
+
+
+def scratch_info(config: OnlineConfig) -> DatasetInfo:
+    """What the episodes of a run from scratch have in common; refuses what such a run cannot be."""
+    if isinstance(config, CloningMethod):
+        raise UserError("bc imitates a dataset: name the offline run that has one, --from RUN")
+    if isinstance(config, FOSPOnline) and config.policy_set.enabled:
+        raise UserError(
+            "the policy set needs an offline policy: name its run, --from RUN; to learn from "
+            "scratch take the preset fosp_scratch"
+        )
+    if config.dataset.path:
+        raise UserError(
+            "a run from scratch has no dataset: leave --dataset.path out, or name the offline run "
+            "that was trained on it, --from RUN"
+        )
+    distributed.say("no --from: learning from scratch")
+    task, env, actions = config.task, config.env, 0
+    if is_custom(task):  # which alone knows its actions
+        world = make_env(task, env.cameras, env.size, env.action_repeat, env.render)
+        (actions,) = world.action_space.shape or (0,)
+        world.close()
+    return expected_info(task, env, actions)
 
 
 def go_on(
@@ -52,6 +74,8 @@ def go_on(
     before = saved_config(state, config.logdir)
     if state["dataset"]:
         config = with_dataset(config, before, state["dataset"], config.logdir)
+    elif config.dataset.path:
+        raise UserError(f"{config.logdir} began from scratch, without {config.dataset.path}")
     source = config.init_from or before.init_from
     config = replace(config, init_from=source)
     info = saved_info(state)
@@ -63,8 +87,6 @@ def go_on(
 def load_source(config: OnlineConfig, device: torch.device) -> LoadedRun:
     """The agent that `init_from` names, checked against this run's settings."""
     source = config.init_from
-    if not source:
-        raise UserError("an online run goes on from an offline one: name its folder, --from RUN")
     loaded = load_run(source, device)
     if loaded.exported:
         raise UserError(f"{source} {CANNOT_LEARN}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 
 from dreamer import distributed
+from dreamer.build import compile_agent
 from dreamer.data.augment import augmentation
 from dreamer.data.episode import DatasetInfo
 from dreamer.training.dataset import load_dataset
@@ -14,15 +15,10 @@ from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.run_folder import RunFolder
 from dreamer.utils import choose_device, seed_everything
-from fosp_ext.build import build_agent, compile_agent
+from fosp_ext.build import build_agent
 from fosp_ext.config import OfflineConfig
 from fosp_ext.envs import make_run_env
-from fosp_ext.run.data import (
-    collect_settings,
-    record_if_missing,
-    require_dataset,
-    run_dataset,
-)
+from fosp_ext.run.data import record_if_missing, require_dataset, run_dataset
 from fosp_ext.run.initialize import state_with_model
 
 
@@ -39,8 +35,7 @@ def train_offline(config: OfflineConfig) -> int:
         state = folder.newest()
         path = run_dataset(config)
         if distributed.is_writer():
-            recording = collect_settings(config.task, env, data, config.seed)
-            record_if_missing(path, data.path, recording)
+            record_if_missing(path, config.task, env, data, config.seed)
     with distributed.collective_errors():
         info = require_dataset(path, config.task, env)
         world = evaluation_env(info, env.variant, run.eval_every)

@@ -9,6 +9,7 @@ import torch
 
 from dreamer import distributed
 from dreamer.agent import Agent
+from dreamer.build import compile_agent
 from dreamer.data.augment import augmentation
 from dreamer.errors import UserError
 from dreamer.training.dataset import load_dataset
@@ -16,7 +17,6 @@ from dreamer.training.evaluator import Evaluator
 from dreamer.training.online import OnlineRun, World
 from dreamer.training.run_folder import RunFolder
 from dreamer.utils import choose_device, seed_everything
-from fosp_ext.build import compile_agent
 from fosp_ext.config import OnlineConfig
 from fosp_ext.envs import is_custom, make_run_env
 from fosp_ext.envs.gl import choose_backend, choose_gpu

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dreamer import command_line
-from dreamer.command_line import parse_command_line
-from dreamer.config import KINDS, Presets, changed, describe, load_presets, to_yaml
-from dreamer.errors import NonFiniteError, UserError
+from dreamer.command_line import config_text, exit_code, parse_command_line, say, tell
+from dreamer.config import KINDS, Presets, changed, describe, load_presets
 from fosp_ext.commands import as_called
-from fosp_ext.config import SCHEMAS, Config, TrainConfig, load_config, resolve_config
+from fosp_ext.config import SCHEMAS, TrainConfig, load_config, resolve_config
 from fosp_ext.envs import task_folder
 from fosp_ext.envs.variants import NONE, describe_variants
 from fosp_ext.run.presets import PRESETS
@@ -48,40 +45,33 @@ SHORT = {  # options that stand for a setting
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, resolve, run; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        presets = load_presets(PRESETS)
-        names, overrides, flags = parse_command_line(argv, FLAGS)
-        if "help" in flags or not argv:
-            names = [name for name in presets if name != "defaults"]
-            say(f"{as_called(USAGE)}\npresets: {', '.join(names)}\n")
-            say(f"settings and defaults:\n{describe(SCHEMAS, presets['defaults'])}")
-            return 0
-        if "help-variants" in flags:
-            say(describe_variants())
-            return 0
-        if "from" in overrides:
-            overrides["init_from"] = overrides.pop("from")
-        overrides |= dict(SHORT[flag] for flag in flags & SHORT.keys())
-        names, overrides = complete(presets, names, overrides)
-        config = resolve_config(presets, names, overrides)
-        if "print-config" in flags:
-            say(config_text(config, changed(type(config), presets, names, overrides, SCHEMAS)))
-            return 0
-        from fosp_ext.run.modes import run_mode  # torch is imported here, not for --help
+    words = sys.argv[1:] if argv is None else argv
+    return exit_code(partial(command, words))
 
-        code = run_mode(config)
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
-    except UserError as error:
-        tell(f"error: {error}")
-        return error.exit_code
-    except NonFiniteError as error:
-        tell(f"error: {error}; the last checkpoint is intact")
-        return 3
-    if code > 128:  # by a signal
-        tell("stopped; the same command continues")
-    return code
+
+def command(argv: list[str]) -> int:
+    """The same, with its errors."""
+    presets = load_presets(PRESETS)
+    names, overrides, flags = parse_command_line(argv, FLAGS)
+    if "help" in flags or not argv:
+        names = [name for name in presets if name != "defaults"]
+        say(f"{as_called(USAGE)}\npresets: {', '.join(names)}\n")
+        say(f"settings and defaults:\n{describe(SCHEMAS, presets['defaults'])}")
+        return 0
+    if "help-variants" in flags:
+        say(describe_variants())
+        return 0
+    if "from" in overrides:
+        overrides["init_from"] = overrides.pop("from")
+    overrides |= dict(SHORT[flag] for flag in flags & SHORT.keys())
+    names, overrides = complete(presets, names, overrides)
+    config = resolve_config(presets, names, overrides)
+    if "print-config" in flags:
+        say(config_text(config, changed(type(config), presets, names, overrides, SCHEMAS)))
+        return 0
+    from fosp_ext.run.modes import run_mode  # torch is imported here, not for --help
+
+    return run_mode(config)
 
 
 def complete(
@@ -127,23 +117,3 @@ def size_and_recipe(config: TrainConfig, named: Collection[str]) -> tuple[dict[s
         return {"size": size, "recipe": "paper"}, f"as none is named; this machine has {here}"
     recipe = "quick" if small else "paper"
     return {"size": size, "recipe": recipe}, f"as none is named and this machine has {here}"
-
-
-def config_text(config: Config, origins: dict[str, tuple[Any, str]]) -> str:
-    """The resolved configuration as YAML, and what set the values that are not defaults."""
-    notes = [f"# {key}: {value} ({origin})" for key, (value, origin) in origins.items()]
-    return "\n".join([to_yaml(config).rstrip("\n"), *notes])
-
-
-def tell(text: str) -> None:
-    """One line on stderr; of several processes that torchrun started, the first one says it."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr)
-
-
-def say(text: str) -> None:
-    """Print; a reader that has seen enough, such as `head`, is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

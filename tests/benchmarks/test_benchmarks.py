@@ -159,7 +159,7 @@ def test_each_part_of_an_update_goes_forward_and_backward():
         ("world_model.decoder.pixels", "decoder"),
         ("world_model.head_losses", "heads"),
         ("world_model.rssm.img_step", "imagination"),
-        ("policy._advantage", "critics on rollouts"),
+        ("policy.rollout_values", "critics on rollouts"),
         ("policy.in_sample_loss", "actor"),
         ("policy.reward_critic.real_losses", "critics"),
     ],

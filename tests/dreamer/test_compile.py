@@ -9,8 +9,8 @@ import torch
 from torch._inductor import config as inductor
 
 import train
+from dreamer.build import can_compile, compile_agent
 from dreamer.errors import UserError
-from fosp_ext.build import can_compile, compile_agent
 from tests.commands import metrics, offline
 from tests.helpers import make_agent, make_batch, make_config
 

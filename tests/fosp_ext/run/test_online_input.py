@@ -77,7 +77,7 @@ def test_without_size_and_recipe_they_are_those_of_the_offline_run(run, capsys, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "an online run goes on from an offline one: name its folder, --from RUN"),
+        ("", "the policy set needs an offline policy: name its run, --from RUN; to learn from"),
         ("--from", "--from needs a value"),
         ("--from nowhere", "nowhere does not exist"),
         ("--from empty", "empty has no checkpoint yet; is it a run folder of train.py?"),

@@ -1,0 +1,68 @@
+"""The command line of `python -m dreamer`: plain DreamerV3 in an environment, or on a dataset."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from dreamer.command_line import config_text, exit_code, parse_command_line, say
+from dreamer.config import changed, describe, load_presets, resolve
+from dreamer.errors import UserError
+from dreamer.training.config import SCHEMAS, DreamerConfig
+
+PRESETS = Path(__file__).with_name("configs.yaml")
+USAGE = """usage: python -m dreamer [--configs PRESET ...] --env.id ID | --dataset.path FILE
+                         [--key value ...] [--print-config]
+
+  python -m dreamer --configs cpu --env.id dreamer.envs.reach:Reach
+                                          learn a small task from scratch
+  python -m dreamer --env.id CarRacing-v2 any Gymnasium environment with continuous actions
+  python -m dreamer --env.id MODULE:NAME  an environment, class or function of your own
+  python -m dreamer --dataset.path FILE   learn from recorded episodes alone (docs/data_format.md)
+The same command continues an interrupted run. Presets are applied from left to right, then the
+command line; the later wins.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Parse, resolve, run; returns the exit code."""
+    return exit_code(partial(command, argv))
+
+
+def command(argv: list[str]) -> int:
+    """The same, with its errors."""
+    presets = load_presets(PRESETS)
+    names, overrides, flags = parse_command_line(argv)
+    if "help" in flags or not argv:
+        known = [name for name in presets if name != "defaults"]
+        say(f"{USAGE}\npresets: {', '.join(known)}\n")
+        say(f"settings and defaults:\n{describe(SCHEMAS, presets['defaults'])}")
+        return 0
+    if "profile" in flags:
+        overrides["run.profile"] = "10"
+    schema = SCHEMAS["offline" if overrides.get("dataset.path") else "online"]
+    config = resolve(schema, presets, names, overrides, SCHEMAS)
+    overrides["logdir"] = fill(config, overrides)
+    config = resolve(schema, presets, names, overrides, SCHEMAS)
+    if "print-config" in flags:
+        say(config_text(config, changed(schema, presets, names, overrides, SCHEMAS)))
+        return 0
+    from dreamer.training.train import train  # torch is imported here, not for --help
+
+    return train(config)
+
+
+def fill(config: DreamerConfig, overrides: Mapping[str, str]) -> str:
+    """The run folder, its placeholders filled in."""
+    data = config.env.id or Path(overrides.get("dataset.path", "")).stem
+    if not data:
+        raise UserError("name an environment, --env.id ID, or recorded episodes, --dataset.path F")
+    folder = config.logdir.replace("{data}", re.sub("[:/]", "-", data))
+    return folder.replace("{seed}", str(config.seed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,105 @@
+"""Plain DreamerV3: the configuration cut into its parts, online from scratch or on a dataset."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from dreamer import distributed
+from dreamer.agent import Agent
+from dreamer.build import build_dreamer, choose_precision, compile_agent
+from dreamer.data.augment import unchanged
+from dreamer.data.episode import DatasetInfo
+from dreamer.data.hdf5 import validate_dataset
+from dreamer.envs.adapter import ImageEnv
+from dreamer.errors import UserError
+from dreamer.training.config import DreamerConfig, OfflineConfig, OnlineConfig
+from dreamer.training.dataset import load_dataset
+from dreamer.training.evaluator import Evaluator
+from dreamer.training.offline import OfflineRun
+from dreamer.training.online import OnlineRun, World
+from dreamer.training.run_folder import RunFolder
+from dreamer.utils import choose_device, keep_freed_memory, seed_everything
+
+
+def train(config: DreamerConfig) -> int:
+    """Train, or go on training; returns the exit code."""
+    keep_freed_memory()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with distributed.process_group():
+        match config:
+            case OnlineConfig():
+                return train_online(config)
+            case OfflineConfig():
+                return train_offline(config)
+    raise TypeError(f"{type(config).__name__} says not where to learn")
+
+
+def train_online(config: OnlineConfig) -> int:
+    """Act in an environment and learn from that alone."""
+    env, run, seed = config.env, config.run, distributed.own_seed(config.seed)
+    with distributed.collective_errors():
+        device = distributed.own_device(choose_device(config.device))
+        folder = RunFolder(Path(config.logdir), config, run.keep_checkpoints)
+        state = folder.newest()
+        world = ImageEnv(env.id, env.cameras, env.size, env.action_repeat)
+        sizes = (env.action_repeat, env.size, world.action_size)
+        info = DatasetInfo(env.id, world.cameras, *sizes)
+        agent = make_agent(config, info, device)
+        if state is not None:
+            agent.load_state_dict(state["agent"])
+        make = partial(ImageEnv, env.id, world.cameras, env.size, env.action_repeat)
+        training = OnlineRun(
+            folder, agent, World(info, make, env.replay), None,
+            Evaluator(folder.path, run, device, world), run, config.online, None, unchanged, seed,
+            device,
+        )  # fmt: skip
+    return training.run(state)
+
+
+def train_offline(config: OfflineConfig) -> int:
+    """Learn from a dataset alone; with an environment to be evaluated in, if one is named."""
+    data, run, seed = config.dataset, config.run, distributed.own_seed(config.seed)
+    with distributed.collective_errors():
+        device = distributed.own_device(choose_device(config.device))
+        folder = RunFolder(Path(config.logdir), config, run.keep_checkpoints)
+        state = folder.newest()
+        info = validate_dataset(data.path)
+        dataset = load_dataset(Path(data.path), info, data, run.batch_size * run.batch_length)
+        world = evaluation_env(config.env.id, info) if config.env.id and run.eval_every else None
+        agent = make_agent(config, info, device)
+        training = OfflineRun(
+            folder, agent, dataset, Evaluator(folder.path, run, device, world), run, 0, unchanged,
+            seed, device,
+        )  # fmt: skip
+    return training.run(state)
+
+
+def evaluation_env(name: str, info: DatasetInfo) -> ImageEnv:
+    """The environment as the episodes of a dataset show it."""
+    env = ImageEnv(name, info.cameras, info.size, info.action_repeat)
+    if env.action_size != info.action_size:
+        raise UserError(
+            f"an action of {name} has {env.action_size} numbers, not {info.action_size}"
+        )
+    return env
+
+
+def make_agent(config: DreamerConfig, info: DatasetInfo, device: torch.device) -> Agent:
+    """A fresh agent, the same in every process; only then random numbers of their own."""
+    seed_everything(config.seed)
+    agent = build_dreamer(
+        info,
+        config.world_model,
+        config.imagination,
+        config.actor,
+        config.critic,
+        choose_precision(config.precision, device),
+    ).to(device)
+    compile_agent(agent, config.compile, device)
+    if not distributed.is_writer():
+        seed_everything(distributed.own_seed(config.seed))
+    return agent
