@@ -1,1 +1,1 @@
-"""Measurements that docs/ quotes, each a module that prints its table."""
+"""Speed measurements that docs/ quotes, each a module that prints its table."""

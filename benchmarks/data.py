@@ -1,4 +1,4 @@
-"""How fast training data are read and whether learning waits: `python -m benchmarks.data`.
+"""Speed of reading training data, and how long training waits: `python -m benchmarks.data`.
 
 Random windows of 64 rows, in batches of 16, are read by one thread from memory and from disk; then
 an agent learns from batches of its own size while the background thread prepares them. The file was
@@ -56,7 +56,7 @@ class Read(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """What an update costs with one source of batches."""
+    """Time of an update with one source of batches."""
 
     side: str
     seconds: float  # per update, waiting included
@@ -64,7 +64,7 @@ class Learnt(NamedTuple):
 
 
 class Started(NamedTuple):
-    """What opening a dataset in memory takes."""
+    """Time and memory of opening a dataset in memory."""
 
     seconds: float
     per_second: float  # images
@@ -266,7 +266,7 @@ def print_learnt(config: OfflineConfig, learnt: Sequence[Learnt]) -> None:
 
 
 def targets(reads: Sequence[Read], learnt: Sequence[Learnt], growth: float) -> list[Target]:
-    """What the numbers should reach."""
+    """The targets of the numbers."""
     rates, waits = {x.side: x.per_second for x in reads}, {x.side: x.waiting for x in learnt}
     return [
         *(

@@ -62,12 +62,12 @@ class Pace(NamedTuple):
 
     @property
     def per_step(self) -> float:
-        """With a reset's share."""
+        """Seconds per agent step, with its share of a reset."""
         return self.step + self.reset / EPISODE
 
 
 class Result(NamedTuple):
-    """What was measured on one task; dictionaries by side."""
+    """Measurements on one task; dictionaries by side."""
 
     task: str
     paces: dict[str, list[Pace]]  # one per round
@@ -80,7 +80,7 @@ class Result(NamedTuple):
         return 1 / statistics.median(pace.per_step for pace in self.paces[side])
 
     def ratio(self, side: str, reference: str = UPSTREAM) -> float:
-        """How many times as fast as another side in the same round, in the median."""
+        """Speed relative to another side in the same round, median over rounds."""
         pairs = zip(self.paces[reference], self.paces[side], strict=True)
         return statistics.median(theirs.per_step / ours.per_step for theirs, ours in pairs)
 
@@ -152,7 +152,7 @@ def cost_row(result: Result) -> str:
 
 
 def targets(results: Sequence[Result], workers: int) -> list[Target]:
-    """What the numbers should be."""
+    """The targets of the numbers."""
     wanted = []
     for result in results:
         least = LEAST_FAST_LIGHT if result.task in LIGHT else LEAST_FAST

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.env` measures, each side in a process of its own.
+"""The sides that `python -m benchmarks.env` measures, each in a process of its own.
 
 A fresh process per side and task keeps their memory apart, and their OpenGL settings. The parent
 asks, the child answers: the sides take turns, so that a busy machine slows all of them.
@@ -56,7 +56,7 @@ class Upstream:
     """The official environment, drawn by its own `task.render`.
 
     It has no back camera, so its front camera is drawn twice. By default `task.render` also draws
-    the readings of the lidar as small spheres above the robot, out of the front camera's sight.
+    the readings of the lidar as small spheres above the robot, outside the front camera's view.
     """
 
     def __init__(self, task: str, markers: bool) -> None:

@@ -1,4 +1,4 @@
-"""How long an agent takes to answer one observation: `python -m benchmarks.latency`.
+"""Time from one observation to the agent's action: `python -m benchmarks.latency`.
 
 The agent is that of an online run: encoder, a step of the RSSM, the choice between two policies.
 Batch 1, synthetic images; no environment takes part.
@@ -27,9 +27,9 @@ from dreamer.errors import UserError, tell_error
 from dreamer.training.run_folder import provenance
 from dreamer.utils import choose_device
 
-WARM_UP = 20  # answers
+WARM_UP = 20  # actions
 MOST = {"fosp": 12}  # shape -> ms at the median, on one thread of a processor
-WHOLE, REST = "whole answer", "everything else"
+WHOLE, REST = "whole action", "everything else"
 PARTS = {  # place below the agent -> part
     "world_model.encoder.forward": "encoder",
     "world_model.rssm.obs_step": "RSSM step",
@@ -38,20 +38,20 @@ PARTS = {  # place below the agent -> part
 
 
 class Result(NamedTuple):
-    """What was measured in one precision."""
+    """Measurements in one precision."""
 
     shape: str
     precision: str
     device: str
     threads: int
-    milliseconds: dict[str, list[float]]  # part -> one number per answer
+    milliseconds: dict[str, list[float]]  # part -> one number per action
 
     def median(self, part: str = WHOLE) -> float:
-        """Milliseconds of a usual answer."""
+        """Median milliseconds of an action."""
         return statistics.median(self.milliseconds[part])
 
     def p95(self, part: str = WHOLE) -> float:
-        """Milliseconds that 95 of 100 answers keep within."""
+        """95th percentile of the milliseconds of an action."""
         return statistics.quantiles(self.milliseconds[part], n=20)[-1]
 
 
@@ -68,20 +68,20 @@ class Play:
         }
         self.state, self.first = agent.initial(1), torch.ones(1, device=device)
 
-    def answer(self) -> None:
-        """One action, as it is drawn in training."""
+    def act(self) -> None:
+        """One action, drawn as in training."""
         _, self.state, _ = self.agent.act(self.obs, self.first, self.state, explore=True)
         self.first = torch.zeros_like(self.first)
 
-    def clock(self, answers: int) -> list[float]:
-        """Milliseconds of each answer."""
+    def clock(self, actions: int) -> list[float]:
+        """Milliseconds of each action."""
         seconds: list[float] = []
-        answer = timed(self.answer, seconds, self.device)
-        for _ in range(answers):
-            answer()
+        act = timed(self.act, seconds, self.device)
+        for _ in range(actions):
+            act()
         return [1e3 * each for each in seconds]
 
-    def clock_parts(self, answers: int) -> dict[str, list[float]]:
+    def clock_parts(self, actions: int) -> dict[str, list[float]]:
         """The same, part by part."""
         seconds: dict[str, list[float]] = defaultdict(list)
         with ExitStack() as stack:
@@ -92,7 +92,7 @@ class Play:
                     owner = getattr(owner, step)
                 wrapped = timed(getattr(owner, name), seconds[part], self.device)
                 stack.enter_context(patch.object(owner, name, wrapped))
-            whole = self.clock(answers)
+            whole = self.clock(actions)
         parts = {part: [1e3 * each for each in row] for part, row in seconds.items()}
         known = zip(*parts.values(), strict=True)
         return {**parts, REST: [all_ - sum(row) for all_, row in zip(whole, known, strict=True)]}
@@ -112,13 +112,13 @@ def timed(function: Callable, seconds: list[float], device: torch.device) -> Cal
     return call
 
 
-def measure(name: str, precision: str, device: torch.device, answers: int) -> Result:
-    """The whole answer alone first, then its parts."""
+def measure(name: str, precision: str, device: torch.device, actions: int) -> Result:
+    """Time whole actions alone first, then their parts."""
     shape = SHAPES[name]
     agent = make_agent("fosp", shape, precision, device, mode="online")
     play = Play(agent, shape.cameras, device)
     play.clock(WARM_UP)
-    milliseconds = {WHOLE: play.clock(answers), **play.clock_parts(answers)}
+    milliseconds = {WHOLE: play.clock(actions), **play.clock_parts(actions)}
     return Result(name, precision, str(device), torch.get_num_threads(), milliseconds)
 
 
@@ -126,7 +126,7 @@ def describe(result: Result) -> str:
     """The numbers of one result, in lines."""
     lines = [
         f"shape {result.shape}, {result.precision}, {result.device}, {result.threads} threads, "
-        f"{len(result.milliseconds[WHOLE])} answers",
+        f"{len(result.milliseconds[WHOLE])} actions",
         "  | part | median ms | 95 % within ms |\n  |---|---|---|",
     ]
     lines += [
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="float32,bfloat16", help="comma-separated")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--answers", type=int, default=200, help="that are timed")
+    parser.add_argument("--actions", type=int, default=200, help="that are timed")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(argv)
     results = []
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
         device = choose_device(options.device)
         for precision in options.precision.split(","):
-            results.append(measure(options.shape, precision, device, options.answers))
+            results.append(measure(options.shape, precision, device, options.actions))
             print(describe(results[-1]), end="\n\n", flush=True)
     except UserError as error:
         return tell_error(error)

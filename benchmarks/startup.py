@@ -1,6 +1,6 @@
-"""How long a person waits for train.py: `python -m benchmarks.startup --dataset FILE`.
+"""Start-up times of train.py: `python -m benchmarks.startup --dataset FILE`.
 
-Until `train.py --help` has said everything, and from the start of a training to the end of its
+The time of `train.py --help`, and the time from the start of a training to the end of its
 first update. Each start is a process of its own, in a new run folder; the dataset was read just
 before, so it lies in the system's page cache.
 """

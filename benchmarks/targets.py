@@ -1,4 +1,4 @@
-"""What a measurement should reach, and whether it did: the last lines of each benchmark."""
+"""Targets of measurements and whether they hold: the last lines of each benchmark."""
 
 from __future__ import annotations
 

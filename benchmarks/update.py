@@ -1,4 +1,4 @@
-"""How long one update takes, and where the time goes: `python -m benchmarks.update`.
+"""Time of one update and of its parts: `python -m benchmarks.update`.
 
 The batch is synthetic, so no data, simulator or disk takes part. In the same run the machine's own
 speed is measured, in products of 1024 x 1024 float32 matrices, turn by turn with the updates; the
@@ -90,7 +90,7 @@ MOST = {  # method, shape, precision -> normalised cost on one thread, GFLOP
 
 
 class Result(NamedTuple):
-    """What was measured for one method, shape and precision."""
+    """Measurements for one method, shape and precision."""
 
     method: str
     shape: str

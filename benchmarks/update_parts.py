@@ -1,4 +1,4 @@
-"""Which parts of an update take how long: their methods are wrapped by clocks for a few updates.
+"""Times of the parts of an update: their methods are wrapped by clocks for a few updates.
 
 Autograd runs what was made last first. So the backward pass enters a part where a gradient arrives
 at what the part returned, and leaves it where one arrives at what the part was given.

@@ -1,4 +1,4 @@
-"""What augmented training figures look like, for docs: `python -m experiments.augmentation FILE`.
+"""Figure of augmented training images for the docs: `python -m experiments.augmentation FILE`.
 
 Each row of the figure is the same recorded sequence, under one draw of one augmentation.
 """
@@ -54,10 +54,10 @@ def draw(sequence: Batch, path: Path) -> None:
     for line, (name, seed) in zip(axes, DRAWS, strict=True):
         changed = augmentation(name)(sequence, np.random.default_rng(seed))
         for axis, (camera, step) in zip(line, columns, strict=True):
-            figure = changed.obs[camera][0, step].numpy()
-            axis.imshow(figure)
-            axis.axhline((len(figure) - 1) / 2, color="white", linewidth=0.4)
-            axis.axvline((len(figure) - 1) / 2, color="white", linewidth=0.4)
+            image = changed.obs[camera][0, step].numpy()
+            axis.imshow(image)
+            axis.axhline((len(image) - 1) / 2, color="white", linewidth=0.4)
+            axis.axvline((len(image) - 1) / 2, color="white", linewidth=0.4)
             axis.set(xticks=[], yticks=[])
             if name == "none":
                 axis.set_title(f"{camera}, +{step}", fontsize=8)
@@ -65,8 +65,8 @@ def draw(sequence: Batch, path: Path) -> None:
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png", dpi=90)
     plt.close(figure)
-    with atomic_path(path) as part, Image.open(encoded) as image:
-        image.convert("RGB").quantize(256).save(part, "PNG", optimize=True)
+    with atomic_path(path) as part, Image.open(encoded) as drawn:
+        drawn.convert("RGB").quantize(256).save(part, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

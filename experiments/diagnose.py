@@ -1,17 +1,17 @@
-"""Does each part of a trained agent work on its own? `python -m experiments.diagnose RUN`.
+"""Diagnose each part of a trained agent on its own: `python -m experiments.diagnose RUN`.
 
-The newest checkpoint of a run is asked about the held-out episodes of its dataset, which were not
-trained on, and about episodes that its policy plays: there it sees what its dataset may lack. Every
-point has a number, and where a bound is known the last lines say whether it holds:
+The newest checkpoint of a run is evaluated on the held-out episodes of its dataset and on episodes
+that its policy plays, which may reach states that the dataset lacks. Every point has a number, and
+where a bound is known the last lines say whether it holds:
 
-  images      error of open-loop predictions 15 steps ahead, beside that of the last image seen
-  cost head     which recorded violations it finds, and which of its warnings are true
-  foresight     does the model, rolled forward with the recorded actions from rows without cost,
-                tell which row k steps ahead violates? (AUROC)
-  critics       do their values rank held-out rows as the recorded returns and costs do? (Spearman)
-  reachability  does the reachability estimate rank rows by whether a violation follows? (AUROC)
-  own episodes  played with the mean action in the run's task and variant: cost head and foresight
-                there, and what 15 steps cost and earn, imagined with that action and for real
+  images        error of open-loop predictions 15 steps ahead, beside that of the last image seen
+  cost head     recall and precision over the recorded violations
+  forecast      the model, rolled forward with the recorded actions from rows without cost: how
+                well it ranks rows k steps ahead by whether they violate (AUROC)
+  critics       how well values rank held-out rows by the recorded returns and costs (Spearman)
+  reachability  how well the estimate ranks rows by whether a violation follows (AUROC)
+  own episodes  played with the mean action in the run's task and variant: cost head and forecast
+                there, and reward and cost of 15 steps, imagined with that action and real
   policy        the newest evaluation, beside the better half of the dataset's episodes
   multiplier    over the training: neither zero at the end, nor at its cap
 """
@@ -108,7 +108,7 @@ def diagnose(path: Path, episodes: int, device: torch.device) -> dict[str, dict[
     heldout = open_heldout(run, loaded)
     own = play_own(loaded, run.variant, episodes, device) if episodes else None
     bounds, views = episode_bounds(heldout), []
-    with Progress("asking", len(bounds), "held-out episodes", sys.stderr) as progress:
+    with Progress("evaluating", len(bounds), "held-out episodes", sys.stderr) as progress:
         for each in bounds:
             views.append(view_episode(loaded.agent, heldout, each, device))
             progress.advance()

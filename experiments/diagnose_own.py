@@ -1,7 +1,7 @@
-"""What `experiments.diagnose` measures on episodes that a policy plays itself.
+"""The part of `experiments.diagnose` that plays episodes with the policy of the run.
 
-A model can be right about recorded episodes and wrong where its own policy goes: the policy learned
-from what the model imagines, and went where that looks good.
+A model can be right about recorded episodes and wrong about those of its own policy, which was
+trained on imagined rollouts and may exploit errors of the model.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ FIRST_SEED = 3000  # of their worlds; evaluations have others
 
 
 class Recorder(gymnasium.Wrapper):
-    """Keeps what happened in an environment since its last reset."""
+    """Environment wrapper that records the running episode."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """A new episode; what was kept of the one before is gone."""
+        """Begin a new episode; the recording of the last one is dropped."""
         obs, info = self.env.reset(seed=seed, options=options)
         self._seed, self._frames, self._ended = seed or 0, [obs], False
         self._actions, self._rewards, self._costs = [], [], []
@@ -96,15 +96,15 @@ def join(episodes: Sequence[Episode]) -> RowStore:
     """Episodes as the rows of a dataset, one after the other."""
     rows = [episode_rows(episode) for episode in episodes]
     small = {name: np.concatenate([each[name] for each in rows]) for name in rows[0]}
-    images = [episode.images for episode in episodes]
-    images = {name: np.concatenate([each[name] for each in images]) for name in images[0]}
+    parts = [episode.images for episode in episodes]
+    images = {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
     return RowStore(Path("own episodes"), images, small, 0)
 
 
 def own_episodes(
     agent: Agent, episodes: Sequence[Episode], violation: float, device: torch.device
 ) -> dict[str, float]:
-    """What the episodes came to, and what the agent knew of it."""
+    """Means of the episodes, and the agent's predictions on them."""
     store = join(episodes)
     views = [view_episode(agent, store, bounds, device) for bounds in episode_bounds(store)]
     return {
@@ -119,7 +119,7 @@ def own_episodes(
 
 
 def seen_costs(views: Sequence[EpisodeView]) -> dict[str, float]:
-    """Mean cost of a step, and what the cost head reads from states that saw its image.
+    """Mean cost of a step, and the cost head's mean prediction from posterior states.
 
     Nothing where there is no cost head.
     """
@@ -132,9 +132,9 @@ def seen_costs(views: Sequence[EpisodeView]) -> dict[str, float]:
 
 @torch.no_grad()
 def imagination(agent: Agent, store: RowStore, device: torch.device) -> dict[str, float]:
-    """Means of HORIZON steps that the model imagines from rows, and of those that really followed.
+    """Mean reward and cost of HORIZON imagined steps, and of the recorded ones from the same rows.
 
-    It imagines with the mean action. No costs where the model knows none; nothing at all where no
+    The rollout takes the mean action. No costs where the model has no cost head; empty where no
     episode is long enough.
     """
     model = agent.world_model

@@ -1,4 +1,4 @@
-"""What `experiments.diagnose` measures on recorded episodes, whoever played them."""
+"""The part of `experiments.diagnose` that reads recorded episodes of any policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fosp_ext.run.warnings import LOOKAHEAD, follows
 from fosp_ext.world_model import SafeWorldModel
 
 HORIZON = 15  # steps of an open-loop prediction
-STEPS_AHEAD = (1, 5, 10, 15)  # at which predicted violations are looked at
+STEPS_AHEAD = (1, 5, 10, 15)  # at which predicted violations are evaluated
 EVERY = 4  # rows between the starts of such predictions
 WINDOW = 64  # agent steps over which recorded returns are added up
 IMAGES, AT_ONCE = 96, 16  # open-loop windows, and how many together
@@ -82,7 +82,7 @@ def start_rows(rows: int, steps: int, device: torch.device) -> Tensor:
 def view_episode(
     agent: Agent, store: RowStore, bounds: tuple[int, int], device: torch.device
 ) -> EpisodeView:
-    """What the agent thinks at each row, having seen the episode from its first row on."""
+    """Value estimates at each row, with the model run from the first row of the episode on."""
     begin, end = bounds
     batch = store.windows([begin], end - begin).to(device)
     model = agent.world_model
@@ -95,7 +95,7 @@ def view_episode(
 
 
 def _further(agent: Agent, feat: Tensor, action: Tensor) -> dict[str, Tensor]:
-    """Read-outs that the policy's own `estimates` leave out, where the agent has them."""
+    """Further estimates beside those of the policy, where the agent has them."""
     found = {}
     if isinstance(agent.world_model, SafeWorldModel):
         found["cost"] = agent.world_model.cost_head(feat).mean()
@@ -110,9 +110,9 @@ def _further(agent: Agent, feat: Tensor, action: Tensor) -> dict[str, Tensor]:
 
 
 def cost_head(views: Sequence[EpisodeView], violation: float) -> dict[str, float]:
-    """How well the cost head tells rows that violate, from the cost `violation` on.
+    """Recall and precision of the cost head; a row violates from the cost `violation` on.
 
-    Nothing where there is none.
+    Empty where there is no cost head.
     """
     if "cost" not in views[0].estimates:
         return {}
@@ -133,7 +133,7 @@ def cost_head(views: Sequence[EpisodeView], violation: float) -> dict[str, float
 def forecast(agent: Agent, store: RowStore, device: torch.device) -> dict[str, float]:
     """AUROC of predicted violations some steps ahead.
 
-    Nothing where the model knows no cost, or no episode is long enough.
+    Empty where the model has no cost head, or no episode is long enough.
     """
     model = agent.world_model
     if not isinstance(model, SafeWorldModel):
@@ -155,8 +155,8 @@ def forecast(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
                     truths[k].append(violating.cpu().numpy())
     if not all(guesses.values()):
         return {}
-    joined = {k: (np.concatenate(guesses[k]), np.concatenate(truths[k])) for k in STEPS_AHEAD}
-    return {f"AUROC {k} steps ahead": auroc(*pair) for k, pair in joined.items()}
+    merged = {k: (np.concatenate(guesses[k]), np.concatenate(truths[k])) for k in STEPS_AHEAD}
+    return {f"AUROC {k} steps ahead": auroc(*pair) for k, pair in merged.items()}
 
 
 def critics(views: Sequence[EpisodeView], gamma: float) -> dict[str, float]:
@@ -172,7 +172,7 @@ def critics(views: Sequence[EpisodeView], gamma: float) -> dict[str, float]:
 
 
 def reachability(views: Sequence[EpisodeView], violation: float) -> dict[str, float]:
-    """How well p tells rows that a violation follows; nothing where it is not estimated."""
+    """Ranking of rows by p against what follows; empty where p is not estimated."""
     if "violation_probability" not in views[0].estimates:
         return {}
     estimates, outcomes = [], []

@@ -1,11 +1,10 @@
-"""Is a model too hopeful about what no image shows? `python -m experiments.field_of_view RUN`.
+"""Predictions inside and outside the field of view: `python -m experiments.field_of_view RUN`.
 
-The policy of a run drives the Point with its mean action in its task as it is, without a variant.
-Before each step the model says what the coming action will earn and cost; the table sets this
-beside what came, apart for rows whose goal, or nearest hazard, a camera had in view and for those
-where none had. Rows in which a goal was reached are left out. A model that learned from policies
-that knew more than their cameras showed promises too much where nothing is seen
-(docs/scripted_policies.md).
+The policy of a run plays the Point with its mean action in its task, without a variant. Before each
+step the model predicts reward and cost of the coming action; the table compares them with the real
+ones, apart for steps with the goal, or the nearest hazard, in the field of view of a camera and for
+those without. Steps that reach a goal are left out. A model that learned from policies with
+privileged state predicts too much reward outside the field of view (docs/scripted_policies.md).
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ REACHED = 0.5  # a reward above it is that of a goal
 
 @dataclass(frozen=True)
 class Step:
-    """What a step was expected to come to, and came to."""
+    """Predicted and real reward and cost of a step."""
 
     seen: dict[str, bool]  # "goal", "hazard" (the nearest) -> was it in view before the step?
     predicted: dict[str, float]  # "reward", "cost"
@@ -57,7 +56,7 @@ class Step:
 
 
 def views(state: WorldState, cameras: Sequence[str]) -> dict[str, bool]:
-    """Which of the goal and the nearest hazard are in view; things that a task lacks are absent."""
+    """Whether the goal and the nearest hazard are in view; objects that a task lacks are absent."""
     places = {}
     if np.isfinite(state.goal_pos).all():
         places["goal"] = state.goal_pos
@@ -70,8 +69,8 @@ def views(state: WorldState, cameras: Sequence[str]) -> dict[str, bool]:
     return dict(zip(places, seen.tolist(), strict=True))
 
 
-class Recorder(Recorder):
-    """Notes besides what was in view before each step."""
+class ViewRecorder(Recorder):
+    """Recorder that also notes what was in view before each step."""
 
     def __init__(self, env: gymnasium.Env, cameras: Sequence[str]):
         super().__init__(env)
@@ -80,7 +79,7 @@ class Recorder(Recorder):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """A new episode; what was noted of the one before is gone."""
+        """Begin a new episode; the recording of the last one is dropped."""
         self.seen: list[dict[str, bool]] = []
         return super().reset(seed=seed, options=options)
 
@@ -93,8 +92,8 @@ class Recorder(Recorder):
 
 
 @torch.no_grad()
-def warned(agent: Agent, episode: Episode, device: torch.device) -> dict[str, np.ndarray]:
-    """Mean reward and cost, each (T,), that the model expects of each action before it is taken."""
+def predict(agent: Agent, episode: Episode, device: torch.device) -> dict[str, np.ndarray]:
+    """Mean reward and cost, each (T,), that the model predicts for each action."""
     store, model = join([episode]), agent.world_model
     batch = store.windows([0], len(store)).to(device)  # the last row took no action
     drawn = {"reward": [], "cost": []}
@@ -107,11 +106,11 @@ def warned(agent: Agent, episode: Episode, device: torch.device) -> dict[str, np
     return {name: np.mean(values, axis=0) for name, values in drawn.items()}
 
 
-def play(loaded: LoadedRun, env: Recorder, seed: int, device: torch.device) -> list[Step]:
+def play(loaded: LoadedRun, env: ViewRecorder, seed: int, device: torch.device) -> list[Step]:
     """All steps of one episode."""
     run_episode(loaded.agent, env, seed, device)
     episode = env.episode()
-    predicted = warned(loaded.agent, episode, device)
+    predicted = predict(loaded.agent, episode, device)
     real = {"reward": episode.reward, "cost": episode.cost}
     return [
         Step(seen, *({name: float(x[t]) for name, x in told.items()} for told in (predicted, real)))
@@ -120,7 +119,7 @@ def play(loaded: LoadedRun, env: Recorder, seed: int, device: torch.device) -> l
 
 
 def compare(steps: Sequence[Step]) -> list[dict[str, float | str | bool]]:
-    """One row for each thing, in view and not, with the means over its steps."""
+    """One row for each object, in view and not, with the means over its steps."""
     steps = [step for step in steps if step.real["reward"] < REACHED]
     rows = []
     for thing, signal in (("goal", "reward"), ("hazard", "cost")):
@@ -150,8 +149,8 @@ def measure(path: Path, episodes: int, device: torch.device) -> list[dict[str, f
             f"needed is a task of the Point with no camera but {', '.join(AXES)}"
         )
     if not isinstance(loaded.agent.world_model, SafeWorldModel):
-        raise UserError(f"{path} has no cost head; dreamerv3 cannot be asked")
-    env, steps = Recorder(make_run_env(info, "none"), info.cameras), []
+        raise UserError(f"{path} has no cost head: dreamerv3 cannot be measured")
+    env, steps = ViewRecorder(make_run_env(info, "none"), info.cameras), []
     with Progress("playing", episodes, "episodes", sys.stderr) as progress:
         for seed in range(FIRST_SEED, FIRST_SEED + episodes):
             steps += play(loaded, env, seed, device)

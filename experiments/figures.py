@@ -83,10 +83,10 @@ def newest(run: Path, pattern: str) -> Path:
 def read_frames(video: Path) -> np.ndarray:
     """Every other frame of a video's beginning, smaller, (T, height, VIDEO_WIDTH, 3) uint8."""
     with av.open(str(video)) as file:
-        figures = [frame.to_image() for frame in file.decode(video=0)]
-    height = round(figures[0].height * VIDEO_WIDTH / figures[0].width)
-    chosen = figures[: VIDEO_FRAMES * VIDEO_STRIDE : VIDEO_STRIDE]
-    return np.stack([np.asarray(figure.resize((VIDEO_WIDTH, height))) for figure in chosen])
+        images = [frame.to_image() for frame in file.decode(video=0)]
+    height = round(images[0].height * VIDEO_WIDTH / images[0].width)
+    chosen = images[: VIDEO_FRAMES * VIDEO_STRIDE : VIDEO_STRIDE]
+    return np.stack([np.asarray(image.resize((VIDEO_WIDTH, height))) for image in chosen])
 
 
 def draw_curves(rows: list[dict], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Every episode has a fixed seed. The episodes are shared out among worker processes, so the times
 per action hold for a machine that is as busy as this one. The thresholds are for full speed and no
-action noise; with another `--speed` or `--noise` they are not looked at.
+action noise; with another `--speed` or `--noise` they are not checked.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One episode in numbers."""
+    """Return, cost and times of one episode."""
 
     score: float
     cost: float
@@ -96,7 +96,7 @@ def worker_env(task: str) -> SafetyGymEnv:
 
 
 def play_job(job: Job) -> Outcome:
-    """What a worker process does."""
+    """Play one job in a worker process."""
     rng = np.random.default_rng(job.seed)
     env = worker_env(job.task)
     cameras = tuple(env.observation_space) if job.field_of_view == "cameras" else ()
@@ -132,7 +132,7 @@ def row(task: str, name: str, outcomes: Sequence[Outcome]) -> str:
 
 
 def targets(task: str, name: str, outcomes: Sequence[Outcome]) -> list[Target]:
-    """What the means of one policy should reach; nothing where no bound is set."""
+    """Targets of the means of one policy; empty where no bound is set."""
     score = float(np.mean([outcome.score for outcome in outcomes]))
     cost = float(np.mean([outcome.cost for outcome in outcomes]))
     label = f"{task} {name}"

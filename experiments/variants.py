@@ -1,4 +1,4 @@
-"""What the variants look like, for docs/variants.md: `python -m experiments.variants`."""
+"""Figure of all variants for docs/variants.md: `python -m experiments.variants`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/images/variants.png"))
     arguments = parser.parse_args(argv)
     try:
-        views = {name: look(arguments.task, name) for name in VARIANTS}
+        views = {name: views_of(arguments.task, name) for name in VARIANTS}
         draw(views, arguments.out)
     except UserError as error:
         return tell_error(error)
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def look(task: str, variant: str) -> dict[str, np.ndarray]:
-    """What the robot sees of one variant, and the world from above: title -> figure."""
+def views_of(task: str, variant: str) -> dict[str, np.ndarray]:
+    """Camera images of one variant and the view from above: title -> image."""
     env = make_env(task, tuple(CAMERAS), SIZE, render="exact", variant=variant)
     obs, _ = env.reset(seed=SEED)
     for action in TURN:
@@ -53,14 +53,14 @@ def draw(views: dict[str, dict[str, np.ndarray]], path: Path) -> None:
 
     rows = -(-len(views) // ACROSS)
     figure = plt.figure(figsize=(12.4, 2.25 * rows), layout="constrained")
-    for panel, (name, figures) in zip(
+    for panel, (name, images) in zip(
         figure.subfigures(rows, ACROSS, wspace=0.02).flat, views.items(), strict=True
     ):
         panel.suptitle(name, fontweight="bold")
-        for axis, (title, figure) in zip(
-            panel.subplots(1, len(figures)), figures.items(), strict=True
+        for axis, (title, image) in zip(
+            panel.subplots(1, len(images)), images.items(), strict=True
         ):
-            axis.imshow(figure)
+            axis.imshow(image)
             axis.set_title(title, fontsize=8)
             axis.set_axis_off()
     with atomic_path(path) as part:

@@ -1,4 +1,4 @@
-"""The main job, small: record, train offline, fine-tune, video and compare, for `make demo`."""
+"""A small complete example for `make demo`: record, train offline, fine-tune, evaluate, compare."""
 
 from __future__ import annotations
 

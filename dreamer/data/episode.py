@@ -1,4 +1,4 @@
-"""One recorded episode, checked when it is built, and what all episodes of a dataset share."""
+"""Recorded episodes, checked when they are built, and the facts that a dataset's episodes share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dreamer.errors import UserError
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What must be equal before a dataset can train a policy for an environment."""
+    """Facts in which a dataset and an environment must agree."""
 
     task: str
     cameras: tuple[str, ...]
@@ -23,7 +23,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Episode:
-    """T transitions and the T + 1 images around them; row t is the answer to image t.
+    """An episode: T transitions and the T + 1 images around them.
 
     `action[t]` was taken after seeing image t; `reward[t]` and `cost[t]` came with image t + 1.
     """

@@ -1,4 +1,4 @@
-"""The agent's own episodes on disk, so that a run can continue and others can use them."""
+"""A folder of the agent's own episodes, so that a run can be resumed and its data reused."""
 
 from __future__ import annotations
 

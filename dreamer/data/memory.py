@@ -1,4 +1,4 @@
-"""Will the images of a dataset fit in memory? Answered before any of them is read."""
+"""Choice between memory and disk for the images of a dataset, made before any is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUP_FILES = {  # of a control group, version 1 and 2: its limit, its use, its 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Where the images of a dataset will be, and why; as text, one line for the user."""
+    """The place where the images of a dataset are kept, and the reason; as text, one line."""
 
     path: Path
     rows: int

@@ -1,4 +1,4 @@
-"""Writing HDF5 so that a full disk is one plain error instead of a broken HDF5 library."""
+"""HDF5 output that turns a full disk into one plain `OSError`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class HDF5Output:
             self.check()
 
     def check(self) -> None:
-        """Raise what the disk answered to a write since the start, if that was an error."""
+        """Raise the first write error since the start, if there was one."""
         if self._disk.error is not None:
             raise self._disk.error
 

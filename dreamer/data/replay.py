@@ -1,4 +1,4 @@
-"""What the agent lived through itself, and batches that mix it with a dataset."""
+"""Replay of the agent's own episodes, and batches that mix them with a dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Recorded(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """How many."""
+        """Number of rows."""
         return len(self.small["reward"])
 
 
@@ -62,7 +62,7 @@ class EpisodeStore:
         return len(self._episodes)
 
     def starts(self, T: int) -> int:
-        """How many windows of T rows there are; none runs from one stream into another."""
+        """Number of windows of T rows; none runs from one stream into another."""
         return int(self._starts(T).sum())
 
     def windows(self, indices: Sequence[int] | np.ndarray, T: int, pinned: bool = False) -> Batch:

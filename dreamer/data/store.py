@@ -24,7 +24,7 @@ DECODE_BLOCK = 64 * CHUNK_FRAMES  # images that are decoded between two reports 
 class RowStore:
     """Consecutive episodes as rows: an episode of T transitions has T + 1 rows.
 
-    Row t holds image t, the reward and cost that came with it and the action that answered it:
+    Row t holds image t, the reward and cost that came with it and the action taken at it:
     zero reward and cost on an episode's first row, zero action on its last one.
     """
 
@@ -35,7 +35,7 @@ class RowStore:
         small: dict[str, np.ndarray],
         first_frame: int,
     ) -> None:
-        """Join the images from `first_frame` on with the numbers of their rows."""
+        """Combine the images from `first_frame` on with the numbers of their rows."""
         self._path, self._images, self._first_frame = path, images, first_frame
         self._small = small
 
@@ -82,7 +82,7 @@ class RowStore:
         return len(self._small["reward"])
 
     def starts(self, T: int) -> int:
-        """How many windows of T rows there are, one from each row on that has T - 1 after it."""
+        """Number of windows of T rows, one from each row on that has T - 1 after it."""
         return max(len(self) - T + 1, 0)
 
     @property

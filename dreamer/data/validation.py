@@ -1,4 +1,4 @@
-"""Is this file a dataset, and is it the right one? Each refusal names the key that is wrong."""
+"""Validation of dataset files: every error names the key that is wrong."""
 
 from __future__ import annotations
 

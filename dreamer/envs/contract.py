@@ -1,7 +1,7 @@
-"""What an environment must offer and return, checked one value at a time.
+"""Checks of the spaces and values of a custom environment, one value at a time.
 
-Each function takes what the environment gave and returns it in our types, or refuses it with a
-`UserError` that says what is accepted. docs/custom_environments.md has the rules in full.
+Each function converts a value that the environment returned to our types, or raises a `UserError`
+that says what is accepted. docs/custom_environments.md has the rules in full.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ A_CAMERA = "a camera is uint8 (height, width, 3)"
 
 
 class RawStep(NamedTuple):
-    """What `step` returned, whichever of the two conventions it follows; nothing checked yet."""
+    """The unchecked result of `step`, in either of the two conventions."""
 
     obs: Any
     reward: Any
@@ -155,7 +155,7 @@ def _number(value: Any, name: str) -> float:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, for a message."""
+    """Type or shape of a value, for a message."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""A tiny environment for tests: every number it returns says which step it belongs to."""
+"""A tiny environment for tests: every number it returns encodes its step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class CountingEnv(gymnasium.Env):
     """Counts its steps. After step `n` (0 at the reset) of an episode:
 
     camera `k` shows `pixel(n, k)` everywhere, the reward is `reward_at(n)`, the cost `cost_at(n)`.
-    The episode is truncated at step `length`, or ends truly at step `end` if that comes first.
+    The episode is truncated at step `length`, or terminated at step `end` if that comes first.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From a Gymnasium id, or `MODULE:NAME`, to an environment as its author made it."""
+"""Import and make the environment of a Gymnasium id or of a task `MODULE:NAME`."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _images_for_videos(creator: Any) -> dict[str, Any]:
 
 
 def _names(module: types.ModuleType) -> list[str]:
-    """What could have been meant: ids of environments in this package, and the module's names."""
+    """Candidates for a hint: ids of environments in this package, and the module's names."""
     package = module.__name__.split(".")[0]
 
     def origin(point: str | Callable | None) -> str:

@@ -1,4 +1,4 @@
-"""Several environments at once, each in a process of its own that is restarted once if it dies."""
+"""Vectorised environments, each in a process of its own that is restarted once if it dies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HUNG_UP = (EOFError, OSError)  # what a pipe raises when the process at its othe
 
 
 class StepResult(NamedTuple):
-    """What an environment returned for a reset or a step."""
+    """The result of a reset or a step of an environment."""
 
     obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8
     reward: float  # 0 for a reset
@@ -39,7 +39,7 @@ class StepResult(NamedTuple):
 
 
 class _Reply(NamedTuple):
-    """What a worker process answers: a value, or one of the two other fields."""
+    """The reply of a worker process: a value, or one of the two other fields."""
 
     value: Any = None
     refusal: UserError | None = None  # raised in the parent as it is
@@ -73,7 +73,7 @@ class ParallelEnvs:
             raise
 
     def __len__(self) -> int:
-        """How many environments there are."""
+        """Number of environments."""
         return len(self._workers)
 
     def __enter__(self) -> ParallelEnvs:
@@ -91,7 +91,7 @@ class ParallelEnvs:
         return self._ask("step", {index: (action,) for index, action in actions.items()})
 
     def replay(self, recorded: dict[int, tuple[int, np.ndarray]]) -> dict[int, list[StepResult]]:
-        """Seed and actions (T, A) of an episode -> the outcomes of its reset and its T steps.
+        """Seed and actions (T, A) of an episode -> the results of its reset and its T steps.
 
         There are fewer than T + 1 only where the episode is over sooner.
         """
@@ -104,7 +104,7 @@ class ParallelEnvs:
         atexit.unregister(self.close)
 
     def _ask(self, method: str, arguments: dict[int, tuple]) -> dict[int, Any]:
-        """The values of a method of `_Player` in these workers; lost workers are started again."""
+        """Call a method of `_Environment` in these workers; lost workers are started again."""
         values, failures = self._exchange(method, arguments)
         for index, reason in failures.items():
             if index in self._restarted:
@@ -169,7 +169,7 @@ class _Worker:
             return _Reply(failure=_describe_end(self.process.exitcode))
 
 
-class _Player:
+class _Environment:
     """An environment in its own process. The parent asks for the methods by name."""
 
     def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
@@ -207,20 +207,20 @@ class _Player:
 
 
 def _serve(make: Callable[[], gymnasium.Env], pipe: Connection) -> None:
-    """The life of a worker process: answer until the parent hangs up or something fails."""
+    """Main loop of a worker process: serve calls until the parent hangs up or something fails."""
     ignore_stop_signals()
     end_with_parent()
-    player, reply = _Player(make), _Reply()
-    with contextlib.closing(player), contextlib.suppress(*HUNG_UP):
+    environment, reply = _Environment(make), _Reply()
+    with contextlib.closing(environment), contextlib.suppress(*HUNG_UP):
         while not reply.failure:
             method, arguments = pipe.recv()
-            reply = _answer(player, method, arguments)
+            reply = _call(environment, method, arguments)
             pipe.send(reply)
 
 
-def _answer(player: _Player, method: str, arguments: tuple) -> _Reply:
+def _call(environment: _Environment, method: str, arguments: tuple) -> _Reply:
     try:
-        return _Reply(value=getattr(player, method)(*arguments))
+        return _Reply(value=getattr(environment, method)(*arguments))
     except UserError as error:
         return _Reply(refusal=error)
     except Exception as error:  # of the environment: whatever it is, the parent goes on

@@ -1,4 +1,4 @@
-"""What all worker processes have in common: one thread each, and an end with their parent."""
+"""Set-up of worker processes: one thread each, and an end with their parent."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stop_signals_blocked() -> Iterator[None]:
 
 
 def ignore_stop_signals() -> None:
-    """Let the parent alone answer Ctrl-C and SIGTERM.
+    """Let the parent alone handle Ctrl-C and SIGTERM.
 
     Programs that this process starts inherit that Ctrl-C is ignored, which reaches them too. They
     can be ended by SIGTERM, for that is how an environment may end a simulator of its own.

@@ -201,8 +201,8 @@ class Collector:
             names = ["action"] * action.shape[1] + list(estimates)
             broken = np.unique(np.array(names)[~np.isfinite(numbers).all(0)])
             raise NonFiniteError(f"not finite while acting: {', '.join(broken)}")
-        actions, thoughts = np.split(numbers, [action.shape[1]], 1)
-        return actions, [dict(zip(estimates, row, strict=True)) for row in thoughts.tolist()]
+        actions, values = np.split(numbers, [action.shape[1]], 1)
+        return actions, [dict(zip(estimates, row, strict=True)) for row in values.tolist()]
 
 
 def _stack_images(observations: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

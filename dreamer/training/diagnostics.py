@@ -1,4 +1,4 @@
-"""What a training shows of its world model: held-out losses and open-loop predictions."""
+"""Diagnostics of a world model: held-out losses and open-loop predictions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def heldout_metrics(
 ) -> dict[str, float]:
     """World-model losses on batches 0, 1, ... of held-out windows, the same ones every time.
 
-    Where the model decodes costs, `cost_recall` is the share of recorded violations it finds and
-    `cost_precision` the share of its warnings that are true, both over all rows of all batches.
+    Where the model decodes costs, `cost_recall` is the share of recorded violations that it
+    predicts and `cost_precision` the share of its predictions that are true, both over all rows.
     """
     sums: dict[str, float] = defaultdict(float)
     with fixed_randomness(device), agent.autocast(device):
@@ -44,7 +44,7 @@ def heldout_metrics(
 def heldout_estimates(
     agent: Agent, stream: WindowStream, device: torch.device
 ) -> dict[str, Tensor]:
-    """What the policy does and thinks at one batch of held-out rows, for histograms.
+    """Actions and value estimates at one batch of held-out rows, for histograms.
 
     `action` is (B*T, A), all else (B*T,).
     """

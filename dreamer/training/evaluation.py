@@ -1,4 +1,4 @@
-"""Episodes in the real environment: returns, costs, lengths and videos."""
+"""Evaluation episodes: returns, costs, lengths and videos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESAMPLES = 10_000  # of the bootstrap
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """What one episode came to. Lengths are in agent steps, costs summed over the action repeat."""
+    """Totals of one episode. Lengths are in agent steps, costs summed over the action repeat."""
 
     seed: int
     score: float
@@ -33,7 +33,7 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class Moment:
-    """One agent step as a spectator sees it."""
+    """One agent step, as passed to a spectator (a callback of `run_episode`)."""
 
     obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8
     step: int
@@ -77,7 +77,7 @@ def run_episode(
 
 
 def summarize(results: Sequence[EpisodeResult]) -> dict:
-    """Mean, standard deviation and 95 % bootstrap interval of what the episodes came to.
+    """Mean, standard deviation and 95 % bootstrap interval of the totals of the episodes.
 
     An episode is safe if its cost is 0: it takes less than a violation to be unsafe.
     """
@@ -110,7 +110,7 @@ def result_row(result: EpisodeResult) -> dict:
 
 
 class VideoRecorder:
-    """A spectator that draws overhead view, cameras and numbers into one image per step."""
+    """Spectator that records a video: overhead view, cameras and numbers in one frame per step."""
 
     SIDE = 256
 
@@ -141,7 +141,7 @@ def evaluate(
     device: torch.device,
     violation: float = VIOLATION,
 ) -> dict[str, float]:
-    """Means over one episode per seed, for the log of a training."""
+    """Means over one episode per seed, for the log of a training run."""
     results = [run_episode(agent, env, seed, device, violation=violation) for seed in seeds]
     summary = summarize(results)
     return {

@@ -1,4 +1,4 @@
-"""What a run tells the outside: metrics.jsonl, TensorBoard files, a line or a bar of progress."""
+"""Logs of a run: metrics.jsonl, TensorBoard files, a line or a bar of progress."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Logger:
             raise NonFiniteError(f"not finite: {', '.join(broken)}")
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
-        """How `values` are spread, for TensorBoard."""
+        """A histogram of `values`, for TensorBoard."""
         self._events.add_histogram(tag, values.detach().float().cpu(), step)
 
     def video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> bytes:

@@ -1,23 +1,23 @@
-"""Compare methods from nothing, on the same data and budget: `python -m experiments.comparison`.
+"""Compare methods from scratch, on the same data and budget: `python -m experiments.comparison`.
 
 A dataset is recorded, or one is taken. Every method is trained offline on it with the same number
 of updates, evaluated, and fine-tuned online in a variant that no data show, for the same number of
-agent steps; then it is evaluated again, on the same seeds. The end is the page of
-`fosp_ext.report`, two tables and one JSON file with every number. Where the world model learns
-alone at first (`run.pretrain`), that part is made once for each seed: it is the same for all
-methods but dreamerv3, whose model knows no cost.
+agent steps; then it is evaluated again, on the same seeds. The results are the report of
+`fosp_ext.report`, two tables and one JSON file with every number. World-model pretraining
+(`run.pretrain`) is done once for each seed and shared by all methods but dreamerv3, whose world
+model has no cost decoder.
 
 How many updates and agent steps that are follows from `--budget-minutes`: a few updates of every
-method and an episode are timed first, and the plan is said before anything begins. It is kept in
+method and an episode are timed first, and the plan is printed before anything begins. It is kept in
 `OUT/plan.json`, so the same command goes on where it was stopped, with the same numbers; methods
-and seeds can be added to it. Each step is a command of `train.py`, `eval.py`,
-`experiments.diagnose` (for offline runs of fosp) or `fosp_ext.report`; what it says is kept in
+and seeds can be added to it. Each job is a command of `train.py`, `eval.py`,
+`experiments.diagnose` (for offline runs of fosp) or `fosp_ext.report`; its output is kept in
 `OUT/logs`.
 
-Steps that do not wait for each other can run at the same time (`--jobs`): the dataset comes before
+Jobs that do not depend on each other can run at the same time (`--jobs`): the dataset comes before
 everything, the report after everything, and each run's evaluations before its online run. One at a
-time, each command and its output are shown; otherwise a line when a step begins and one when it
-ends. How many they are decides how much is planned, and nothing else: where --updates and
+time, each command and its output are shown; otherwise a line when a job begins and one when it
+ends. The number of parallel jobs decides how much is planned, and nothing else: where --updates and
 --online-steps are given, --jobs 1 --threads T gives the same numbers as several jobs of T threads.
 A kept plan stays as it is under another --jobs.
 """
@@ -40,15 +40,14 @@ examples:
   python -m experiments.comparison --budget-minutes 10 --seeds 1 --methods fosp,bc
   python -m experiments.comparison --budget-minutes 600 --seeds 2 --json docs/results/goal1.json
   python -m experiments.comparison --budget-minutes 60 --online-steps 0 --variant none \\
-      --set lagrange.penalty=1e-8 --out logdir/learning/slow-price       offline phases only
+      --set lagrange.penalty=1e-8 --out logdir/learning/slow-penalty     offline phases only
 
-Ctrl-C and SIGTERM reach every step that runs; trainings save a checkpoint, and the same command
-continues. Where a step fails, those beside it are asked to stop in the same way, and nothing more
-begins.
+Ctrl-C and SIGTERM reach every running job; trainings save a checkpoint, and the same command
+goes on. Where a job fails, the others are stopped in the same way, and nothing more begins.
 
-Exit codes: 0 done, 2 wrong words, 130 and 143 stopped by Ctrl-C and SIGTERM; else that of the step
-that failed. With too little time there are fewer recorded and evaluated episodes than usual; the
-plan says how many."""
+Exit codes: 0 done, 2 wrong arguments, 130 and 143 stopped by Ctrl-C and SIGTERM; else that of the
+job that failed. With too little time there are fewer recorded and evaluated episodes than usual;
+the plan says how many."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -87,7 +86,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     add(
         "--jobs", type=int, metavar="N",
-        help="steps at the same time; default 1 on a GPU, else one per core if there is enough "
+        help="jobs at the same time; default 1 on a GPU, else one per core if there is enough "
         "to do (each training holds the dataset in memory)",
     )  # fmt: skip
     add(

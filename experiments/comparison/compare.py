@@ -1,4 +1,4 @@
-"""What `experiments.comparison` does: plan, run every step, tell what came of it."""
+"""The work of `experiments.comparison`: plan, run every job, write the results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 from dreamer.data.hdf5 import validate_dataset
 from dreamer.errors import UserError, did_you_mean
 from dreamer.utils import choose_device
+from experiments.comparison.jobs import all_jobs, short
 from experiments.comparison.methods import Method, read_methods, read_settings
 from experiments.comparison.plan import (
-    Jobs,
+    Parallelism,
     Plan,
     Request,
     at_once,
@@ -24,25 +25,24 @@ from experiments.comparison.plan import (
     save_plan,
 )
 from experiments.comparison.results import as_json, save_json
-from experiments.comparison.run import run_stages
+from experiments.comparison.run import run_jobs
 from experiments.comparison.speed import cores, measure_speed
-from experiments.comparison.stages import all_stages, short
 from experiments.comparison.tables import tables
 from fosp_ext.envs import check_task, check_variant, is_custom
 
 
 def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
-    """Everything, or what is left of it; returns the exit code."""
+    """Run the comparison, or what is left of it; returns the exit code."""
     request, out = read_request(options)
     methods, seeds = read_methods(options.methods, request.scale, request.settings), options.seeds
     with alone_in(out) as lock:
         kept = load_plan(out / "plan.json", request)
         steps = request.online_steps if kept is None else kept.online_steps
-        jobs = choose_jobs(options, at_once(methods, seeds, online=steps != 0))
-        plan = kept or new_plan(request, methods, seeds, jobs, out)
-        print(_begins(plan, methods, seeds, jobs, out, kept is not None), flush=True)
-        stages = all_stages(plan, methods, seeds, out, jobs.threads)
-        code = run_stages(stages, out, plan.budget_minutes, jobs.count, (lock,))
+        parallel = choose_parallelism(options, at_once(methods, seeds, online=steps != 0))
+        plan = kept or new_plan(request, methods, seeds, parallel, out)
+        print(_begins(plan, methods, seeds, parallel, out, kept is not None), flush=True)
+        jobs = all_jobs(plan, methods, seeds, out, parallel.threads)
+        code = run_jobs(jobs, out, plan.budget_minutes, parallel.jobs, (lock,))
     if code:
         return code
     found = as_json(plan, methods, seeds, out, words)
@@ -55,7 +55,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def read_request(options: argparse.Namespace) -> tuple[Request, Path]:
-    """What is asked for, complete, and the folder for it; what fits no plan is a `UserError`."""
+    """The request and its folder; what fits no plan is a `UserError`."""
     _check_numbers(options)
     task = check_task(options.task)
     if is_custom(task):
@@ -104,39 +104,39 @@ def _check_dataset(path: Path, task: str) -> None:
         raise UserError(f"{path} holds episodes of {found}, not of {task}")
 
 
-def choose_jobs(options: argparse.Namespace, runs: int) -> Jobs:
-    """How many steps run at the same time, and with how many threads each.
+def choose_parallelism(options: argparse.Namespace, runs: int) -> Parallelism:
+    """Number of parallel jobs and threads of each.
 
-    `runs` can be made at once. A GPU has one job: several of them would wait for each other.
+    At most `runs` jobs are independent. A GPU has one job: several would wait for each other.
     """
     alone = choose_device("auto").type != "cpu"
-    count = options.jobs or (1 if alone else min(cores(), runs))
-    shared = max(1, cores() // count) if count > 1 else 0
-    return Jobs(count, options.threads or shared)
+    jobs = options.jobs or (1 if alone else min(cores(), runs))
+    shared = max(1, cores() // jobs) if jobs > 1 else 0
+    return Parallelism(jobs, options.threads or shared)
 
 
 def new_plan(
-    request: Request, methods: Sequence[Method], seeds: int, jobs: Jobs, out: Path
+    request: Request, methods: Sequence[Method], seeds: int, parallel: Parallelism, out: Path
 ) -> Plan:
     """A plan for this machine; it is kept in the folder."""
-    speed = measure_speed(request, methods, jobs.threads)
-    plan = make_plan(request, methods, seeds, speed, jobs)
+    speed = measure_speed(request, methods, parallel.threads)
+    plan = make_plan(request, methods, seeds, speed, parallel)
     save_plan(plan, out / "plan.json")
     return plan
 
 
 def _begins(
-    plan: Plan, methods: Sequence[Method], seeds: int, jobs: Jobs, out: Path, again: bool
+    plan: Plan, methods: Sequence[Method], seeds: int, parallel: Parallelism, out: Path, again: bool
 ) -> str:
-    """What is going to happen, in lines."""
+    """The plan as lines of text, and how its jobs run."""
     lines = [describe(plan, methods, seeds)]
     if again:
         made = f"{plan.budget_minutes:g} minutes" + f" and {plan.jobs} jobs" * (plan.jobs > 1)
         lines.insert(0, f"going on in {out}, by the plan that was made for {made}")
-    if jobs.count > 1:
+    if parallel.jobs > 1:
         lines.append(
-            f"{jobs.count} steps at a time, --threads {jobs.threads} each; "
-            f"what they say: {out / 'logs'}"
+            f"{parallel.jobs} jobs at a time, --threads {parallel.threads} each; "
+            f"their output: {out / 'logs'}"
         )
     return "\n".join(lines)
 
@@ -145,7 +145,7 @@ def _begins(
 def alone_in(out: Path) -> Iterator[int]:
     """Wait until no other start works in the folder; yields the open lock.
 
-    The steps inherit it: where a start was killed, its last step may outlive it for some seconds.
+    The jobs inherit it: where a start was killed, its last job may outlive it for some seconds.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / "lock").open("a") as file:

@@ -1,4 +1,4 @@
-"""How much of a comparison fits into the time there is, and the plan that is kept."""
+"""The plan of a comparison: what fits into the time budget, kept in plan.json."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RECORDING_SHARE, PLAYING_SHARE = 0.15, 0.25  # of the time; beyond that there ar
 ONLINE_SHARE = 0.3  # of the time that is left for learning
 CURVE_POINTS, CURVE_EPISODES, CURVE_SHARE = 4, 5, 0.1  # evaluations on the way, if cheap enough
 LEAST_UPDATES = 20
-REPORT_SECONDS = 6.0  # for each run: held-out episodes are read and judged
+REPORT_SECONDS = 6.0  # for each run: held-out episodes are read and evaluated
 DIAGNOSIS_SECONDS = 10.0  # likewise, of an offline run; it also plays episodes
 HALVINGS = 30  # of the interval in which the work is sought that several jobs can do
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that things take on this machine."""
+    """Measured times on this machine, in seconds."""
 
     start: float  # of a command, until it begins with its work
     first: Mapping[str, float]  # first update of each offline run, by name
@@ -37,20 +37,20 @@ class Speed:
     episode: float  # played with a policy
     length: int  # agent steps of an episode
     cores: int  # that record side by side
-    model: float = 0.0  # of an update, what runs that share a world model need once
+    model: float = 0.0  # part of an update that runs with a shared world model need once
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """How the steps share the machine."""
+class Parallelism:
+    """Number of parallel jobs, and threads of each."""
 
-    count: int = 1  # that run at the same time
+    jobs: int = 1  # that run at the same time
     threads: int = 0  # of each of them; 0: every core
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line says; None leaves it to the plan."""
+    """The request of the command line; None leaves a value to the plan."""
 
     task: str
     variant: str
@@ -88,7 +88,6 @@ class Plan:
     budget_minutes: float
     estimate: dict[str, float]  # part of the work -> seconds, for the methods and seeds at first
     speed: dict[str, Any]  # that the estimate goes by, as `Speed`
-    # What plans had not at first:
     settings: dict[str, str] = field(default_factory=dict)  # as in `Request`
     jobs: int = 1  # at the same time that the estimate goes by; a later start may have others
     threads: int = 0  # likewise, of each of them
@@ -103,7 +102,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a plan consists of."""
+    """Amounts of work in a plan."""
 
     recorded: int
     played: int
@@ -114,91 +113,91 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A training and its evaluations: steps of which each waits for the one before."""
+class RunEstimate:
+    """Time estimate of a run: a training and its evaluations, one after the other."""
 
     name: str
-    after: str | None  # the chain that must be over before
+    after: str | None  # the run that must end before
     parts: dict[str, float]  # part of the work -> seconds
 
     @property
     def seconds(self) -> float:
-        """From its begin to its end."""
+        """From its beginning to its end."""
         return sum(self.parts.values())
 
 
 def at_once(methods: Sequence[Method], seeds: int, online: bool) -> int:
-    """How many runs can be made at the same time."""
+    """Number of runs that can be made at the same time."""
     return seeds * (len(methods) if online else len(offline_names(methods)))
 
 
 def evaluations(methods: Sequence[Method], variant: str, online: bool = True) -> int:
-    """How many evaluations one seed of all methods has."""
-    before = len(offline_names(methods)) * _looks_before(variant)
-    return before + (sum(map(_looks_after, methods)) if online else 0)
+    """Number of evaluations for one seed of all methods."""
+    before = len(offline_names(methods)) * _offline_evaluations(variant)
+    return before + (sum(map(_online_evaluations, methods)) if online else 0)
 
 
-def _looks_before(variant: str) -> int:
+def _offline_evaluations(variant: str) -> int:
     return 1 if variant == NONE.name else 2
 
 
-def _looks_after(method: Method) -> int:
+def _online_evaluations(method: Method) -> int:
     return 3 if method.expanded else 1
 
 
 def make_plan(
-    request: Request, methods: Sequence[Method], seeds: int, speed: Speed, jobs: Jobs
+    request: Request, methods: Sequence[Method], seeds: int, speed: Speed, parallel: Parallelism
 ) -> Plan:
-    """Spend the time: what is wished for first, learning gets the rest.
+    """Plan what fits into the budget: requested amounts first, training gets the rest.
 
-    There is a least of everything, so the estimate of a plan may be longer than the budget.
+    Every amount has a minimum, so the estimate of a plan may be longer than the budget.
     """
-    budget = 60 * request.budget_minutes
+    available = 60 * request.budget_minutes
 
     def weigh(work: float) -> tuple[Budget, dict[str, float], float]:
-        amounts = _amounts(request, methods, seeds, speed, work)
-        return amounts, *_estimate(amounts, request.variant, methods, seeds, speed, jobs.count)
+        budget = _spend(request, methods, seeds, speed, work)
+        return budget, *_estimate(budget, request.variant, methods, seeds, speed, parallel.jobs)
 
     # Seconds of work that jobs do side by side within the budget: more than one of them does alone.
-    work, too_much = budget, budget * jobs.count
-    for _ in range(HALVINGS if jobs.count > 1 else 0):
+    work, too_much = available, available * parallel.jobs
+    for _ in range(HALVINGS if parallel.jobs > 1 else 0):
         middle = (work + too_much) / 2
-        if weigh(middle)[2] <= budget:
+        if weigh(middle)[2] <= available:
             work = middle
         else:
             too_much = middle
-    amounts, estimate, expected = weigh(work)
-    behaving = int(amounts.updates * (1 - max(method.alone for method in methods)))
+    budget, estimate, expected = weigh(work)
+    policy_updates = int(budget.updates * (1 - max(method.alone for method in methods)))
     return Plan(
         task=request.task,
         variant=request.variant,
         size=request.size,
         recipe=request.recipe,
         dataset=request.dataset,
-        episodes=amounts.recorded,
-        eval_episodes=amounts.played,
-        updates=amounts.updates,
-        eval_every=max(1, behaving // CURVE_POINTS) if amounts.curves else 0,
-        online_steps=amounts.steps,
+        episodes=budget.recorded,
+        eval_episodes=budget.played,
+        updates=budget.updates,
+        eval_every=max(1, policy_updates // CURVE_POINTS) if budget.curves else 0,
+        online_steps=budget.steps,
         budget_minutes=request.budget_minutes,
         estimate={part: round(seconds, 1) for part, seconds in estimate.items()},
         speed=dataclasses.asdict(speed),
         settings=request.settings,
-        jobs=jobs.count,
-        threads=jobs.threads,
+        jobs=parallel.jobs,
+        threads=parallel.threads,
         expected=round(expected, 1),
-        model_updates=int(shared_part(methods) * amounts.updates),
+        model_updates=int(shared_part(methods) * budget.updates),
     )
 
 
-def _amounts(
+def _spend(
     request: Request, methods: Sequence[Method], seeds: int, speed: Speed, work: float
 ) -> Budget:
-    """How much of everything `work` seconds of one job are enough for."""
+    """The amounts that `work` seconds of one job are enough for."""
     online = request.online_steps != 0
-    looks = seeds * evaluations(methods, request.variant, online)
+    count = seeds * evaluations(methods, request.variant, online)
     played = request.eval_episodes or _within(
-        LEAST_PLAYED, PLAYED, PLAYING_SHARE * work / (looks * speed.episode)
+        LEAST_PLAYED, PLAYED, PLAYING_SHARE * work / (count * speed.episode)
     )
     recorded = 0
     if request.recorded:
@@ -216,9 +215,9 @@ def _amounts(
 def _learning(
     request: Request, methods: Sequence[Method], seeds: int, speed: Speed, rest: float
 ) -> tuple[int, int]:
-    """(updates, agent steps) for the seconds that are left, or as wished for; never none at all."""
-    takers = {method.offline for method in methods if method.alone}
-    twice = len(takers) - 1 if shared_part(methods) else 0
+    """(updates, agent steps) for the seconds that are left, or as requested; at least a minimum."""
+    sharing = {method.offline for method in methods if method.alone}
+    twice = len(sharing) - 1 if shared_part(methods) else 0
     update = sum(speed.update[name] for name in offline_names(methods)) - twice * speed.model
     update *= seeds
     step = seeds * sum(_step_seconds(method, speed) for method in methods)
@@ -253,79 +252,80 @@ def _round_down(number: float) -> int:
 
 
 def _estimate(
-    amounts: Budget, variant: str, methods: Sequence[Method], seeds: int, speed: Speed, jobs: int
+    budget: Budget, variant: str, methods: Sequence[Method], seeds: int, speed: Speed, jobs: int
 ) -> tuple[dict[str, float], float]:
     """(seconds of each part of the work, seconds until all of it is done).
 
-    The dataset comes before everything else, the report after it; neither has company.
+    The dataset comes before everything else, the report after it; both run alone.
     """
-    chains = make_chains(amounts, variant, methods, seeds, speed)
+    runs = estimate_runs(budget, variant, methods, seeds, speed)
     parts = {
-        "recording": (speed.start if amounts.recorded else 0)
-        + amounts.recorded * speed.episode / speed.cores,
+        "recording": (speed.start if budget.recorded else 0)
+        + budget.recorded * speed.episode / speed.cores,
         "starting": 0.0,
         "evaluating": 0.0,
-        "reporting": speed.start + len(chains) * REPORT_SECONDS,
+        "reporting": speed.start + len(runs) * REPORT_SECONDS,
         "offline training": 0.0,
         "online training": 0.0,
     }
     alone = sum(parts.values())
-    for chain in chains:
-        for part, seconds in chain.parts.items():
+    for run in runs:
+        for part, seconds in run.parts.items():
             parts[part] += seconds
-    return parts, alone + side_by_side(chains, jobs)
+    return parts, alone + side_by_side(runs, jobs)
 
 
-def make_chains(
-    amounts: Budget, variant: str, methods: Sequence[Method], seeds: int, speed: Speed
-) -> list[Job]:
+def estimate_runs(
+    budget: Budget, variant: str, methods: Sequence[Method], seeds: int, speed: Speed
+) -> list[RunEstimate]:
     """Every training with its evaluations, in the order in which they begin."""
-    chains, shared = {}, shared_part(methods) > 0
+    runs, shared = {}, shared_part(methods) > 0
     for seed in range(seeds):
         model = f"model-seed{seed}"
         if shared:
-            parts = {"starting": speed.start, "offline training": amounts.updates * speed.model}
-            chains[model] = Job(model, None, parts)
+            parts = {"starting": speed.start, "offline training": budget.updates * speed.model}
+            runs[model] = RunEstimate(model, None, parts)
         for method in methods:
             offline = f"{method.offline}-offline-seed{seed}"
             after = model if shared and method.alone else None
-            chains[offline] = _offline_chain(offline, after, method, amounts, variant, speed)
-            if amounts.online:
+            runs[offline] = _offline_estimate(offline, after, method, budget, variant, speed)
+            if budget.online:
                 online = f"{method.name}-online-seed{seed}"
-                chains[online] = _online_chain(online, offline, method, amounts, speed)
-    return list(chains.values())
+                runs[online] = _online_estimate(online, offline, method, budget, speed)
+    return list(runs.values())
 
 
-def _offline_chain(
-    name: str, after: str | None, method: Method, amounts: Budget, variant: str, speed: Speed
-) -> Job:
-    looks, update = _looks_before(variant), speed.update[method.offline]
+def _offline_estimate(
+    name: str, after: str | None, method: Method, budget: Budget, variant: str, speed: Speed
+) -> RunEstimate:
+    count, update = _offline_evaluations(variant), speed.update[method.offline]
     parts = {
-        "starting": (1 + looks + method.diagnosed) * speed.start + speed.first[method.offline],
-        "evaluating": looks * amounts.played * speed.episode
-        + amounts.curves * _curve_seconds(speed),
+        "starting": (1 + count + method.diagnosed) * speed.start + speed.first[method.offline],
+        "evaluating": count * budget.played * speed.episode + budget.curves * _curve_seconds(speed),
         "reporting": method.diagnosed * (DIAGNOSIS_SECONDS + EPISODES * speed.episode),
-        "offline training": amounts.updates * (update - (speed.model if after else 0.0)),
+        "offline training": budget.updates * (update - (speed.model if after else 0.0)),
     }
-    return Job(name, after, parts)
+    return RunEstimate(name, after, parts)
 
 
-def _online_chain(name: str, after: str, method: Method, amounts: Budget, speed: Speed) -> Job:
-    looks = _looks_after(method)
+def _online_estimate(
+    name: str, after: str, method: Method, budget: Budget, speed: Speed
+) -> RunEstimate:
+    count = _online_evaluations(method)
     parts = {
-        "starting": (1 + looks) * speed.start + speed.first[method.offline],
-        "evaluating": looks * amounts.played * speed.episode,
-        "online training": amounts.steps * _step_seconds(method, speed),
+        "starting": (1 + count) * speed.start + speed.first[method.offline],
+        "evaluating": count * budget.played * speed.episode,
+        "online training": budget.steps * _step_seconds(method, speed),
     }
-    return Job(name, after, parts)
+    return RunEstimate(name, after, parts)
 
 
-def side_by_side(chains: Sequence[Job], jobs: int) -> float:
-    """Seconds until the last chain ends, if a free job takes the first one that may begin."""
-    now, over, waiting = 0.0, {None}, list(chains)
+def side_by_side(runs: Sequence[RunEstimate], jobs: int) -> float:
+    """Seconds until the last run ends, if a free job takes the first run that may begin."""
+    now, over, waiting = 0.0, {None}, list(runs)
     running: list[tuple[float, str]] = []
     while waiting or running:
-        ready = next((chain for chain in waiting if chain.after in over), None)
+        ready = next((run for run in waiting if run.after in over), None)
         if ready is not None and len(running) < jobs:
             waiting.remove(ready)
             heapq.heappush(running, (now + ready.seconds, ready.name))
@@ -336,10 +336,10 @@ def side_by_side(chains: Sequence[Job], jobs: int) -> float:
 
 
 def describe(plan: Plan, methods: Sequence[Method], seeds: int) -> str:
-    """The plan for people, in lines."""
+    """The plan as lines of text."""
     record = f"{plan.episodes} episodes to record" if plan.episodes else "given"
     online = f"{plan.online_steps} agent steps each, in {place(plan.variant)}"
-    looks = seeds * evaluations(methods, plan.variant, plan.online_steps > 0)
+    count = seeds * evaluations(methods, plan.variant, plan.online_steps > 0)
     model = f", the first {plan.model_updates} shared" if plan.model_updates else ""
     lines = [
         f"plan: {', '.join(method.name for method in methods)} in {plan.task}, "
@@ -348,7 +348,7 @@ def describe(plan: Plan, methods: Sequence[Method], seeds: int) -> str:
         f"  dataset        {plan.dataset}, {record}",
         f"  offline        {plan.updates} updates each{model}",
         f"  online         {online if plan.online_steps else 'none'}",
-        f"  evaluations    {looks}, {plan.eval_episodes} episodes each",
+        f"  evaluations    {count}, {plan.eval_episodes} episodes each",
         "  estimate, if nothing else keeps this machine busy, in minutes:",
     ]
     for part, seconds in plan.estimate.items():
@@ -360,7 +360,7 @@ def describe(plan: Plan, methods: Sequence[Method], seeds: int) -> str:
         label = f"{plan.jobs} side by side"
     lines.append(f"    {label:<17} {expected / 60:6.1f} of {plan.budget_minutes:g}")
     if expected > 60 * plan.budget_minutes:
-        lines.append("  this is longer than --budget-minutes: less of it would be of no use, or")
+        lines.append("  this is longer than --budget-minutes: less of it would be too little, or")
         lines.append("  the command asks for it; stop here for fewer methods, seeds or episodes")
     return "\n".join(lines)
 
@@ -377,25 +377,25 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 
 def load_plan(path: Path, request: Request) -> Plan | None:
-    """The plan of an earlier start, or nothing; one that was made for other wishes is refused."""
+    """The plan of an earlier start, or None; a `UserError` where it does not fit the request."""
     if not path.exists():
         return None
     try:
         plan = Plan(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is no plan of this benchmark: {error}") from error
+        raise UserError(f"{path} is no plan of a comparison: {error}") from error
     for name in ("task", "variant", "size", "recipe", "dataset", "settings"):
         _check_same(path, name, getattr(plan, name), getattr(request, name))
     for name in ("episodes", "eval_episodes", "updates", "online_steps"):
-        wish = getattr(request, name)
-        if wish is not None:
-            _check_same(path, name, getattr(plan, name), wish)
+        asked = getattr(request, name)
+        if asked is not None:
+            _check_same(path, name, getattr(plan, name), asked)
     return plan
 
 
 def _check_same(path: Path, name: str, found: object, wanted: object) -> None:
     if found != wanted:
         raise UserError(
-            f"{path.parent} holds a benchmark with {name} {found!r}, this command says "
-            f"{wanted!r}; name another --out, or give the same words to continue it"
+            f"{path.parent} holds a comparison with {name} {found!r}, this command says "
+            f"{wanted!r}; name another --out, or give the same options to continue it"
         )

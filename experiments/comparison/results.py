@@ -1,4 +1,4 @@
-"""What the methods came to: every number in one JSON file."""
+"""Results of a comparison: every number in one JSON file."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.evaluation import spread
 from dreamer.training.run_folder import provenance
-from experiments.comparison.methods import Method, offline_names
-from experiments.comparison.plan import Plan
-from experiments.comparison.run import past_stages
-from experiments.comparison.stages import (
+from experiments.comparison.jobs import (
     ROOT,
     PlannedEvaluation,
     RunKey,
     agent_steps,
     diagnosis_file,
     find_evaluation,
-    looks_after,
     model_folder,
     newest_step,
     offline_folder,
+    online_evaluations,
     online_folder,
     run_folders,
     short,
 )
+from experiments.comparison.methods import Method, offline_names
+from experiments.comparison.plan import Plan
+from experiments.comparison.run import past_jobs
 from fosp_ext.dataset.summary import summarise
 from fosp_ext.envs.variants import NONE
 from fosp_ext.report.learning import TrainingEpisode
@@ -48,7 +48,7 @@ PHASES = {None: "", "set": " set", "online": " alone"}  # who acts after the onl
 def as_json(
     plan: Plan, methods: Sequence[Method], seeds: int, out: Path, command: Sequence[str]
 ) -> dict[str, Any]:
-    """Every number with what made it.
+    """Every number with the commands that made it.
 
     `evaluations` and `runs` are one by one, `offline` and `online` over all seeds.
     """
@@ -63,24 +63,26 @@ def as_json(
         "offline": offline_numbers(plan, methods, seeds, out),
         "online": [numbers(row) for row in collect(plan, methods, seeds, out)],
         "evaluations": [
-            single(folder, key, look, plan) for folder, key in folders.items() for look in key.looks
+            single(folder, key, evaluation, plan)
+            for folder, key in folders.items()
+            for evaluation in key.evaluations
         ],
         "models": model_numbers(plan, seeds, out),
         "runs": [run_numbers(folder, key, out) for folder, key in folders.items()],
-        "stages": past_stages(out),
+        "jobs": past_jobs(out),
     }
 
 
-def single(run: Path, key: RunKey, look: PlannedEvaluation, plan: Plan) -> dict[str, Any]:
+def single(run: Path, key: RunKey, evaluation: PlannedEvaluation, plan: Plan) -> dict[str, Any]:
     """One evaluation of one run, complete in itself."""
-    played = _evaluation(run, look, plan)
+    played = _evaluation(run, evaluation, plan)
     summary = json.loads((played.folder / "summary.json").read_text())
     made = [*_starts(run), summary]  # what was run for it, the evaluation last
     return {
         "method": key.method,
         "seed": key.seed,
-        "phase": phase(key, look),
-        "variant": look.variant,
+        "phase": phase(key, evaluation),
+        "variant": evaluation.variant,
         "return": summary["return"],
         "cost": summary["cost"],
         "safe_episodes": summary["safe_episodes"],
@@ -95,15 +97,17 @@ def single(run: Path, key: RunKey, look: PlannedEvaluation, plan: Plan) -> dict[
     }
 
 
-def phase(key: RunKey, look: PlannedEvaluation) -> str:
-    """What was evaluated: offline, online, online set, online alone or offline alone."""
-    return "offline alone" if look.policy == "offline" else key.phase + PHASES[look.policy]
+def phase(key: RunKey, evaluation: PlannedEvaluation) -> str:
+    """The evaluated phase and policy: offline, online, online set, online or offline alone."""
+    return (
+        "offline alone" if evaluation.policy == "offline" else key.phase + PHASES[evaluation.policy]
+    )
 
 
 def run_numbers(run: Path, key: RunKey, out: Path) -> dict[str, Any]:
     """One run: how far it went, its starts, its training episodes and its diagnosis, if any."""
     diagnosis = diagnosis_file(out, key.method, key.seed)
-    judged = key.phase == "offline" and diagnosis.exists()
+    diagnosed = key.phase == "offline" and diagnosis.exists()
     return {
         "method": key.method,
         "phase": key.phase,
@@ -115,12 +119,12 @@ def run_numbers(run: Path, key: RunKey, out: Path) -> dict[str, Any]:
             {"return": e.score, "cost": e.cost, "agent_steps": e.agent_steps}
             for e in read_episodes(run)
         ],
-        "diagnosis": json.loads(diagnosis.read_text())["points"] if judged else None,
+        "diagnosis": json.loads(diagnosis.read_text())["points"] if diagnosed else None,
     }
 
 
 def model_numbers(plan: Plan, seeds: int, out: Path) -> list[dict[str, Any]]:
-    """The world models that methods share, one for each seed, as far as they learned alone."""
+    """The pretrained world models that methods share, one for each seed."""
     runs = [model_folder(out, seed) for seed in range(seeds if plan.model_updates else 0)]
     return [
         {
@@ -147,10 +151,10 @@ def _starts(run: Path) -> list[dict[str, Any]]:
 
 
 def training_minutes(run: Path, begins: int = 0) -> float:
-    """By the rates in metrics.jsonl: acting, reports and evaluations on the way are included.
+    """Training time by the rates in metrics.jsonl, held-out metrics and evaluations included.
 
-    Start-up is not, nor is what was lost where a run was killed. The first `begins` updates are
-    another run's.
+    Start-up and what was lost where a run was killed are not. The first `begins` updates are those
+    of the run that pretrained the world model.
     """
     seconds, before = 0.0, begins
     for row in read_metrics(run):
@@ -162,7 +166,7 @@ def training_minutes(run: Path, begins: int = 0) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the comparison: what acts, before, while and after learning online."""
+    """A row of the online table: evaluations before and after, and the training episodes."""
 
     method: str
     acts: str | None  # policy of a set; None: the only one
@@ -172,7 +176,7 @@ class Row:
 
 
 def collect(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> list[Row]:
-    """Read what the finished stages left; nothing where there is no online phase."""
+    """Read the results of the finished jobs; empty where there is no online phase."""
     rows = []
     for method in methods if plan.online_steps else ():
         sources = [offline_folder(out, method.offline, seed) for seed in range(seeds)]
@@ -180,29 +184,29 @@ def collect(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> lis
         before = [
             _evaluation(source, PlannedEvaluation(plan.variant, None), plan) for source in sources
         ]
-        for look in looks_after(method, plan):
-            alone = look.policy in ("online", "offline")
+        for evaluation in online_evaluations(method, plan):
+            alone = evaluation.policy in ("online", "offline")
             rows.append(
                 Row(
                     method=method.name,
-                    acts=look.policy,
+                    acts=evaluation.policy,
                     before=[] if alone else before,
                     learning=[] if alone else [read_episodes(run) for run in runs],
-                    after=[_evaluation(run, look, plan) for run in runs],
+                    after=[_evaluation(run, evaluation, plan) for run in runs],
                 )
             )
     return rows
 
 
-def _evaluation(run: Path, look: PlannedEvaluation, plan: Plan) -> Evaluation:
-    folder = find_evaluation(run, look, plan.eval_episodes)
+def _evaluation(run: Path, evaluation: PlannedEvaluation, plan: Plan) -> Evaluation:
+    folder = find_evaluation(run, evaluation, plan.eval_episodes)
     if folder is None:
-        raise UserError(f"{run} has no evaluation in variant {look.variant}; was it removed?")
+        raise UserError(f"{run} has no evaluation in variant {evaluation.variant}; was it removed?")
     return read_evaluation(folder)
 
 
 def numbers(row: Row) -> dict[str, Any]:
-    """The line as mean and interval; what it does not have is left out."""
+    """The row as means with intervals; what it does not have is left out."""
     found: dict[str, Any] = {"method": row.method, "acts": row.acts, "seeds": len(row.after)}
     for name, played in (("before", row.before), ("after", row.after)):
         if played:
@@ -242,7 +246,7 @@ def offline_numbers(
 
 
 def dataset_numbers(path: Path) -> dict[str, Any]:
-    """What the policies in the dataset earned and cost."""
+    """Return and cost of the policies in the dataset."""
     summary = summarise(path)
     return {
         "path": short(path),

@@ -1,4 +1,4 @@
-"""Running the steps of a comparison: some at once, their logs, and what follows when one ends."""
+"""Run the jobs of a comparison: in parallel, with logs, resumable."""
 
 from __future__ import annotations
 
@@ -17,71 +17,71 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from experiments.comparison.stages import ROOT, Stage
+from experiments.comparison.jobs import ROOT, Job
 
-CODES = "stages.jsonl"  # what was run, how long it took, how it ended
+CODES = "jobs.jsonl"  # commands, durations and exit codes
 
 
 @dataclass(frozen=True)
 class Running:
-    """A stage whose command runs."""
+    """A job whose command is running."""
 
-    stage: Stage
+    job: Job
     place: str  # for people: its number and name
     process: subprocess.Popen
     log: BinaryIO
     begin: float
 
 
-def run_stages(
-    stages: Sequence[Stage],
+def run_jobs(
+    jobs: Sequence[Job],
     out: Path,
     budget_minutes: float,
-    jobs: int = 1,
+    parallel: int = 1,
     keep_open: tuple[int, ...] = (),
 ) -> int:
-    """Run what is not finished, `jobs` stages at a time; returns the first exit code that is not 0.
+    """Run unfinished jobs, `parallel` at a time; returns the first exit code that is not 0.
 
     `keep_open` are file descriptors that the commands inherit. See `Runner`.
     """
-    return Runner(stages, out, budget_minutes, jobs, keep_open).run()
+    return Runner(jobs, out, budget_minutes, parallel, keep_open).run()
 
 
 class Runner:
-    """Runs each stage as soon as what it needs is done and a job is free, in their order.
+    """Runs each job, in order, as soon as the jobs it needs are done and a process is free.
 
     One at a time, their output is shown; otherwise there is a line when one begins and one when it
     ends. All output goes to the logs. Ctrl-C and SIGTERM are passed on to everything that runs,
-    once, so that it can end in its own way. Where one stage fails, the others are asked to stop.
+    once, so that it can end in its own way. Where one job fails, the others are stopped.
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        jobs: Sequence[Job],
         out: Path,
         budget_minutes: float,
-        jobs: int,
+        parallel: int,
         keep_open: tuple[int, ...],
     ) -> None:
         self.out, self.budget_minutes = out, budget_minutes
-        self.jobs, self.keep_open = jobs, keep_open
-        self.waiting = dict(enumerate(stages, 1))
-        self.total = len(stages)
-        self.unfinished = {stage.name for stage in stages}
+        self.parallel, self.keep_open = parallel, keep_open
+        self.waiting = dict(enumerate(jobs, 1))
+        self.total = len(jobs)
+        self.unfinished = {job.name for job in jobs}
         self.running: dict[int, Running] = {}  # by the descriptor of its output
         self.outputs = selectors.DefaultSelector()
         self.received = 0  # the signal that asked to stop
-        self.code = 0  # of the stage that failed first
+        self.code = 0  # of the job that failed first
 
     def run(self) -> int:
-        """All of it; returns the exit code."""
+        """Run all jobs; returns the exit code."""
         with self._passed_on(), self.outputs:
             try:
                 self._begin_what_can()
                 while self.running:
                     self._listen()
                     self._begin_what_can()
-            finally:  # where something unforeseen happened, nothing is left behind
+            finally:  # after an unexpected error no process is left behind
                 self._send(signal.SIGTERM)
                 while self.running:
                     self._listen()
@@ -91,50 +91,48 @@ class Runner:
         return self.code
 
     def _begin_what_can(self) -> None:
-        while not (self.received or self.code) and len(self.running) < self.jobs:
+        while not (self.received or self.code) and len(self.running) < self.parallel:
             number = self._ready()
             if number is None:
                 return
             self._begin(number)
 
     def _listen(self) -> None:
-        """Wait until a command says something or ends."""
+        """Wait until a command writes or ends."""
         for key, _ in self.outputs.select():
             self._read(self.running[key.fd])
 
     def _ready(self) -> int | None:
-        """The number of the first stage that waits for nothing more."""
-        for number, stage in self.waiting.items():
-            if not self.unfinished.intersection(stage.needs):
+        """The number of the first job whose needs are done."""
+        for number, job in self.waiting.items():
+            if not self.unfinished.intersection(job.needs):
                 return number
         return None
 
     def _begin(self, number: int) -> None:
-        stage = self.waiting.pop(number)
-        place = f"[{number}/{self.total}] {stage.name}"
-        if stage.finished():
-            self.unfinished.remove(stage.name)
+        job = self.waiting.pop(number)
+        place = f"[{number}/{self.total}] {job.name}"
+        if job.finished():
+            self.unfinished.remove(job.name)
             print(f"{place}: done before", flush=True)
             return
-        path = self.out / "logs" / f"{stage.name}.log"
-        begins = f"\n{place}\n$ {stage.command}" if self.jobs == 1 else f"{place}: begins"
+        path = self.out / "logs" / f"{job.name}.log"
+        begins = f"\n{place}\n$ {job.command}" if self.parallel == 1 else f"{place}: begins"
         print(begins, flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         log = path.open("ab", buffering=0)
-        log.write(f"$ {stage.command}\n".encode())
-        process = launch(stage, self.keep_open)
-        self.running[process.stdout.fileno()] = Running(
-            stage, place, process, log, time.monotonic()
-        )
+        log.write(f"$ {job.command}\n".encode())
+        process = launch(job, self.keep_open)
+        self.running[process.stdout.fileno()] = Running(job, place, process, log, time.monotonic())
         self.outputs.register(process.stdout, selectors.EVENT_READ)
         if self.received:  # meanwhile
             process.send_signal(self.received)
 
     def _read(self, one: Running) -> None:
-        """Take what a command has said; where that is nothing more, it has ended."""
+        """Read the output of a command; the end of the output is its end."""
         text = os.read(one.process.stdout.fileno(), 2**16)
         one.log.write(text)
-        if self.jobs == 1:
+        if self.parallel == 1:
             sys.stdout.buffer.write(text)
             sys.stdout.buffer.flush()
         if not text:
@@ -148,10 +146,10 @@ class Runner:
         code = one.process.wait()
         code = 128 - code if code < 0 else code
         seconds = time.monotonic() - one.begin
-        note(self.out / CODES, one.stage, seconds, code)
-        if code == 0 or (code == 1 and one.stage.judges and one.stage.finished()):
-            self.unfinished.remove(one.stage.name)
-            spent = minutes_spent(past_stages(self.out))
+        note(self.out / CODES, one.job, seconds, code)
+        if code == 0 or (code == 1 and one.job.diagnoses and one.job.finished()):
+            self.unfinished.remove(one.job.name)
+            spent = minutes_spent(past_jobs(self.out))
             budget = f"{spent:.1f} of {self.budget_minutes:g} minutes"
             print(f"{one.place}: {seconds:.0f} s; {budget}", flush=True)
         elif self.received or self.code:
@@ -162,10 +160,10 @@ class Runner:
     def _fail(self, one: Running, code: int) -> None:
         """Remember the exit code, and ask the others to stop; they keep what they have."""
         self.code = code
-        tell(f"error: {one.stage.name} ended with exit code {code}; what it said: {one.log.name}")
+        tell(f"error: {one.job.name} ended with exit code {code}; its output: {one.log.name}")
         if self.running:
-            names = ", ".join(other.stage.name for other in self.running.values())
-            tell(f"stopping what runs beside it: {names}")
+            names = ", ".join(other.job.name for other in self.running.values())
+            tell(f"stopping the other jobs: {names}")
         self._send(signal.SIGTERM)
 
     def _send(self, number: int) -> None:
@@ -189,10 +187,10 @@ class Runner:
                 signal.signal(number, handler)
 
 
-def launch(stage: Stage, keep_open: tuple[int, ...]) -> subprocess.Popen:
-    """Start its command in the repository's folder; what it says comes through one pipe."""
+def launch(job: Job, keep_open: tuple[int, ...]) -> subprocess.Popen:
+    """Start its command in the repository's folder; its output comes through one pipe."""
     return subprocess.Popen(
-        [sys.executable, *stage.words],
+        [sys.executable, *job.words],
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -207,11 +205,11 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def note(path: Path, stage: Stage, seconds: float, code: int) -> None:
-    """Append how a stage ended."""
+def note(path: Path, job: Job, seconds: float, code: int) -> None:
+    """Append how a job ended."""
     row = {
-        "stage": stage.name,
-        "command": stage.command,
+        "job": job.name,
+        "command": job.command,
         "seconds": round(seconds, 1),
         "exit_code": code,
         "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -220,14 +218,14 @@ def note(path: Path, stage: Stage, seconds: float, code: int) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def past_stages(out: Path) -> list[dict]:
-    """What was run so far in this folder, stopped and failed stages included."""
+def past_jobs(out: Path) -> list[dict]:
+    """The jobs run so far in this folder, stopped and failed ones included."""
     path = out / CODES
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def minutes_spent(rows: Sequence[dict]) -> float:
-    """How long at least one of the stages ran."""
+    """Minutes in which at least one job ran."""
     seconds, until = 0.0, 0.0
     ends = [datetime.strptime(row["ended"], "%Y-%m-%dT%H:%M:%S%z").timestamp() for row in rows]
     spans = [(end - row["seconds"], end) for row, end in zip(rows, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""How fast this machine learns and plays, in a few updates and one episode."""
+"""Speed of this machine: times of a few updates and of one episode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMPORTS = "import fosp_ext.run.modes, fosp_ext.run.evaluate"
 def measure_speed(request: Request, methods: Sequence[Method], threads: int) -> Speed:
     """Time a start, updates of every method on synthetic batches, and one episode.
 
-    `threads` are those that each step will have; 0: every core.
+    `threads` are those that each job will have; 0: every core.
     """
     keep_freed_memory()  # as train.py does
     device, names = choose_device("auto"), offline_names(methods)

@@ -1,4 +1,4 @@
-"""What the methods came to as Markdown, from the numbers of `learning_results`."""
+"""Results of a comparison as Markdown tables, from the numbers of `results.as_json`."""
 
 from __future__ import annotations
 

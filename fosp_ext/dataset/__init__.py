@@ -1,1 +1,1 @@
-"""Dataset files as people handle them: chosen for a run, looked at, joined, cut and converted."""
+"""Dataset files: recording, inspection, merging, splitting and conversion."""

@@ -1,4 +1,4 @@
-"""Look at, check, join, cut and convert dataset files: python -m fosp_ext.dataset COMMAND ..."""
+"""Inspect, validate, merge, split and convert datasets: python -m fosp_ext.dataset COMMAND ..."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROGRAM = as_called("python -m fosp_ext.dataset")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Returns 0, 2 for a wrong wish, 4 for a file that is no valid dataset."""
+    """Run one command. Returns 0, 2 for wrong arguments, 4 for a file that is no valid dataset."""
     options = parse(argv)
     try:
         return options.run(options)
@@ -28,11 +28,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The words of the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description=__doc__.split(":")[0] + ". Nothing is ever overwritten.",
-        epilog="Exit codes: 0 done, 2 wrong words or files that do not fit, 4 no valid dataset.",
+        epilog="Exit codes: 0 done, 2 wrong arguments or files that differ, 4 no valid dataset.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_inspect(commands)
@@ -47,8 +47,8 @@ def run_inspect(options: argparse.Namespace) -> int:
     """Print the numbers of a file and draw them."""
     summary = summarise(options.file)
     print("\n".join(describe(summary)))
-    if not options.no_image:
-        path = options.image or free_figure_path(options.file)
+    if not options.no_figure:
+        path = options.figure or free_figure_path(options.file)
         draw_summary(summary, path)
         print(f"\nfigure: {path}")
     return 0
@@ -71,13 +71,13 @@ def run_validate(options: argparse.Namespace) -> int:
 
 
 def run_merge(options: argparse.Namespace) -> int:
-    """Join files."""
+    """Merge files."""
     merge(options.output, options.inputs, sys.stderr)
     return _show(options.output)
 
 
 def run_split(options: argparse.Namespace) -> int:
-    """Cut a file, or take some of its episodes."""
+    """Split a file, or extract some of its episodes."""
     choice = Choice(
         policies=options.policy,
         max_cost=options.max_cost,
@@ -91,7 +91,7 @@ def run_split(options: argparse.Namespace) -> int:
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    """Change the kind of a dataset."""
+    """Convert a dataset to another format."""
     labels = Labels(
         task=options.task,
         action_repeat=options.action_repeat,
@@ -128,13 +128,13 @@ def _add(
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
-    about = "print what a file holds, and draw it: outcomes, actions, images"
+    about = "print the numbers of a file and draw its summary: returns, actions, images"
     parser = _add(commands, "inspect", about, "logdir/SafetyPointGoal1-v0/dataset.h5")
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
-        "--image", type=Path, metavar="PNG", help="where to draw (default: FILE with .png)"
+        "--figure", type=Path, metavar="PNG", help="where to draw (default: FILE with .png)"
     )
-    parser.add_argument("--no-image", action="store_true", help="only print")
+    parser.add_argument("--no-figure", action="store_true", help="only print")
     parser.set_defaults(run=run_inspect)
 
 
@@ -146,7 +146,7 @@ def _add_validate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_merge(commands: argparse._SubParsersAction) -> None:
-    about = "join files of the same task, cameras, size, action repeat and render"
+    about = "merge files of the same task, cameras, size, action repeat and render"
     parser = _add(commands, "merge", about, "all.h5 first.h5 second.h5")
     parser.add_argument("output", type=Path, metavar="OUT", help="new file")
     parser.add_argument("inputs", type=Path, nargs="+", metavar="IN")
@@ -173,7 +173,7 @@ def _add_split(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
-    about = "change the kind of a dataset"
+    about = "convert a dataset to another format"
     example = "chunks/ data.h5 --from dreamer --task SafetyPointGoal1-v0 --action-repeat 4"
     parser = _add(commands, "convert", about, example)
     kinds = "; ".join(f"{name}: {kind.about}" for name, kind in FORMATS.items())
@@ -182,19 +182,19 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("target", type=Path, metavar="TARGET", help="new file or folder")
     for option, target in (("--from", "kind"), ("--to", "to")):
         parser.add_argument(
-            option, dest=target, choices=FORMATS, default="fosp", help="kind (default: fosp)"
+            option, dest=target, choices=FORMATS, default="fosp", help="format (default: fosp)"
         )
-    facts = parser.add_argument_group("what a foreign source does not say")
+    facts = parser.add_argument_group("facts that a foreign source lacks")
     facts.add_argument("--task", help="such as SafetyPointGoal1-v0")
     facts.add_argument("--action-repeat", type=int, metavar="N", help="frames per action")
-    facts.add_argument("--render", choices=RENDERS, help="how it was drawn (default: exact)")
+    facts.add_argument("--render", choices=RENDERS, help="quality of the images (default: exact)")
     facts.add_argument(
         "--cameras",
         type=_names,
         metavar="NAMES",
         help="names of its images in order, or some of them: image=vision,image2=vision_back",
     )
-    facts.add_argument("--policy", metavar="NAME", help="who acted (default: unknown)")
+    facts.add_argument("--policy", metavar="NAME", help="policy that acted (default: unknown)")
     facts.add_argument(
         "--time-limit", type=int, metavar="N", help="N transitions or more were cut off, not ended"
     )

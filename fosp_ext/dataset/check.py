@@ -1,4 +1,4 @@
-"""Is every byte of a dataset readable? The full check, which decodes all images."""
+"""Full check of a dataset file, which decodes all images."""
 
 from __future__ import annotations
 

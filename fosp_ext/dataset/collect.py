@@ -62,7 +62,7 @@ def collect_dataset(
 
 
 def parts_folder(path: Path) -> Path:
-    """Where the episodes of an unfinished dataset file lie."""
+    """Folder of the episodes of an unfinished dataset file."""
     return path.with_name(f"{path.name}.parts")
 
 

@@ -1,4 +1,4 @@
-"""Which episodes a dataset consists of: a function of the settings, decided before any is played.
+"""The plan of a dataset: its episodes as a function of the settings, made before any is played.
 
 The spread of real data comes from here: each episode draws its own action noise and speed limit.
 """
@@ -20,7 +20,7 @@ LEAST_SEED = 1_000_000  # datasets never contain the worlds of small, hand-picke
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """What to record. Wrong values are a `UserError` at once, before anything is written."""
+    """Settings of a recording. Wrong values are a `UserError` before anything is written."""
 
     task: str
     cameras: tuple[str, ...]
@@ -34,7 +34,7 @@ class CollectSettings:
     workers: int  # processes; 0 takes every core
     seed: int
     variant: str = "none"  # of the task (docs/variants.md)
-    field_of_view: str = "cameras"  # one of `FIELDS_OF_VIEW`: what the policies know
+    field_of_view: str = "cameras"  # one of `FIELDS_OF_VIEW`: what the scripted policies know
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", check_task(self.task))
@@ -45,7 +45,8 @@ class CollectSettings:
             raise UserError(f"render must be one of {', '.join(QUALITIES)}, got '{self.render}'")
         if self.field_of_view not in FIELDS_OF_VIEW:
             raise UserError(
-                f"sight must be one of {', '.join(FIELDS_OF_VIEW)}, got '{self.field_of_view}'"
+                f"field_of_view must be one of {', '.join(FIELDS_OF_VIEW)}, "
+                f"got '{self.field_of_view}'"
             )
         least = {
             "size": 1,

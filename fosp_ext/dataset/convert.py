@@ -1,4 +1,4 @@
-"""From one kind of dataset to another, an episode at a time."""
+"""Convert a dataset from one format to another, an episode at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALL_ENDED = (
 
 
 class Format(NamedTuple):
-    """How a kind of dataset is read and written."""
+    """Reader and writer of a dataset format."""
 
     read: Reader
     write: Writer
@@ -62,12 +62,12 @@ def convert(
     time_limit: int | None = None,
     stream: TextIO | None = None,
 ) -> list[str]:
-    """Write `source`, of the first kind, to the new `path`, of the second; returns remarks.
+    """Write `source`, in the first format, to the new `path`, in the second; returns remarks.
 
     Episodes of at least `time_limit` transitions count as cut off, whatever the source says.
     """
     if kinds[0] == kinds[1]:
-        raise UserError(f"both sides are '{kinds[0]}'; name another kind with --from or --to")
+        raise UserError(f"both sides are '{kinds[0]}'; name another format with --from or --to")
     refuse_existing(path)
     opened = FORMATS[kinds[0]].read(source, labels)
     ends: Counter[tuple[bool, int]] = Counter()

@@ -34,7 +34,7 @@ from fosp_ext.dataset.exchange import (
 NAME = re.compile(r"(?P<time>\w+)-(?P<own>\w+)-(?P<next>\w+)-(?P<rows>\d+)\.npz")
 NOTE_FILE = f"{NOTE}.json"  # beside the chunks; DreamerV3 reads only *.npz
 ROWS = 1024  # of a full chunk
-NOBODY = "0" * 22  # the successor of a stream's last chunk
+NO_SUCCESSOR = "0" * 22  # the successor of a stream's last chunk
 THEIR_NAMES = {"vision": "image", "vision_back": "image2"}  # camera -> FOSP's key
 KEYS = ("action", "reward", "cost", "is_first", "is_last", "is_terminal")
 CUT = "action numbers outside [-1, 1], cut to it as their environment did"
@@ -62,7 +62,7 @@ class Piece(NamedTuple):
 def read_dreamer(path: Path, labels: Labels) -> Source:
     """Episodes of a folder of chunks, those of each stream in order.
 
-    Row t holds image t, the reward and cost that came with it, and the action that answered it.
+    Row t holds image t, the reward and cost that came with it, and the action taken at it.
     """
     streams = _streams(path)
     first = _load(streams[0][0].path)
@@ -110,14 +110,14 @@ class _Writer:
     def add(self, rows: dict[str, np.ndarray]) -> None:
         self.waiting.append(rows)
         while sum(len(part["reward"]) for part in self.waiting) > ROWS:
-            joined = self._joined()
-            self._save({key: value[:ROWS] for key, value in joined.items()}, _new_id())
-            self.waiting = [{key: value[ROWS:] for key, value in joined.items()}]
+            merged = self._merged()
+            self._save({key: value[:ROWS] for key, value in merged.items()}, _new_id())
+            self.waiting = [{key: value[ROWS:] for key, value in merged.items()}]
 
     def close(self) -> None:
-        self._save(self._joined(), NOBODY)
+        self._save(self._merged(), NO_SUCCESSOR)
 
-    def _joined(self) -> dict[str, np.ndarray]:
+    def _merged(self) -> dict[str, np.ndarray]:
         return {key: np.concatenate([p[key] for p in self.waiting]) for key in self.waiting[0]}
 
     def _save(self, rows: dict[str, np.ndarray], successor: str) -> None:

@@ -34,7 +34,7 @@ from fosp_ext.dataset.exchange import (
 OBSERVATIONS = ("observations", "next_observations")
 NUMBERS = ("rewards", "costs", "terminals", "timeouts")
 KEYS = (*OBSERVATIONS, "actions", *NUMBERS)
-CAMERAS = ("vision", "vision_back")  # names of the images where nobody gives others
+CAMERAS = ("vision", "vision_back")  # default names of the images
 
 
 def read_dsrl(path: Path, labels: Labels) -> Source:
@@ -71,7 +71,7 @@ def read_dsrl(path: Path, labels: Labels) -> Source:
 def write_dsrl(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> None:
     """The seven keys of DSRL, with the images of all cameras side by side in the channels.
 
-    `policies` and `seeds` say for each transition who acted and how the episode was reset.
+    `policies` and `seeds` say for each transition which policy acted and how the episode was reset.
     """
     refuse_existing(path)
     shape = (info.size, info.size, 3 * len(info.cameras))

@@ -1,4 +1,4 @@
-"""What all conversions share: which facts a foreign file lacks, and who supplies them."""
+"""Shared parts of the conversions: facts that a foreign file lacks, and their sources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPEN = "episodes without an end in the source, taken as cut off by a time limit"
 
 @dataclass(frozen=True)
 class Labels:
-    """What the person who converts knows about a foreign file; None: what the file says."""
+    """Facts given by the user about a foreign file; None: those of the file."""
 
     task: str | None = None
     action_repeat: int | None = None
@@ -48,10 +48,10 @@ Writer = Callable[[Path, DatasetInfo, Iterator[Episode]], None]
 
 
 class Found(NamedTuple):
-    """What the arrays of a foreign file show by themselves."""
+    """Facts that the arrays of a foreign file show."""
 
     images: dict[str, tuple[int, ...]]  # key -> shape (..., size, size, 3), in the file's order
-    names: dict[str, str]  # key -> camera, where nobody gives it another name
+    names: dict[str, str]  # key -> camera, unless renamed
     action_size: int
 
 
@@ -83,7 +83,7 @@ def complete_info(
 
 
 def note_of(info: DatasetInfo) -> dict[str, Any]:
-    """What `complete_info` reads back."""
+    """The note that `complete_info` reads back."""
     return asdict(info)
 
 
@@ -99,7 +99,7 @@ def parse_note(path: Path, raw: str | bytes) -> dict[str, Any]:
 
 
 def check_actions(path: Path, shape: tuple[int, ...]) -> int:
-    """How many numbers an action has; `shape` is (N, A)."""
+    """Action size; `shape` is (N, A)."""
     if len(shape) != 2 or not shape[1]:
         raise UserError(f"{path}: actions must be rows of numbers (N, A), their shape is {shape}")
     return shape[1]

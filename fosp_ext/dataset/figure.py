@@ -1,4 +1,4 @@
-"""One figure of a dataset: what it earned, what it cost, what it did and what it saw."""
+"""The summary figure of a dataset: returns, costs, actions and images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 COLOURS = {"safe": "#0072B2", "near_miss": "#E69F00", "unsafe": "#D55E00", "random": "#8C8C8C"}
 OTHER_COLOURS = ("#009E73", "#CC79A7", "#999933", "#56B4E9", "#332288", "#882255")
-COSTLY = (208, 0, 0)  # frame around a figure that came with a cost
-FRAME, CELL = 4, 128  # pixels: width of a frame, least size of a figure on the sheet
+COSTLY = (208, 0, 0)  # frame around an image that came with a cost
+FRAME, CELL = 4, 128  # pixels: width of a frame, least size of an image on the sheet
 SHEET_POLICIES = 4  # policies on the contact sheet, those with most episodes
-MOMENTS = 10  # figures in a row of it
+MOMENTS = 10  # images in a row of it
 WIDTH = 13.0  # inches
 TEXT: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -100,7 +100,7 @@ def _scatter_and_outcomes(figure: SubFigure, groups: list[Group], colours: dict[
 
 
 def _actions(figure: SubFigure, summary: DatasetSummary, colours: dict[str, str]) -> None:
-    """How often each number of the action had which value, by policy, and the costly steps."""
+    """Histograms of each number of the action, by policy, and of the costs of steps."""
     shown = min(summary.actions.shape[1], 4)
     axes = figure.subplots(1, shown + 1)
     steps = np.repeat(summary.policy, summary.lengths)  # (N,)
@@ -146,7 +146,7 @@ def _contact_sheet(
 ) -> None:
     """One strip of moments for each episode."""
     figure.suptitle(
-        "The episode of median return of each policy. Red frame: this figure came with a cost.",
+        "The episode of median return of each policy. Red frame: this image came with a cost.",
         x=0.008, ha="left", fontsize=11, fontweight="bold",
     )  # fmt: skip
     grid = figure.subplots(len(episodes), 1, squeeze=False)[:, 0]
@@ -170,7 +170,7 @@ def _contact_sheet(
 
 
 def _moments(episode: Episode) -> list[int]:
-    """Evenly spread figures; where some of a tenth came with a cost, the one that cost most."""
+    """Evenly spread images; where some of a tenth came with a cost, the one that cost most."""
     came_with = np.append(0, episode.cost)  # (T+1,)
     edges = np.linspace(0, len(came_with), MOMENTS + 1).astype(int)
     moments = []
@@ -182,18 +182,18 @@ def _moments(episode: Episode) -> list[int]:
 
 
 def _strip(episode: Episode, cameras: tuple[str, ...], moments: list[int]) -> np.ndarray:
-    """Figures (height, width, 3): a row for each camera, enlarged, costly ones framed."""
+    """Images (height, width, 3): a row for each camera, enlarged, costly ones framed."""
     came_with = np.append(0, episode.cost)  # (T+1,)
     zoom = max(1, CELL // episode.images[cameras[0]].shape[1])
     rows = []
     for camera in cameras:
         row = []
         for moment in moments:
-            figure = episode.images[camera][moment].repeat(zoom, 0).repeat(zoom, 1)
+            image = episode.images[camera][moment].repeat(zoom, 0).repeat(zoom, 1)
             edge = COSTLY if came_with[moment] > 0 else (255, 255, 255)
-            side = figure.shape[0] + 2 * FRAME
+            side = image.shape[0] + 2 * FRAME
             framed = np.full((side, side, 3), edge, np.uint8)
-            framed[FRAME:-FRAME, FRAME:-FRAME] = figure
+            framed[FRAME:-FRAME, FRAME:-FRAME] = image
             row.append(framed)
         rows.append(np.concatenate(row, 1))
     return np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""Several datasets into one, and one into two."""
+"""Merge several dataset files into one, and split one into two."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def merge(path: str | Path, sources: Sequence[Path], stream: TextIO | None = Non
 
 @dataclass(frozen=True)
 class Choice:
-    """Which episodes `split` takes: all that pass the filters, or some of those."""
+    """The episodes that `split` takes: all that pass the filters, or some of those."""
 
     policies: tuple[str, ...] = ()  # none named: any
     max_cost: float | None = None  # of an episode
@@ -152,6 +152,6 @@ def _refuse_copies(sources: Sequence[Path]) -> None:
 
 
 def _alternate(sizes: Sequence[int]) -> list[int]:
-    """Which source comes next: each appears `sizes[k]` times, as evenly as can be."""
+    """Order of the sources: each appears `sizes[k]` times, as evenly as can be."""
     places = [((index + 0.5) / size, k) for k, size in enumerate(sizes) for index in range(size)]
     return [k for _, k in sorted(places)]

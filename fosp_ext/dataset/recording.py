@@ -35,7 +35,7 @@ class EnvChoice:
 
 
 def start_worker() -> None:
-    """Let the parent alone answer Ctrl-C, and end when it ends, however that happens."""
+    """Let the parent alone handle Ctrl-C, and end with the parent, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 

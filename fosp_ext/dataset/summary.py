@@ -1,4 +1,4 @@
-"""What a dataset file holds, in numbers: read from its small arrays, no image is decoded."""
+"""Summary of a dataset file: read from its small arrays, no image is decoded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DatasetSummary:
 
     @property
     def decoded_bytes(self) -> int:
-        """What the images take in memory."""
+        """Bytes of the decoded images."""
         images = len(self.actions) + len(self.lengths)
         return images * len(self.info.cameras) * self.info.size**2 * 3
 
@@ -95,7 +95,7 @@ def describe(summary: DatasetSummary) -> Iterator[str]:
     yield str(summary.path)
     yield f"  task           {info.task}, variant {environment.get('variant', 'none')}"
     drawn = f"{info.size}x{info.size}, {environment.get('render', '')}"
-    yield f"  images       {' and '.join(info.cameras)}, {drawn}"
+    yield f"  images         {' and '.join(info.cameras)}, {drawn}"
     yield f"  action         {info.action_size} numbers, held for {info.action_repeat} frames"
     yield f"  episodes       {len(summary.lengths)}, of which {ended} truly ended"
     yield f"  transitions    {len(summary.actions)}"

@@ -86,7 +86,7 @@ def make_env(
 
 
 def make_run_env(info: DatasetInfo, variant: str) -> SafetyGymEnv | CustomEnv:
-    """The environment that a run acts in; `info` describes what its policy sees and does."""
+    """The environment of a run; `info` describes its observations and actions."""
     render = info.environment.get("render", "fast")
     env = make_env(info.task, info.cameras, info.size, info.action_repeat, render, variant)
     check_action_size(env, info.action_size)
@@ -94,14 +94,14 @@ def make_run_env(info: DatasetInfo, variant: str) -> SafetyGymEnv | CustomEnv:
 
 
 def check_action_size(env: gymnasium.Env, expected: int) -> None:
-    """Refuse an environment whose actions are longer or shorter than those of data or a policy."""
+    """Refuse an environment whose action size differs from that of the data or policy."""
     have = env_action_size(env)
     if have != expected:
         raise UserError(f"an action of the environment has {have} numbers, not {expected}")
 
 
 def env_action_size(env: gymnasium.Env) -> int:
-    """How many numbers an action of the environment has."""
+    """Action size of the environment."""
     shape = env.action_space.shape
     assert shape is not None, "the actions are no box"
     return shape[0]

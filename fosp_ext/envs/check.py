@@ -1,4 +1,4 @@
-"""Does an environment fit this project? `python -m fosp_ext.envs.check TASK` says what does not.
+"""Check that an environment fits this project: `python -m fosp_ext.envs.check TASK`.
 
 Plays episodes of random actions and checks spaces, values, costs, seeds and ends, one line each.
 The exit code is 0 if everything fits, 1 if something is wrong, 2 if there is no such environment.
@@ -67,7 +67,7 @@ class Examination:
             self.ok("cameras", ", ".join(shown))
 
     def values(self, traces: Sequence[Trace]) -> None:
-        """Everything that reset and step returned."""
+        """The values that reset and step returned."""
         problems: dict[str, str] = {}
         for trace in traces:
             problems = {**trace.problems, **problems}
@@ -87,7 +87,7 @@ class Examination:
             self.cost(rows)
 
     def cost(self, rows: Sequence[Row]) -> None:
-        """How much and how often."""
+        """The size and the frequency of costs."""
         costs = np.array([row.cost for row in rows])
         share = 100 * np.mean(costs > 0)
         never = "" if costs.any() else "always 0: random actions show nothing that is unsafe"
@@ -127,7 +127,7 @@ class Examination:
             self.ok("other seed", "another episode", "begins with the same image" if equal else "")
 
     def videos(self, seed: int) -> None:
-        """The environment as training and videos see it."""
+        """The wrapped environment: a reset, a step, and an image from `render`."""
         env = make_env(self.task, self.cameras)
         try:
             env.reset(seed=seed)
@@ -152,7 +152,7 @@ class Examination:
 
     @contextmanager
     def blamed(self, name: str) -> Iterator[None]:
-        """An exception of the environment itself is a finding: what it was, and where."""
+        """Report an exception raised by the environment itself: its type and place."""
         try:
             yield
         except UserError:
@@ -165,18 +165,18 @@ class Examination:
 
     @contextmanager
     def wrong(self, name: str) -> Iterator[None]:
-        """A rule that is broken in the block is a finding."""
+        """Report a rule that is broken in the block."""
         try:
             yield
         except UserError as error:
             self.say("WRONG", name, str(error))
 
     def ok(self, name: str, detail: str, doubt: str = "") -> None:
-        """A finding that is fine, or a note of the doubt about it."""
+        """Report a check that passed, or the doubt about it as a note."""
         self.say("note" if doubt else "ok", name, doubt or detail)
 
     def say(self, verdict: str, name: str, detail: str) -> None:
-        """One line; `verdict` is ok, note or WRONG."""
+        """Print one line; `verdict` is ok, note or WRONG."""
         self.fits = self.fits and verdict != "WRONG"
         self.report(f"{verdict:<6} {name:<12} {detail}")
 

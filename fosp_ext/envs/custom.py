@@ -1,4 +1,4 @@
-"""Any environment that reports costs, behind the interface of this project's own.
+"""Wrapper of custom environments: images, rewards and costs in the form of this project.
 
 Use `fosp_ext.envs.make_env` with a task `MODULE:NAME`. docs/custom_environments.md has the rules.
 """
@@ -11,7 +11,7 @@ from dreamer.envs.adapter import ImageEnv
 
 
 class CustomEnv(ImageEnv):
-    """An environment of the user, whose every step says what it costs."""
+    """A custom environment, which returns a cost with every step."""
 
     def __init__(
         self, task: str, cameras: tuple[str, ...], size: int, action_repeat: int, render: str
@@ -20,4 +20,4 @@ class CustomEnv(ImageEnv):
         self.render_quality = render  # changes nothing here
 
     def privileged(self) -> Any:
-        """None: of this world only images are known; the policy `random` needs no more."""
+        """None: a custom environment has no privileged state, so only `random` acts in it."""

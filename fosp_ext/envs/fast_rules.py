@@ -38,7 +38,7 @@ class Scene:
         self._touched: set[str] | None = None
 
     def moved(self) -> None:
-        """To be called when the simulation has moved on."""
+        """Drop the contacts of the last step; call it after every simulator step."""
         self._touched = None
 
     def touched(self) -> set[str]:
@@ -55,7 +55,7 @@ class Scene:
 
 
 class TaskRules(Protocol):
-    """What a kind of task pays for."""
+    """Reward and goal of a kind of task."""
 
     def reward(self) -> float:
         """The reward of the step just made. Call it once per step."""
@@ -65,7 +65,7 @@ class TaskRules(Protocol):
 
 
 class GoalRules:
-    """Go to a place."""
+    """Goal and Fading tasks: move to a place."""
 
     def __init__(self, task: Any, scene: Scene) -> None:
         self._task, self._positions = task, scene.positions
@@ -88,7 +88,7 @@ class GoalRules:
 
 
 class ButtonRules(GoalRules):
-    """Touch one of the buttons; the goal marks which."""
+    """Button tasks: touch the button that the goal marks."""
 
     def __init__(self, task: Any, scene: Scene) -> None:
         super().__init__(task, scene)
@@ -105,7 +105,7 @@ class ButtonRules(GoalRules):
 
 
 class PushRules:
-    """Push a box to a place."""
+    """Push tasks: push a box to a place."""
 
     def __init__(self, task: Any, scene: Scene) -> None:
         self._task, self._positions, self._robot = task, scene.positions, scene.robot

@@ -1,7 +1,7 @@
-"""The official environment's step without what images do not need, equal to it bit for bit.
+"""A faster simulator step of Safety-Gymnasium, equal to the official one bit for bit.
 
-Most of an official step is not physics. Three things are left out (`fast_rules.py` has a fourth,
-the look-ups by name):
+Most of an official step is not physics. Three things that images do not need are left out
+(`fast_rules.py` has a fourth, the look-ups by name):
 
 1. The lidar. It is an observation, and ours are images.
 2. Repeated work. The official step calls `mj_forward` three times at its end, and the next
@@ -39,7 +39,7 @@ RULES = {
 
 
 class StepResult(NamedTuple):
-    """What one simulator step returned: the official result without the observation."""
+    """Result of one simulator step: the official one without the observation."""
 
     reward: float
     cost: float
@@ -65,7 +65,7 @@ class OfficialStep:
 class FastStep:
     """The step of one task. `begin` must be called after each reset of the world.
 
-    Whoever changes the model or the state between two steps calls `mj_forward` afterwards.
+    After a change of the model or the state between two steps, `mj_forward` must be called.
     """
 
     def __init__(self, world: Any, rules: type) -> None:
@@ -74,7 +74,7 @@ class FastStep:
         self._world, self._task, self._make_rules = world, world.task, rules
 
     def begin(self) -> None:
-        """Look up what the model of the new episode calls where."""
+        """Look up the names in the model of the new episode."""
         task = self._task
         self._model, self._data = task.model, task.data
         self._scene = Scene(task)

@@ -1,4 +1,4 @@
-"""Which OpenGL library draws the cameras: EGL, or OSMesa where EGL does not work.
+"""Choice of the OpenGL library that draws the cameras: EGL, or OSMesa where EGL does not work.
 
 MuJoCo reads `MUJOCO_GL` when it is imported, so the choice is made before that, and only if the
 user made none. It is kept in the environment variable, which worker processes inherit. A candidate

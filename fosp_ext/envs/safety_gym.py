@@ -1,4 +1,4 @@
-"""Safety-Gymnasium behind gymnasium's interface: camera images in, one cost per step out.
+"""Safety-Gymnasium tasks as a `gymnasium.Env` with camera observations and a cost per step.
 
 Use `fosp_ext.envs.make_env`, which prepares the imports of MuJoCo and Safety-Gymnasium.
 """
@@ -75,7 +75,10 @@ class SafetyGymEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """A new world. Equal seeds give equal episodes; without a seed, `np_random` draws one."""
+        """Begin an episode in a new world; without a seed, `np_random` draws one.
+
+        Equal seeds give equal episodes.
+        """
         super().reset(seed=seed)
         world_seed = int(self.np_random.integers(SEEDS)) if seed is None else seed
         self._noise = np.random.default_rng([world_seed, NOISE])
@@ -122,7 +125,7 @@ class SafetyGymEnv(gymnasium.Env):
         return self._overhead.draw(model, data, [camera])[0]
 
     def privileged(self) -> WorldState:
-        """Where everything is, for scripted policies."""
+        """Privileged state: where everything is, for scripted policies."""
         return read_world_state(self._world.task, self.robot)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Which tasks and cameras there are, by name. Nothing here imports a simulator or makes anything.
+"""Names of tasks and cameras. Nothing here imports a simulator or makes an environment.
 
 A task is the id of a Safety-Gymnasium task, or `MODULE:NAME`, a custom environment
 (docs/custom_environments.md).
@@ -85,7 +85,7 @@ def task_cameras(task: str) -> tuple[str, ...] | None:
 
 
 def action_size(task: str) -> int | None:
-    """How many numbers an action has, known without the simulator; None for custom environments."""
+    """Action size, known without the simulator; None for custom environments."""
     if is_custom(task):
         return None
     robots = [robot for robot in _ROBOTS if task.startswith(f"Safety{robot}")]

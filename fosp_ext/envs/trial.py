@@ -1,4 +1,4 @@
-"""One episode of random actions, written down with every broken rule instead of stopping at one."""
+"""Test episodes of random actions, recorded with the first broken rule of each kind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dreamer.errors import UserError
 
 
 class Row(NamedTuple):
-    """What one step returned; None where it broke the rules. The first row is the reset."""
+    """The values of one step; None where a rule is broken. The first row is the reset."""
 
     images: str | None  # their digest
     reward: float | None = 0.0
@@ -32,10 +32,10 @@ class Row(NamedTuple):
 
 
 class Trace:
-    """One episode as it went, and the first broken rule of each kind."""
+    """One recorded episode, and the first broken rule of each kind."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """An empty trace."""
         self.rows: list[Row] = []
         self.problems: dict[str, str] = {}
 
@@ -90,7 +90,7 @@ def play(loaded: LoadedEnv, cameras: Sequence[str], seed: int, limit: int) -> Tr
 
 
 def first_difference(one: Trace, other: Trace) -> str:
-    """Where two episodes part, as far as both were played; nothing if they do not."""
+    """The first difference between two episodes, as far as both were played; empty if none."""
     for step, (a, b) in enumerate(zip(one.rows, other.rows, strict=False)):
         names = [name for name in Row._fields if getattr(a, name) != getattr(b, name)]
         if names:

@@ -1,4 +1,4 @@
-"""How a variant gets into a Safety-Gymnasium world: into its task, its XML and its images.
+"""Apply a variant to a Safety-Gymnasium world: to its task, its XML and its images.
 
 Everything that a variant does not name stays as it is in the task itself with the same seed: the
 places of the other objects, headings, the physics. Only what is drawn later and meets the changed
@@ -50,7 +50,7 @@ def change_looks_(world: Element, variant: Variant) -> None:
 
 
 def add_noise(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """A uint8 image with normal noise of that standard deviation on every number."""
+    """The uint8 image with Gaussian noise of that standard deviation on every number."""
     noise = rng.standard_normal(image.shape, np.float32) * deviation
     return (image + noise).round().clip(0, 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Variants of the tasks that a policy has not seen: what each of them changes, as data.
+"""Variants of the tasks, unseen in training: the changes of each, declared as data.
 
 `variant_world.py` carries the changes out. Importing this imports no simulator.
 """
@@ -21,7 +21,7 @@ _TASK = re.compile(r"^Safety[A-Z][a-z]+?(?:Goal|Button|Push|FadingEasy|FadingHar
 
 @dataclass(frozen=True)
 class Shape:
-    """How an object is drawn. Its circle on the floor, which decides rewards and costs, stays."""
+    """Shape that an object is drawn with; its circle on the floor, which decides costs, stays."""
 
     geom: str  # a MuJoCo geom: "cylinder" or "ellipsoid"
     height: float  # in radii of the object
@@ -93,7 +93,7 @@ VARIANTS = {variant.name: variant for variant in _ALL}
 
 
 def objects_of(task: str) -> frozenset[str]:
-    """Which of "goal" and "hazards" a task has; a custom environment has neither."""
+    """The objects of a task, of "goal" and "hazards"; a custom environment has neither."""
     found = _TASK.match(task)
     if found is None:
         return frozenset()
@@ -115,7 +115,7 @@ def check_variant(name: str, task: str) -> Variant:
 
 
 def describe_variants() -> str:
-    """What `--env.variant` takes: one line for each variant, and which tasks they fit."""
+    """Help for `--env.variant`: one line for each variant, and the tasks they fit."""
     width = max(map(len, VARIANTS))
     lines = ["--env.variant NAME, or several joined by +, such as night+more_hazards:", ""]
     for name, variant in VARIANTS.items():

@@ -1,4 +1,4 @@
-"""What a scripted policy may know: positions and speeds that the cameras do not say."""
+"""Privileged state for scripted policies: positions and speeds of everything in a world."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From run folders to one page that compares them (docs/report.md)."""
+"""The HTML report: one page that compares run folders (docs/report.md)."""

@@ -13,8 +13,8 @@ EXAMPLE = """example:
   python -m fosp_ext.report logdir/SafetyPointGoal1-v0/*/seed* --out logdir/report --csv
 
 Runs that differ only in the seed count as one group. Numbers are those of the newest evaluation
-of each run (eval.py), or of the training where there is none. Exit codes: 0 done, 2 wrong words
-or folders."""
+of each run (eval.py), or of the training where there is none. Exit codes: 0 done, 2 wrong
+arguments or folders."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

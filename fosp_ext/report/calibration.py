@@ -1,4 +1,4 @@
-"""Does a probability mean what it says? Pure functions of estimates and of what followed."""
+"""Calibration of probabilities: AUROC, Brier score and reliability, from estimates and outcomes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def auroc(estimate: np.ndarray, outcome: np.ndarray) -> float:
 
 
 def brier(estimate: np.ndarray, outcome: np.ndarray) -> float:
-    """Mean squared distance of estimates (n,) from what happened (n,) bool: 0 is perfect."""
+    """Mean squared distance of estimates (n,) from outcomes (n,) bool: 0 is perfect."""
     return float(np.mean((estimate - outcome) ** 2))
 
 

@@ -1,4 +1,4 @@
-"""What the page says, and the files beside it."""
+"""Compose the report: the texts and sections of the page, and the files beside it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fosp_ext.config import OnlineConfig
 from fosp_ext.envs import task_folder
 from fosp_ext.report import figures, tables
 from fosp_ext.report.figures import LINEAR_COST
-from fosp_ext.report.material import Material, Outcome
+from fosp_ext.report.material import Material, ScatterPoint
 from fosp_ext.report.page import Page
 from fosp_ext.report.published import CITATION, LINK, published
 from fosp_ext.report.runs import SOURCES, Run
 from fosp_ext.report.strips import draw_episodes
-from fosp_ext.report.training_cost import before_and_after, price_table
+from fosp_ext.report.training_cost import before_and_after, training_cost_table
 from fosp_ext.report.videos import relative, videos
 from fosp_ext.run.evaluate import new_folder
 from fosp_ext.run.warnings import LOOKAHEAD
@@ -43,8 +43,8 @@ BEFORE = (
     "Before: the newest evaluation of the offline run that each seed went on from, in the same "
     "variant. Only seeds whose offline run is in this report are counted, on both sides."
 )
-PRICE = (
-    "What the policy did while it learned, mean over seeds: training episodes that have ended and "
+TRAINING_COST = (
+    "The training episodes of online runs, mean over seeds: training episodes that have ended and "
     "the agent steps until then, costs summed over them, cost per episode in the first and in the "
     "last fifth of them, share of episodes with a violation. A warning is a step with p above "
     "online.warning. Recall: share of the violations, counted where they begin, with a warning at "
@@ -61,9 +61,9 @@ STRIPS = (
 SCATTER = (
     "Towards the lower right is better. Large dots: means of our groups, small ones their seeds. "
     "Crosses: episodes of the datasets the runs learnt from, squares their means by policy; the "
-    "policies see what no camera shows. Hollow: published values, read by eye from plots, for "
-    "the task without a variant and, if online, for fine-tuning there. The "
-    f"axis of the cost is linear up to {LINEAR_COST} and logarithmic above."
+    "scripted policies have privileged state. Hollow: published values, read by eye from plots, "
+    "for the task without a variant and, if online, for fine-tuning there. The axis of the cost is "
+    f"linear up to {LINEAR_COST} and logarithmic above."
 )
 RELIABILITY = (
     "Above: of the rows with a violation probability around p, the share where a violation "
@@ -81,17 +81,16 @@ MEASURES = (
     "saying the mean."
 )
 CALIBRATION = (
-    "At every row of the held-out episodes the newest checkpoint is asked for violation "
-    f"probability p, and the record for whether a violation followed within {LOOKAHEAD} agent "
-    f"steps. {MEASURES} The recorded policies acted here, not the policy for which p is learnt, "
-    "and p discounts a violation by how far ahead it is: a difference from the diagonal is not the "
+    "Violation probability p of the newest checkpoint at every row of the held-out episodes, "
+    f"compared with whether a violation followed within {LOOKAHEAD} agent steps. "
+    f"{MEASURES} The recorded policies acted here, not the policy for which p is learnt, and p "
+    "discounts a violation by how far ahead it is: a difference from the diagonal is not the "
     "error of the network alone."
 )
 WHILE_LEARNING = (
-    "In the training episodes of online runs, violation probability p was noted when each action "
-    "was chosen, before anyone knew what would follow: forecasts by an estimate that was still "
-    "learning, about the policies that acted. The record says whether a violation followed within "
-    f"{LOOKAHEAD} agent steps. {MEASURES}"
+    "Violation probability p in the training episodes of online runs, logged when each action was "
+    "chosen: forecasts by an estimate that was still learning, for the policies that acted, "
+    f"compared with whether a violation followed within {LOOKAHEAD} agent steps. {MEASURES}"
 )
 
 
@@ -110,7 +109,12 @@ def write(material: Material, out: Path, with_csv: bool) -> Path:
     folder = new_folder(out)
     page = Page("Comparison of runs")
     _runs(page, material, folder)
-    explained = {"results": RESULTS, "before_and_after": BEFORE, "price": PRICE, "over_tasks": IQM}
+    explained = {
+        "results": RESULTS,
+        "before_and_after": BEFORE,
+        "training_cost": TRAINING_COST,
+        "over_tasks": IQM,
+    }
     for name, words in explained.items():
         _table(page, listed, name, words)
     said: set[str] = set()
@@ -142,16 +146,16 @@ def _figures(material: Material) -> list[Shown]:
         if drawn:
             title = f"Return and cost in {task}"
             shown.append(Shown(f"scatter-{short}", drawn, title, SCATTER))
-    for name, title, seen in (
-        ("calibration", "Reliability of the estimated violation probability", material.seen),
+    for name, title, forecasts in (
+        ("calibration", "Reliability of the estimated violation probability", material.heldout),
         (
             "calibration-while-learning",
             "Reliability of the violation probability while learning",
-            material.played,
+            material.training,
         ),
     ):
-        if seen:
-            shown.append(Shown(name, figures.draw_calibration(seen), title, RELIABILITY))
+        if forecasts:
+            shown.append(Shown(name, figures.draw_calibration(forecasts), title, RELIABILITY))
     return shown
 
 
@@ -183,7 +187,7 @@ def _strips(material: Material, task: str) -> Iterator[Shown]:
 
 def _scatter(material: Material, task: str) -> figures.FigureFile | None:
     ours = [
-        Outcome(result.name, _means(result.scores), _means(result.costs))
+        ScatterPoint(result.name, _means(result.scores), _means(result.costs))
         for result in material.results
         if result.group.task == task
     ]
@@ -201,11 +205,11 @@ def _tables(material: Material) -> dict[str, tables.Table]:
     every = (
         tables.result_table(material.results),
         before_and_after(material.results, runs),
-        price_table(material.groups),
+        training_cost_table(material.groups),
         tables.over_tasks(material.results),
-        tables.calibration_table("calibration", "held-out episodes", material.seen),
+        tables.calibration_table("calibration", "held-out episodes", material.heldout),
         tables.calibration_table(
-            "calibration_while_learning", "training episodes", material.played
+            "calibration_while_learning", "training episodes", material.training
         ),
         tables.published_table(material.tasks),
     )
@@ -222,7 +226,7 @@ def _table(
 
 
 def _runs(page: Page, material: Material, folder: Path) -> None:
-    """Which folders this is about, and what could not be shown."""
+    """The list of run folders, and remarks on what is left out."""
     page.links(
         [
             (
@@ -234,14 +238,14 @@ def _runs(page: Page, material: Material, folder: Path) -> None:
         ]
     )
     if not any(run.curve(source) for g in material.groups for run in g.runs for source in SOURCES):
-        page.paragraph("No run has evaluated on its way, so there are no learning curves.")
+        page.paragraph("No run was evaluated during training, so there are no learning curves.")
     if material.remarks:
         page.heading("Left out")
         page.remarks(material.remarks)
 
 
 def _length(run: Run) -> str:
-    """How much of the environment an online run has seen."""
+    """Length of an online run in episodes, agent steps and updates."""
     if not run.episodes:
         return ""
     last = run.episodes[-1]
@@ -259,7 +263,7 @@ def _videos(page: Page, material: Material, folder: Path) -> None:
         for video in videos(run, group.label, folder)
     ]
     if found:
-        page.heading("Films")
+        page.heading("Videos")
         page.videos(found)
         page.paragraph(
             "The videos lie in the run folders; the links hold while both stay in place."

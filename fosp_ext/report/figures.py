@@ -10,7 +10,7 @@ import numpy as np
 
 from dreamer.errors import UserError
 from fosp_ext.report.calibration import Bins, reliability
-from fosp_ext.report.material import Outcome
+from fosp_ext.report.material import ScatterPoint
 from fosp_ext.report.published import METHODS, Published
 from fosp_ext.report.runs import Curve, Group, Source
 from fosp_ext.report.statistics import band, on_common_steps
@@ -74,7 +74,10 @@ def draw_curves(groups: Sequence[Group], source: Source) -> FigureFile | None:
 
 
 def draw_scatter(
-    task: str, ours: Sequence[Outcome], data: Sequence[Outcome], others: Sequence[Published]
+    task: str,
+    ours: Sequence[ScatterPoint],
+    data: Sequence[ScatterPoint],
+    others: Sequence[Published],
 ) -> FigureFile:
     """Return against cost: dots of ours, small crosses of the data, hollow published values."""
 
@@ -153,7 +156,7 @@ def point_marker(steps: np.ndarray) -> str:
     return "." if len(steps) < 30 else ""
 
 
-def _mean(axis: Axes, outcome: Outcome, marker: str, colour: str, label: str) -> None:
+def _mean(axis: Axes, outcome: ScatterPoint, marker: str, colour: str, label: str) -> None:
     axis.scatter(
         outcome.scores.mean(), outcome.costs.mean(), s=90, marker=marker, color=colour,
         label=label, zorder=2,

@@ -1,4 +1,4 @@
-"""What an online run played while it learned, one line of its episodes.jsonl at a time."""
+"""Training episodes of an online run, read from the lines of its episodes.jsonl."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ class TrainingEpisode:
     score: float
     cost: float
     violation: np.ndarray  # bool: did the action of this step violate?
-    violation_probability: (
-        np.ndarray | None
-    )  # p when the action was chosen; None: nobody estimates it
-    online: np.ndarray | None  # bool: did the online policy act? None: it has no company
-    warned: int  # onsets of violations that a warning announced; 0 without violation probability
-    judged_warnings: int  # warnings of which it is known what followed
+    violation_probability: np.ndarray | None  # when the action was chosen; None: not estimated
+    online: np.ndarray | None  # bool: did the online policy act? None: there is no policy set
+    warned: int  # onsets of violations with a warning before them; 0 without estimates
+    judged_warnings: int  # warnings whose next steps are known
     false_warnings: int  # of those, without a violation
 
     @property
@@ -38,16 +36,10 @@ class TrainingEpisode:
 def training_episode(line: dict[str, Any]) -> TrainingEpisode:
     """Read one line; KeyError, TypeError or ValueError where it is none."""
     violation = bits(line["violation"])
-    violation_probability = (
-        np.array(line["violation_probability"], np.float64)
-        if "violation_probability" in line
-        else None
-    )
+    p = line.get("violation_probability")
+    p = None if p is None else np.array(p, np.float64)
     online = bits(line["online"]) if "online" in line else None
-    if any(
-        steps is not None and steps.shape != violation.shape
-        for steps in (violation_probability, online)
-    ):
+    if any(steps is not None and steps.shape != violation.shape for steps in (p, online)):
         raise ValueError("its lists differ in length")
     return TrainingEpisode(
         number=int(line["episode"]),
@@ -56,7 +48,7 @@ def training_episode(line: dict[str, Any]) -> TrainingEpisode:
         score=float(line["score"]),
         cost=float(line["cost"]),
         violation=violation,
-        violation_probability=violation_probability,
+        violation_probability=p,
         online=online,
         warned=int(line.get("warned", 0)),
         judged_warnings=int(line.get("judged_warnings", 0)),

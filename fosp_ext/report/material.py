@@ -1,4 +1,4 @@
-"""Everything a report knows before it writes a file."""
+"""The data of a report, gathered before a file is written."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fosp_ext.run.data import run_dataset
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A dot of the scatter: a group of ours, or a policy of the dataset."""
+class ScatterPoint:
+    """A point of the scatter plot: a group of runs, or a policy of the dataset."""
 
     name: str
     scores: np.ndarray  # per seed, or per episode
@@ -31,13 +31,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Material:
-    """The runs, what they came to, and what is missing."""
+    """The runs, their results and forecasts, and remarks on what is missing."""
 
     groups: list[Group]
     results: list[Result]
-    policies: dict[str, list[Outcome]] = field(default_factory=dict)  # task -> its dataset's
-    seen: list[tuple[str, Forecast]] = field(default_factory=list)  # run -> what it foresaw
-    played: list[tuple[str, Forecast]] = field(default_factory=list)  # the same, while learning
+    policies: dict[str, list[ScatterPoint]] = field(default_factory=dict)  # task -> its dataset's
+    heldout: list[tuple[str, Forecast]] = field(default_factory=list)  # (run, on held-out episodes)
+    training: list[tuple[str, Forecast]] = field(default_factory=list)  # (run, while learning)
     remarks: list[str] = field(default_factory=list)  # what is left out, and why
 
     @property
@@ -50,13 +50,13 @@ class Material:
         return [group for group in self.groups if group.task == task]
 
     def label(self, group: Group, run: Run) -> str:
-        """What a single run is called."""
+        """The label of a single run."""
         label = f"{group.label}, seed {run.config.seed}"
         return f"{group.task}: {label}" if len(self.tasks) > 1 else label
 
 
 def gather(paths: Sequence[Path], device: str, stream: TextIO) -> Material:
-    """Read the runs and ask their checkpoints; nothing is written."""
+    """Read the runs and evaluate their estimates; nothing is written."""
     chosen = choose_device(device)
     distinct = {path.resolve(): path for path in paths}
     groups = group_runs([read_run(path) for path in distinct.values()])
@@ -75,21 +75,21 @@ def gather(paths: Sequence[Path], device: str, stream: TextIO) -> Material:
 def _add_calibration(
     material: Material, run: Run, label: str, device: torch.device, stream: TextIO
 ) -> None:
-    """What its newest checkpoint foresees, and what it foresaw while it learned."""
+    """Forecasts of the newest checkpoint, and those logged while learning."""
     seen = forecast(run, device, stream)
     if isinstance(seen, str):
         material.remarks.append(f"{run.path}: no calibration, {seen}.")
     else:
-        material.seen.append((label, seen))
+        material.heldout.append((label, seen))
     if run.is_online and not run.episodes:
         material.remarks.append(f"{run.path}: no training episode has ended yet.")
     played = while_learning(run)
     if played is not None:
-        material.played.append((label, played))
+        material.training.append((label, played))
 
 
 def _add_policies(material: Material, run: Run, read: set[Path]) -> None:
-    """What the policies of the run's dataset earned and cost; each file is read once."""
+    """Returns and costs of the policies of the run's dataset; each file is read once."""
     path = run_dataset(run.config)
     if path.resolve() in read:
         return
@@ -103,5 +103,5 @@ def _add_policies(material: Material, run: Run, read: set[Path]) -> None:
         material.remarks.append(f"{error}: its policies are in no figure.")
         return
     material.policies.setdefault(run.task, []).extend(
-        Outcome(group.name, group.returns, group.costs) for group in summary.by_policy()
+        ScatterPoint(group.name, group.returns, group.costs) for group in summary.by_policy()
     )

@@ -87,9 +87,9 @@ class Page:
     def figure(self, figure: FigureFile, words: str) -> None:
         """A drawing in the version that suits the reader's screen."""
         self._parts.append(
-            '<div class="plot"><figure><source media="(prefers-color-scheme: dark)" '
+            '<div class="plot"><picture><source media="(prefers-color-scheme: dark)" '
             f'srcset="{_data(figure.dark, "png")}"><img src="{_data(figure.light, "png")}" '
-            f'alt="{escape(words)}"></figure></div>'
+            f'alt="{escape(words)}"></picture></div>'
         )
 
     def videos(self, videos: Sequence[VideoLink]) -> None:

@@ -23,7 +23,7 @@ from fosp_ext.run.train import FLAGS
 
 
 class Source(NamedTuple):
-    """Where learning curves come from: PREFIX/score and PREFIX/cost in metrics.jsonl."""
+    """Source of learning curves: PREFIX/score and PREFIX/cost in metrics.jsonl."""
 
     name: str
     prefix: str
@@ -31,7 +31,7 @@ class Source(NamedTuple):
 
 
 EVALUATIONS = Source("evaluations", "eval", "set")
-ALONE = (  # what the two policies of a set do without each other
+ALONE = (  # each policy of a set acting alone
     Source("online policy alone", "eval/online_only", "online"),
     Source("offline policy alone", "eval/offline_only", "offline"),
 )
@@ -44,7 +44,7 @@ PLAYERS = {
 
 @dataclass(frozen=True)
 class Curve:
-    """What became of one run over its gradient updates, each (K,)."""
+    """Learning curves of one run over its gradient updates, each (K,)."""
 
     updates: np.ndarray
     score: np.ndarray
@@ -83,21 +83,21 @@ class Run:
     rows: list[dict[str, Any]]  # of metrics.jsonl
     evaluations: list[Evaluation]
     presets: tuple[str, ...] = ()  # by which train.py was called
-    episodes: tuple[TrainingEpisode, ...] = ()  # that an online run played while it learned
+    episodes: tuple[TrainingEpisode, ...] = ()  # training episodes of an online run
 
     @property
     def task(self) -> str:
-        """Its task, spelt as everywhere."""
+        """Id of its task."""
         return check_task(self.config.task)
 
     @property
     def variant(self) -> str:
-        """The variant it trained for."""
+        """The variant it is trained for."""
         return check_variant(self.config.env.variant, self.task).name
 
     @property
     def is_online(self) -> bool:
-        """Did it learn in the environment?"""
+        """Whether it is an online run."""
         return self.config.mode == "online"
 
     def curve(self, source: Source) -> Curve | None:
@@ -275,7 +275,7 @@ def _by_source(members: Sequence[Run]) -> list[list[Run]]:
 
 
 def _source(run: Run) -> str:
-    """Where it went on from, the same for all seeds of one folder."""
+    """The run it goes on from, the same for all seeds of one folder."""
     return re.sub(r"seed\d+", "seed*", run.config.init_from)
 
 

@@ -1,4 +1,4 @@
-"""Means, intervals and running averages of what runs came to: pure functions of numbers."""
+"""Means, intervals and running averages of results: pure functions of numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 
 
 def resampled_means(runs: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Means of runs as they might have come out, (RESAMPLES, S): seeds are drawn, then episodes.
+    """Bootstrap means of runs, (RESAMPLES, S): seeds are drawn, then episodes.
 
     `runs` holds the episodes of each of the S seeds. A single seed is kept; its episodes vary.
     """
@@ -83,7 +83,7 @@ def cost_regret(costs: np.ndarray, episodes: int) -> np.ndarray:
     """Running average of episode costs (K,), from 0: r <- 0.99 r + 0.01 cost, per episode.
 
     One entry stands for `episodes` episodes of that mean cost. It begins at 0, so a short run stays
-    below its costs: a figure of how cost came in, to be compared at equal numbers of episodes.
+    below its costs: a measure of cost during training, to be compared at equal numbers of episodes.
     """
     regret, running = [], 0.0
     for cost in costs:
@@ -93,7 +93,7 @@ def cost_regret(costs: np.ndarray, episodes: int) -> np.ndarray:
 
 
 def _no_spread(tasks: Sequence[Sequence[np.ndarray]]) -> bool:
-    """Is there one seed with one number per task, from which nothing follows about chance?"""
+    """Whether each task has one seed with one number, which has no spread."""
     return all(len(runs) == 1 and len(runs[0]) == 1 for runs in tasks)
 
 

@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """What the seeds of a group came to in one variant."""
+    """Results of the seeds of a group in one variant."""
 
     group: Group
     variant: str
@@ -52,7 +52,7 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The group, and where and who played if that needs to be said."""
+        """The group, with variant and policy where these are not the usual ones."""
         own = self.group.runs[0].variant
         where = "" if self.variant == own else f" in {self.variant}"
         return f"{self.group.label}{where}{played_by(self.policy)}"
@@ -123,11 +123,10 @@ def over_tasks(found: Sequence[Result]) -> Table:
     return Table("over_tasks", "Interquartile mean over tasks and seeds", columns, rows)
 
 
-def calibration_table(name: str, episodes: str, seen: Sequence[tuple[str, Forecast]]) -> Table:
-    """How well the violation probability foretells violations; the last column is what a constant
-    would get.
+def calibration_table(name: str, episodes: str, forecasts: Sequence[tuple[str, Forecast]]) -> Table:
+    """Calibration of the violation probability; the last column is the score of a constant.
 
-    `episodes` says which ones were judged.
+    `episodes` names the episodes of the forecasts.
     """
     rows = [
         (
@@ -141,7 +140,7 @@ def calibration_table(name: str, episodes: str, seen: Sequence[tuple[str, Foreca
             brier(forecast.estimate, forecast.outcome),
             float(forecast.outcome.mean() * (1 - forecast.outcome.mean())),
         )
-        for label, forecast in seen
+        for label, forecast in forecasts
     ]
     columns = (
         "run", "updates", episodes, "rows", "violation follows", "mean violation probability",
@@ -151,7 +150,7 @@ def calibration_table(name: str, episodes: str, seen: Sequence[tuple[str, Foreca
 
 
 def published_table(tasks: Sequence[str]) -> Table:
-    """What others have published for these tasks."""
+    """Published values for these tasks."""
     rows = [(task, p.method, p.phase, p.score, p.cost) for task in tasks for p in published(task)]
     columns = ("task", "method", "phase", "return", "cost")
     return Table("published", "Published values", columns, rows)

@@ -1,4 +1,4 @@
-"""What learning in the environment cost, and what it brought: two tables."""
+"""Tables of the training cost and of the gain of the online phase."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from fosp_ext.run.warnings import LOOKAHEAD, follows
 
 
 def while_learning(run: Run) -> Forecast | None:
-    """The violation probability it saw as it played, and what followed; None where nothing was
-    estimated.
+    """Forecasts in its training episodes, with the outcomes; None where nothing was estimated.
 
-    The violation probability of a step was noted when its action was chosen, so a violation by that
-    action is the first that it can foretell.
+    The violation probability of a step was logged when its action was chosen, so a violation by
+    that action is the first that it can predict.
     """
     estimates, outcomes = [], []
     for episode in run.episodes:
         if episode.violation_probability is not None:
             rows = np.concatenate([[False], episode.violation])  # of row t: by the action before it
-            following, known = (answer[:-1] for answer in follows(rows, LOOKAHEAD))
+            following, known = (flags[:-1] for flags in follows(rows, LOOKAHEAD))
             estimates.append(episode.violation_probability[known])
             outcomes.append(following[known])
     estimate, outcome = np.concatenate([[], *estimates]), np.concatenate([[], *outcomes])
@@ -35,22 +34,22 @@ def while_learning(run: Run) -> Forecast | None:
     return Forecast(run.episodes[-1].updates, len(estimates), estimate, outcome.astype(bool))
 
 
-def price_table(groups: Sequence[Group]) -> Table:
-    """What the training episodes of each group came to, mean over its seeds."""
+def training_cost_table(groups: Sequence[Group]) -> Table:
+    """Costs and warnings in the training episodes of each group, mean over its seeds."""
     rows = [
-        _price(group, played)
+        _training_cost(group, played)
         for group in groups
         if (played := [run for run in group.runs if run.episodes])
     ]
     columns = (
         "task", "runs", "seeds", "episodes", "agent steps", "summed cost",
-        "cost, first fifth", "cost, last fifth", "with a violation", "warned", "false warnings",
+        "cost, first fifth", "cost, last fifth", "with a violation", "recall", "false warnings",
         "online policy",
     )  # fmt: skip
-    return Table("price", "Training cost", columns, rows)
+    return Table("training_cost", "Training cost", columns, rows)
 
 
-def _price(group: Group, runs: Sequence[Run]) -> tuple[Cell | Interval, ...]:
+def _training_cost(group: Group, runs: Sequence[Run]) -> tuple[Cell | Interval, ...]:
     played = [run.episodes for run in runs]
     fifths = [max(1, len(episodes) // 5) for episodes in played]
     pairs = list(zip(played, fifths, strict=True))
@@ -64,7 +63,7 @@ def _price(group: Group, runs: Sequence[Run]) -> tuple[Cell | Interval, ...]:
         mean_interval([_costs(episodes[:fifth]) for episodes, fifth in pairs]),
         mean_interval([_costs(episodes[-fifth:]) for episodes, fifth in pairs]),
         float(np.mean([np.mean([e.violation.any() for e in own]) for own in played])),
-        _known_mean([_warned(episodes) for episodes in played]),
+        _known_mean([_recall(episodes) for episodes in played]),
         _known_mean([_false_warnings(episodes) for episodes in played]),
         _known_mean([_online_share(episodes) for episodes in played]),
     )
@@ -74,11 +73,11 @@ def _costs(episodes: Sequence[TrainingEpisode]) -> np.ndarray:
     return np.array([episode.cost for episode in episodes])
 
 
-def _warned(episodes: Sequence[TrainingEpisode]) -> float:
-    """Share of the violations that a warning announced; NaN without violations or estimates."""
-    judged = [episode for episode in episodes if episode.violation_probability is not None]
-    onsets = sum(int(episode.onsets.sum()) for episode in judged)
-    return sum(episode.warned for episode in judged) / onsets if onsets else float("nan")
+def _recall(episodes: Sequence[TrainingEpisode]) -> float:
+    """Share of the violations with a warning before them; NaN without violations or estimates."""
+    estimated = [episode for episode in episodes if episode.violation_probability is not None]
+    onsets = sum(int(episode.onsets.sum()) for episode in estimated)
+    return sum(episode.warned for episode in estimated) / onsets if onsets else float("nan")
 
 
 def _false_warnings(episodes: Sequence[TrainingEpisode]) -> float:

@@ -1,4 +1,4 @@
-"""Videos of the runs: where they are from the page, and a small still of each."""
+"""Videos of the runs: their links from the page, and a small still of each."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def relative(path: Path, folder: Path) -> str:
 
 
 def still(video: Path) -> bytes | None:
-    """A figure from near the beginning of a video; None without a decoder or for a broken file."""
+    """An image from near the beginning of a video; None without a decoder or for a broken file."""
     try:
         import av
     except ImportError:
         return None
     try:
         with av.open(str(video)) as file:
-            figure = next(file.decode(video=0)).to_image()
+            image = next(file.decode(video=0)).to_image()
     except (av.error.FFmpegError, StopIteration, OSError):
         return None
-    figure.thumbnail((WIDTH, WIDTH))
+    image.thumbnail((WIDTH, WIDTH))
     encoded = io.BytesIO()
-    figure.save(encoded, "JPEG", quality=80)
+    image.save(encoded, "JPEG", quality=80)
     return encoded.getvalue()

@@ -1,4 +1,4 @@
-"""The reachability estimate of a run, set against what held-out episodes show (docs/report.md)."""
+"""Forecasts of the reachability estimate on held-out episodes (docs/report.md)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from fosp_ext.run.warnings import LOOKAHEAD, follows
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimates at the rows of held-out episodes whose next steps are known, each (n,)."""
+    """Estimates and outcomes at the n rows of episodes whose next steps are known, each (n,)."""
 
-    updates: int  # of the checkpoint that was asked
+    updates: int  # of the checkpoint
     episodes: int
     estimate: np.ndarray
     outcome: np.ndarray  # bool: did a violation follow within LOOKAHEAD agent steps?
 
 
 def forecast(run: Run, device: torch.device, stream: TextIO) -> Forecast | str:
-    """Ask the newest checkpoint about every held-out row; a reason where that cannot be done."""
+    """Forecasts of the newest checkpoint on all held-out rows, or the reason for having none."""
     share = run.config.dataset.holdout
     if not share:
         return "dataset.holdout is 0: no episode is held out"
@@ -53,10 +53,10 @@ def forecast(run: Run, device: torch.device, stream: TextIO) -> Forecast | str:
     except UserError as error:
         return str(error)
     violation = run.config.env.violation
-    return ask(loaded.agent, heldout, loaded.updates, violation, device, stream)
+    return forecast_episodes(loaded.agent, heldout, loaded.updates, violation, device, stream)
 
 
-def ask(
+def forecast_episodes(
     agent: Agent,
     heldout: RowStore,
     updates: int,
@@ -64,7 +64,7 @@ def ask(
     device: torch.device,
     stream: TextIO,
 ) -> Forecast | str:
-    """The agent's p at every row of each episode, from its first row on, and what followed.
+    """The agent's p at every row of each episode, from its first row on, with the outcomes.
 
     A row violates from the cost `violation` on.
     """
@@ -73,14 +73,12 @@ def ask(
     estimates, outcomes = [], []
     with Progress("estimating violation probability", len(firsts), "episodes", stream) as progress:
         for begin, end in itertools.pairwise(bounds):
-            violation_probability = episode_violation_probability(
-                agent, heldout, int(begin), int(end), device
-            )
-            if violation_probability is None:
+            p = episode_violation_probability(agent, heldout, int(begin), int(end), device)
+            if p is None:
                 return "the agent has no reachability estimate"
             violating = violates(heldout.small("cost")[begin:end], violation)
             following, known = follows(violating, LOOKAHEAD)
-            estimates.append(violation_probability[known])
+            estimates.append(p[known])
             outcomes.append(following[known])
             progress.advance()
     estimate, outcome = np.concatenate(estimates), np.concatenate(outcomes)
@@ -99,5 +97,5 @@ def episode_violation_probability(
     with fixed_randomness(device), agent.autocast(device):
         latent = model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first).latent
         estimates = agent.policy.estimates(latent.feat())
-    violation_probability = estimates.get("violation_probability")
-    return None if violation_probability is None else violation_probability[0].float().cpu().numpy()
+    p = estimates.get("violation_probability")
+    return None if p is None else p[0].float().cpu().numpy()

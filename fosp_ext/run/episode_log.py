@@ -1,4 +1,4 @@
-"""What an online run of a safe agent tells about an episode: who acted, and what it foresaw."""
+"""The log line of a safe agent's training episode: policies that acted, warnings, their recall."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dreamer.functional import violates
 from dreamer.training import episode_log
 from dreamer.training.collector import CollectedEpisode
 from dreamer.training.episode_log import EpisodeRecord, Line, bits
-from fosp_ext.run.warnings import judge_warnings
+from fosp_ext.run.warnings import count_warnings
 
-DECIMALS = 3  # of p; warnings are judged after rounding, so the file says what was judged
+DECIMALS = 3  # of p; warnings are counted after rounding, so the file has the values counted
 MEANS = ("online_share", "violation_probability_mean", "violation_probability_max")
-SHARES = {  # metric -> (part, whole); a share of nothing is left out
+SHARES = {  # metric -> (part, whole); a share of zero events is left out
     "warning_share": ("warnings", "length"),
     "warning_recall": ("warned", "onsets"),
     "false_warning_share": ("false_warnings", "judged_warnings"),
@@ -27,7 +27,7 @@ def describe(
     warning: float,
     violation: float,
 ) -> EpisodeRecord:
-    """As `dreamer.training.episode_log.describe`, with what the policy estimated at each step.
+    """As `dreamer.training.episode_log.describe`, with the estimates of the policy at each step.
 
     `warning` is the violation probability p above which a step is a warning, `violation` the cost
     from which on it violates.
@@ -57,13 +57,13 @@ def _warnings(played: CollectedEpisode, warning: float, violation: float) -> Lin
     estimate = played.estimates["violation_probability"].astype(np.float64)
     probability = np.round(estimate, DECIMALS)  # (T,)
     violations = violates(played.episode.cost, violation)
-    warnings = judge_warnings(probability, violations, warning)
+    warnings = count_warnings(probability, violations, warning)
     return {
-        "violation_probability_mean": float(probability.mean()),
-        "violation_probability_max": float(probability.max()),
+        "violation_probability_mean": float(p.mean()),
+        "violation_probability_max": float(p.max()),
         "warnings": warnings.raised,
         "judged_warnings": warnings.judged,
         "false_warnings": warnings.false,
         "warned": warnings.warned,
-        "violation_probability": probability.tolist(),
+        "violation_probability": p.tolist(),
     }

@@ -1,4 +1,4 @@
-"""What eval.py does: episodes of a trained agent into a folder of numbers and videos."""
+"""Evaluation of a trained agent, for eval.py: episodes into a folder of numbers and videos."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from fosp_ext.run.run_folder import LoadedRun, load_run
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """What to play and where to write it."""
+    """Which episodes to play and where to write them."""
 
     source: Path  # run folder or checkpoint file
     episodes: int
@@ -74,7 +74,7 @@ def play(settings: RolloutSettings) -> Path:
     }
     with atomic_path(folder / "summary.json") as part:
         part.write_text(json.dumps(summary, indent=2) + "\n")
-    report(summary, folder, sys.stdout)
+    print_summary(summary, folder, sys.stdout)
     return folder
 
 
@@ -87,7 +87,7 @@ def play_episodes(
     device: torch.device,
     stream: TextIO,
 ) -> list[EpisodeResult]:
-    """One episode per seed, each noted as soon as it is over; the first ones are recorded."""
+    """Play one episode per seed, each written as soon as it is over; the first ones with video."""
     results = []
     with Progress("playing", settings.episodes, "episodes", stream) as progress:
         for index in range(settings.episodes):
@@ -110,9 +110,9 @@ def check_trained_for(run: LoadedRun, settings: RolloutSettings) -> None:
 
 
 def choose_policy(agent: Agent, policy: str | None) -> tuple[Agent, str | None]:
-    """The agent as it shall act, and who acts: set, online or offline; None where there is no set.
+    """The agent with the chosen policy, and its name: set, online or offline; None without a set.
 
-    To ask for one of the three without a set is a `UserError`.
+    Choosing one of the three without a policy set is a `UserError`.
     """
     has_set = isinstance(agent.policy, PolicySet)
     if policy is None or (policy == "set" and has_set):
@@ -143,8 +143,8 @@ def new_folder(path: Path) -> Path:
     return candidate
 
 
-def report(summary: dict, folder: Path, stream: TextIO) -> None:
-    """The result in a few lines."""
+def print_summary(summary: dict, folder: Path, stream: TextIO) -> None:
+    """Print the result in a few lines."""
     variant = "" if summary["variant"] == NONE.name else f" ({summary['variant']})"
     policy = f", policy: {summary['policy']}" if "policy" in summary else ""
     stream.write(

@@ -1,4 +1,4 @@
-"""Was a violation warned of? Estimates of one episode, set against what really followed."""
+"""Warnings of one episode compared with the violations that followed: recall and false warnings."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 
 from dreamer.training.episode_log import onsets
 
-LOOKAHEAD = 25  # agent steps that a warning is about, from its own on
+LOOKAHEAD = 25  # agent steps, from its own on, that a warning covers
 
 
 class Warnings(NamedTuple):
-    """What the warnings of one episode were worth. A warning is a step with p above a threshold."""
+    """Counts of one episode. A warning is a step with violation probability p above a threshold."""
 
     raised: int
-    judged: int  # warnings of which it is known whether a violation followed
-    false: int  # judged warnings that no violation followed
+    judged: int  # warnings whose next LOOKAHEAD steps are known
+    false: int  # judged warnings without a violation after them
     warned: int  # onsets of violations with a warning before them
 
 
 def follows(events: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each row t of one episode: does an event follow in rows t + 1 ... t + horizon?
+    """Whether an event follows row t of an episode in rows t + 1 ... t + horizon, for all t.
 
-    `events` (T,) bool. Returns (T,) bool, and (T,) bool: is that known? It is where one is seen to
-    follow, and where all of the next `horizon` rows were recorded.
+    `events` (T,) bool. Returns (T,) bool, and (T,) bool: whether the first is known. It is where an
+    event follows, and where all of the next `horizon` rows were recorded.
     """
     T = len(events)
     seen = np.concatenate([[0], np.cumsum(events)])  # events before row t, (T+1,)
@@ -33,19 +33,17 @@ def follows(events: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
     return following, following | (t + horizon < T)
 
 
-def judge_warnings(
-    violation_probability: np.ndarray, violations: np.ndarray, warning: float
-) -> Warnings:
-    """Count the warnings of one episode and the onsets that they announced.
+def count_warnings(p: np.ndarray, violations: np.ndarray, threshold: float) -> Warnings:
+    """Count the warnings of one episode, and the onsets of violations with a warning before them.
 
-    Shapes (T,): `violation_probability[t]` is p at state t, where action t was chosen;
-    `violations[t]` (bool) came of action t, together with state t + 1. The warning of state t is
-    about the steps t ... t + LOOKAHEAD - 1, so an onset at step t is warned of if p was above
-    `warning` at one of the states t - LOOKAHEAD + 1 ... t (those there are). A warning is
-    judged where a violation is seen in its steps or all of them were recorded.
+    Shapes (T,): `p[t]` is the violation probability at state t, where action t was chosen;
+    `violations[t]` (bool) is the result of action t, which came with state t + 1. The warning of
+    state t covers the steps t ... t + LOOKAHEAD - 1, so an onset at step t counts as warned if p
+    was above `threshold` at one of the states t - LOOKAHEAD + 1 ... t. A warning is judged where a
+    violation is seen in its steps or all of them were recorded.
     """
-    T = len(violation_probability)
-    raised = violation_probability > warning
+    T = len(p)
+    raised = p > threshold
     following, known = follows(np.append(False, violations), LOOKAHEAD)  # rows: state t, its cost
     following, known = following[:T], known[:T]
     before = np.append(0, np.cumsum(raised))  # warnings before state t, (T+1,)

@@ -1,4 +1,4 @@
-"""The measurements run, and say what they are asked; how fast this machine is, no test decides."""
+"""The benchmarks run and print their numbers; the speed of this machine is not tested."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def small(monkeypatch):
 
 def test_latency_in_parts(tmp_path, capsys):
     path = tmp_path / "out.json"
-    words = ["--answers", "4", "--precision", "float32", "--json", str(path)]
+    words = ["--actions", "4", "--precision", "float32", "--json", str(path)]
     assert latency.main(words) in (0, 1)
     (result,) = json.loads(path.read_text())["results"]
     rows = result["milliseconds"]
     assert list(rows) == [
-        "whole answer", "encoder", "RSSM step", "choice between two policies", "everything else",
+        "whole action", "encoder", "RSSM step", "choice between two policies", "everything else",
     ]  # fmt: skip
     assert all(len(row) == 4 for row in rows.values())
     assert all(value > 0 for name, row in rows.items() for value in row)
     assert "fosp float32" in capsys.readouterr().out
 
 
-def test_the_median_and_the_slowest_answers():
+def test_the_median_and_the_slowest_actions():
     milliseconds = {latency.WHOLE: [float(k) for k in range(1, 101)]}
     result = latency.Result("fosp", "float32", "cpu", 1, milliseconds)
     assert result.median() == 50.5

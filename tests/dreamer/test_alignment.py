@@ -26,14 +26,14 @@ TRUE_END = 7
 
 
 class RecordedEnv(CountingEnv):
-    """What a recording asks of an environment beyond gymnasium."""
+    """The parts of an environment that a recording needs beyond gymnasium."""
 
     def privileged(self) -> int:
         return self.count
 
 
-class Answer:
-    """A policy whose action tells which image it answers."""
+class ActionOfImage:
+    """A policy whose action encodes the image it is taken at."""
 
     def reset(self) -> None:
         """Nothing to forget."""
@@ -54,7 +54,7 @@ def cost_for(count: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def episodes():
     return [
-        play_episode(RecordedEnv(length, end, INFO.cameras, SIZE), Answer(), "count", seed)
+        play_episode(RecordedEnv(length, end, INFO.cameras, SIZE), ActionOfImage(), "count", seed)
         for seed, (length, end) in enumerate(LENGTHS)
     ]
 

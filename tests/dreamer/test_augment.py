@@ -23,7 +23,7 @@ CHANGING = [name for name in NAMES if name != "none"]
 
 
 def changed(name: str, images: Tensor, seed: int = 0) -> Tensor:
-    """What becomes of the (B, T, size, size, 3) images of one camera."""
+    """The changed (B, T, size, size, 3) images of one camera."""
     batch = make_batch()._replace(obs={"vision": images}, action=torch.zeros(len(images), 1, 2))
     return augmentation(name)(batch, np.random.default_rng(seed)).obs["vision"]
 

@@ -28,7 +28,7 @@ WORKERS = 2
 
 
 class Teller:
-    """Stands for an agent: action and estimate tell which image and which memory they answer."""
+    """Stand-in for an agent: action and estimates encode the image and the state they are from."""
 
     def initial(self, count: int) -> AgentState:
         none = torch.full((count, 1), 7.0)  # must be masked by is_first
@@ -37,10 +37,10 @@ class Teller:
     def act(self, obs, is_first, state, explore):
         assert explore
         asked = state.latent.deter[:, 0] * (1 - is_first)  # actions of this episode so far
-        thoughts = {"seen": obs["vision"][:, 0, 0, 0], "behind": obs["vision_back"][:, 1, 1, 1]}
-        action = torch.stack([thoughts["seen"] / 100, -asked / 50], 1)
+        estimates = {"seen": obs["vision"][:, 0, 0, 0], "behind": obs["vision_back"][:, 1, 1, 1]}
+        action = torch.stack([estimates["seen"] / 100, -asked / 50], 1)
         latent = Latent((asked + 1).unsqueeze(1), state.latent.stoch)
-        return action, AgentState(latent, action), thoughts
+        return action, AgentState(latent, action), estimates
 
 
 def fail(line: str) -> None:
@@ -48,7 +48,7 @@ def fail(line: str) -> None:
 
 
 def start(envs: ParallelEnvs, seed: int = 3, agent=None, warn: Callable[[str], None] = fail):
-    """A driver of the debug agent with all generators seeded."""
+    """A collector of the debug agent with all generators seeded."""
     agent = agent or make_agent()
     seed_everything(seed)
     return Collector(envs, agent, seed, CPU, warn)
@@ -68,7 +68,7 @@ def saved(state: dict) -> dict:
 
 
 def same(one: CollectedEpisode, other: CollectedEpisode) -> bool:
-    """Is every number of two played episodes equal, bit for bit?"""
+    """Whether every number of two collected episodes is equal, bit for bit."""
     a, b = one.episode, other.episode
     facts = [
         (x.worker, x.episode.seed, x.episode.terminated, x.episode.policy) for x in (one, other)
@@ -88,7 +88,7 @@ def assert_same(ones: list[CollectedEpisode], others: list[CollectedEpisode]) ->
 
 @pytest.fixture(scope="module")
 def envs() -> Iterator[ParallelEnvs]:
-    """Shared: a new driver begins with a reset, so it does not matter who played before."""
+    """Shared: a new collector begins with a reset, so it does not matter who played before."""
     with ParallelEnvs(SeededEnv, WORKERS, fail) as envs:
         yield envs
 
@@ -107,7 +107,7 @@ def seeds_of(played: list[CollectedEpisode], worker: int) -> list[int]:
 # --- what an episode holds ---
 
 
-def test_every_row_of_an_episode_answers_its_image():
+def test_every_row_of_an_episode_holds_the_action_at_its_image():
     with ParallelEnvs(partial(CountingEnv, length=6, size=8), WORKERS, fail) as envs:
         collector = start(envs, agent=Teller())
         assert collector.agent_steps == 0
@@ -229,8 +229,8 @@ def test_without_replay_running_episodes_are_dropped_and_nothing_is_played(envs,
 def test_numbers_that_are_not_finite_are_named():
     class Lost(Teller):
         def act(self, obs, is_first, state, explore):
-            action, state, thoughts = super().act(obs, is_first, state, explore)
-            return action, state, {**thoughts, "behind": thoughts["behind"] * torch.nan}
+            action, state, estimates = super().act(obs, is_first, state, explore)
+            return action, state, {**estimates, "behind": estimates["behind"] * torch.nan}
 
     with ParallelEnvs(partial(CountingEnv, size=8), 1, fail) as envs:
         collector = start(envs, agent=Lost())

@@ -35,7 +35,7 @@ def all_rows(store: RowStore) -> dict[str, np.ndarray]:
 
 
 def test_rows_are_aligned(store):
-    """Row t: image t, what came with it, and the action that answered it."""
+    """Row t: image t, what came with it, and the action taken at it."""
     rows = all_rows(store)
     assert len(store) == 6 * 41
     for k in range(6):

@@ -1,4 +1,4 @@
-"""Several processes that train one agent, in earnest: two of them on the CPU, joined by gloo."""
+"""Two processes that train one agent on the CPU, in one gloo process group."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from tests.helpers import make_agent, make_batch
 
 
 def in_two_processes(work: Callable[[Path], dict], folder: Path) -> list[dict]:
-    """What `work(folder)` returns in each of two processes that are joined."""
+    """What `work(folder)` returns in each of two processes of one group."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -81,7 +81,7 @@ def likeliest(probs: Tensor) -> Tensor:
 
 
 def world_model_gradient(batch: Batch) -> Tensor:
-    """What the optimiser is about to follow after one look at the batch, all in one vector."""
+    """The gradient of the first update on the batch, all in one vector."""
     agent = make_agent(world_model__optimizer__clip="1e9", precision="float32")
     optimizer, seen = agent.world_model.optimizer, []
 
@@ -185,7 +185,7 @@ def differing_files(rank: int) -> str:
 
 
 class Rounds:
-    """Stands for a driver of two environments; notes of what happens to the second process's."""
+    """Stand-in for a collector of two environments; logs the events of the second process."""
 
     def __init__(self, rank: int) -> None:
         self.agent_steps, self._rank, self._round = 0, rank, 0

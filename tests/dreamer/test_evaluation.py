@@ -20,7 +20,7 @@ from dreamer.training.evaluation import (
     spread,
     summarize,
 )
-from fosp_ext.run.evaluate import default_folder, new_folder, report
+from fosp_ext.run.evaluate import default_folder, new_folder, print_summary
 from tests.helpers import INFO, make_agent
 
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_the_seed_decides_the_episode_and_nothing_else_moves(agent):
     assert first.dtype == np.float32
 
 
-def test_the_spectator_sees_each_image_before_it_is_answered(agent):
+def test_the_spectator_sees_each_image_before_the_next_action(agent):
     moments: list[Moment] = []
     run_episode(agent, NotingEnv(), 0, CPU, lambda _, moment: moments.append(moment))
     assert [moment.step for moment in moments] == list(range(10))
@@ -180,11 +180,11 @@ def test_where_evaluations_go(tmp_path):
     assert default_folder(tmp_path / "alone.pt", 7) == Path("logdir/alone/eval/000000007")
 
 
-def test_the_report_names_only_what_was_written():
+def test_the_summary_names_only_what_was_written():
     result = EpisodeResult(seed=0, score=1.5, cost=2.0, length=10, violations=2, terminated=False)
     summary = {**summarize([result]), "task": "T", "variant": "none", "updates": 7}
     stream = io.StringIO()
-    report(summary, Path("nowhere"), stream)
+    print_summary(summary, Path("nowhere"), stream)
     lines = stream.getvalue().splitlines()
     assert lines[0] == "T, 7 updates, 1 episodes"
     assert [line.split()[:2] for line in lines[1:]] == [

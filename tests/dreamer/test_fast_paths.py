@@ -59,7 +59,7 @@ def test_the_entropy_of_a_rollout_is_that_of_its_policy(rollout):
         torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-7)
 
 
-def test_image_losses_of_joined_cameras_are_those_of_each():
+def test_image_losses_of_merged_cameras_are_those_of_each():
     """Both cameras in one tensor around zero, against each image from 0 to 1 by itself."""
     model, batch = make_agent(precision="float32").world_model, make_batch()
     feat = randoms(4, 8, model.feat_size)

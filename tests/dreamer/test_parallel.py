@@ -88,7 +88,7 @@ def steps(outcome: StepResult) -> int:
 
 
 def pids(envs: ParallelEnvs) -> dict[int, int]:
-    """The process of each worker, at the price of a step."""
+    """The process of each worker, at the cost of a step."""
     outcomes = envs.step(dict.fromkeys(range(len(envs)), do(NOTHING)))
     return {index: int(outcome.reward) for index, outcome in outcomes.items()}
 
@@ -118,7 +118,7 @@ def same(one: StepResult, other: StepResult) -> bool:
 # --- what they return ---
 
 
-def test_outcomes_are_those_of_the_environments():
+def test_step_results_are_those_of_the_environments():
     still = np.zeros(2, np.float32)
     with ParallelEnvs(partial(CountingEnv, length=3, size=4), 2, pytest.fail) as envs:
         assert len(envs) == 2

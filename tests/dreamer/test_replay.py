@@ -52,7 +52,7 @@ def some_episodes(capacity: int = 10_000) -> EpisodeStore:
 
 
 def test_rows_are_those_of_a_dataset_file(tmp_path):
-    """Rewards and costs are on the row they came with, actions on the row they answered."""
+    """Rewards and costs are on the row they came with, actions on the row they were taken at."""
     episodes = [marked_episode(0, number, length) for number, length in enumerate([7, 1, 12, 3])]
     write_dataset(tmp_path / "same.h5", episodes, INFO)
     rows = RowStore.open(tmp_path / "same.h5", "ram", holdout=0)[0]

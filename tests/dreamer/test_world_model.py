@@ -82,7 +82,7 @@ def test_some_rows_are_drawn_and_all_are_learned():
     assert {model.recon_rows(2).start for _ in range(100)} == {0, 1}
 
 
-def test_the_model_can_learn_alone():
+def test_the_model_can_be_pretrained():
     agent = make_agent()
     before = copy.deepcopy(agent.state_dict())
     metrics = agent.update(make_batch(), update_policy=False)

@@ -17,17 +17,17 @@ from dreamer.envs.counting import CountingEnv
 from experiments import diagnose, diagnose_recorded
 from experiments.comparison import __main__ as comparison
 from experiments.comparison import run as learning_run
+from experiments.comparison.jobs import Job
 from experiments.comparison.results import training_minutes
-from experiments.comparison.stages import Stage
 from fosp_ext.config import load_config
 from fosp_ext.report import __main__ as report_command
 
 
 @pytest.fixture
 def here(monkeypatch, quick_world) -> list[str]:
-    """Steps run in this process, in a counter with episodes of 8 steps; returns their names.
+    """Jobs run in this process, in a counter with episodes of 8 steps; returns their names.
 
-    Of the report only its words are looked at.
+    Of the report only its arguments are checked.
     """
     benchmarks = ("experiments.comparison.speed", "experiments.diagnose_own")
     for module in ("fosp_ext.run.evaluator", "fosp_ext.run.evaluate", *benchmarks):
@@ -41,9 +41,9 @@ def here(monkeypatch, quick_world) -> list[str]:
     }
     done: list[str] = []
 
-    def launch(stage: Stage, keep_open: tuple[int, ...]) -> subprocess.Popen:
-        done.append(stage.name)
-        words = [word for word in stage.words if word != "-m"]
+    def launch(job: Job, keep_open: tuple[int, ...]) -> subprocess.Popen:
+        done.append(job.name)
+        words = [word for word in job.words if word != "-m"]
         code = commands[words[0]](words[1:])
         return subprocess.Popen(
             [sys.executable, "-S", "-c", f"raise SystemExit({code})"], stdout=subprocess.PIPE
@@ -63,7 +63,7 @@ def write_page(words: list[str]) -> int:
 
 
 def tiny(place: Path, *words: str) -> list[str]:
-    """The words of a comparison of no time at all."""
+    """The arguments of a tiny comparison."""
     return [
         *("--jobs", "1", "--set", "run.report_every=0"),
         *(
@@ -107,8 +107,8 @@ def test_from_a_dataset_to_the_report_and_on(here, place, capsys, monkeypatch):
     assert here == []
 
 
-def check_bc(found: dict, stages: list[str]) -> None:
-    """What the numbers of one method and one seed say."""
+def check_bc(found: dict, jobs: list[str]) -> None:
+    """The numbers of one method and one seed."""
     assert found["command"].startswith("python -m experiments.comparison --jobs 1 --set")
     assert found["seeds"] == [0]
     assert found["provenance"].keys() >= {"commit", "machine", "processor", "versions"}
@@ -120,7 +120,7 @@ def check_bc(found: dict, stages: list[str]) -> None:
     assert [e["phase"] for e in found["evaluations"]] == ["offline", "offline", "online"]
     assert found["online"][0]["cost_after"] == [2.0, 2.0, 2.0]
     assert found["online"][0]["summed_cost"] == [2 * 2.0, None, None]  # one seed: no interval
-    assert {row["stage"] for row in found["stages"]} == set(stages)
+    assert {row["job"] for row in found["jobs"]} == set(jobs)
     assert set(found["dataset"]["policies"]) == {"safe", "unsafe"}
     assert found["dataset"]["policies"]["safe"].keys() == {
         "episodes", "return", "cost", "safe_episodes",
@@ -160,14 +160,14 @@ def check_fosp(found: dict) -> None:
     offline, *others = found["runs"]
     assert (offline["method"], offline["phase"]) == ("fosp", "offline")
     assert offline["diagnosis"]["images"]["windows"] == 2
-    own = offline["diagnosis"]["own episodes"]  # too short to look 15 steps ahead in
+    own = offline["diagnosis"]["own episodes"]  # too short for 15 steps ahead
     assert (own["episodes"], own["return"], own["cost"]) == (5, 36, 2)
     assert not [name for name in own if "steps ahead" in name or "imagined" in name]
     assert [run["diagnosis"] for run in others] == [None] * 3
 
 
 def test_only_the_offline_phases_with_other_settings(here, place, capsys):
-    """And with them other words are another comparison."""
+    """Other settings are another comparison."""
     words = tiny(place, "--dataset", "data.h5", "--online-steps", "0", "--variant", "none")
     words += ["--methods", "bc"]
     assert comparison.main([*words, "--set", "actor.optimizer.lr=0.01"]) == 0
@@ -186,7 +186,7 @@ def test_only_the_offline_phases_with_other_settings(here, place, capsys):
     assert "name another --out" in capsys.readouterr().err
 
 
-def test_methods_share_the_model_that_learned_alone(here, place):
+def test_methods_share_the_pretrained_model(here, place):
     words = tiny(place, "--dataset", "data.h5", "--online-steps", "0", "--variant", "none")
     words += ["--set", "run.pretrain=0.5", "--methods"]
     assert comparison.main([*words, "fosp,bc,dreamerv3"]) == 0
@@ -248,7 +248,7 @@ def test_minutes_of_training_come_from_its_rates(tmp_path):
         ("--dataset data.h5 --task SafetyPointGoal2-v0", "episodes of SafetyPointGoal1-v0, not of"),
     ],
 )
-def test_bad_words_are_one_line(refuse, words, message):
+def test_wrong_arguments_are_one_line(refuse, words, message):
     argv = ["--size", "debug", "--recipe", "paper", "--budget-minutes", "1", *words.split()]
     assert message in refuse(argv, comparison.main)
 
@@ -271,7 +271,7 @@ def test_everything_in_the_real_simulator(tmp_path, capfdbinary):
     assert (len(found["offline"]), len(found["online"])) == (2, 4)
     assert all(math.isfinite(x) for x in found["online"][0]["return_after"])
     assert found["online"][0]["training_episodes"] == [2]
-    codes = {row["stage"]: row["exit_code"] for row in found["stages"]}
+    codes = {row["job"]: row["exit_code"] for row in found["jobs"]}
     assert codes.pop("diagnose-fosp-offline-seed0") in (0, 1)
     assert list(codes.values()) == [0] * (1 + 2 * (1 + 2 + 1) + 1 + 3 + 1)
     assert "| bc |" in capfdbinary.readouterr().out.decode()

@@ -1,4 +1,4 @@
-"""What `experiments.comparison` decides: methods, settings, plan, and which steps follow."""
+"""The plan of `experiments.comparison`: methods, settings, amounts of work, and jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch
 from dreamer.errors import UserError
 from experiments.comparison import __main__ as comparison
 from experiments.comparison import compare as learning_compare
+from experiments.comparison.jobs import all_jobs
 from experiments.comparison.methods import Method, read_methods, read_settings
 from experiments.comparison.plan import (
-    Job,
-    Jobs,
+    Parallelism,
     Plan,
     Request,
+    RunEstimate,
     Speed,
     at_once,
     describe,
@@ -26,7 +27,6 @@ from experiments.comparison.plan import (
     save_plan,
     side_by_side,
 )
-from experiments.comparison.stages import all_stages
 
 NAMES = ("fosp", "bc", "fosp-no_in_sample")
 SPEED = Speed(
@@ -62,10 +62,10 @@ def plan(
     text: str = "fosp,bc",
     seeds: int = 1,
     speed: Speed = SPEED,
-    jobs: Jobs = Jobs(),  # noqa: B008 (it is frozen)
+    parallel: Parallelism = Parallelism(),  # noqa: B008 (it is frozen)
     **request: object,
 ) -> Plan:
-    return make_plan(dataclasses.replace(REQUEST, **request), methods(text), seeds, speed, jobs)
+    return make_plan(dataclasses.replace(REQUEST, **request), methods(text), seeds, speed, parallel)
 
 
 # Methods
@@ -179,48 +179,48 @@ def test_with_little_time_there_are_fewer_episodes():
 
 
 def test_evaluations_on_the_way_begin_with_the_policy():
-    """Of the size cpu the model learns alone for 0.6 of the updates."""
+    """In the size cpu the world model is pretrained for 0.6 of the updates."""
     assert plan(updates=1000, budget_minutes=600).eval_every == 100
 
 
 def test_jobs_share_the_work_not_the_dataset_and_the_report():
-    chains = [
-        Job("a", None, {"x": 3.0, "y": 1.0}),
-        Job("a2", "a", {"x": 2.0}),
-        Job("b", None, {"x": 1.0}),
-        Job("b2", "b", {"x": 1.0}),
-        Job("c", None, {"x": 1.0}),
+    runs = [
+        RunEstimate("a", None, {"x": 3.0, "y": 1.0}),
+        RunEstimate("a2", "a", {"x": 2.0}),
+        RunEstimate("b", None, {"x": 1.0}),
+        RunEstimate("b2", "b", {"x": 1.0}),
+        RunEstimate("c", None, {"x": 1.0}),
     ]
-    assert side_by_side(chains, 1) == 9
-    assert side_by_side(chains, 2) == 6  # a, a2 in one; b, b2, c in the other
-    assert side_by_side(chains, 9) == 6
-    assert side_by_side([chains[0], chains[2], chains[1]], 1) == 7
-    alone, both = plan(updates=1000), plan(updates=1000, jobs=Jobs(2))
+    assert side_by_side(runs, 1) == 9
+    assert side_by_side(runs, 2) == 6  # a, a2 in one; b, b2, c in the other
+    assert side_by_side(runs, 9) == 6
+    assert side_by_side([runs[0], runs[2], runs[1]], 1) == 7
+    alone, both = plan(updates=1000), plan(updates=1000, parallel=Parallelism(2))
     assert alone.expected == pytest.approx(sum(alone.estimate.values()), abs=0.5)
     assert both.expected < sum(both.estimate.values())
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("fosp,bc", 1), ("fosp,bc", 2), ("fosp", 3)])
 def test_two_jobs_use_the_time_of_both(text, seeds):
-    alone, both = plan(text, seeds), plan(text, seeds, jobs=Jobs(2, 1))
+    alone, both = plan(text, seeds), plan(text, seeds, parallel=Parallelism(2, 1))
     assert 0.9 * 3600 < both.expected <= 3600
     assert both.updates > 1.2 * alone.updates
     assert (both.jobs, both.threads, alone.jobs, alone.threads) == (2, 1, 1, 0)
     lines = describe(both, methods(text), seeds).splitlines()
     assert lines[-1].split() == ["2", "side", "by", "side", f"{both.expected / 60:.1f}", "of", "60"]
-    one_chain = plan("bc", jobs=Jobs(2)).updates  # has no use for a second job
-    assert one_chain == pytest.approx(plan("bc").updates, rel=0.05)
+    one_run = plan("bc", parallel=Parallelism(2)).updates  # has no use for a second job
+    assert one_run == pytest.approx(plan("bc").updates, rel=0.05)
 
 
-def test_how_many_jobs(monkeypatch):
+def test_number_of_parallel_jobs(monkeypatch):
     """One on a GPU; else one per core, as far as there are runs; the cores are shared."""
     monkeypatch.setattr(learning_compare, "cores", lambda: 8)
 
     def choose(runs: int, *words: str) -> tuple[int, int]:
-        found = learning_compare.choose_jobs(
+        found = learning_compare.choose_parallelism(
             comparison.parse(["--budget-minutes", "1", *words]), runs
         )
-        return found.count, found.threads
+        return found.jobs, found.threads
 
     monkeypatch.setattr(learning_compare, "choose_device", lambda _: torch.device("cpu"))
     assert [choose(runs) for runs in (1, 2, 3, 20)] == [(1, 0), (2, 4), (3, 2), (8, 1)]
@@ -262,7 +262,7 @@ def test_evaluations_are_counted():
     assert evaluations(methods("fosp,bc"), "none", online=False) == 1 + 1
 
 
-def test_a_plan_stays_and_other_request_are_refused(tmp_path):
+def test_a_plan_stays_and_another_request_is_refused(tmp_path):
     path = tmp_path / "plan.json"
     assert load_plan(path, REQUEST) is None
     saved = plan()
@@ -292,9 +292,9 @@ def test_a_plan_stays_and_other_request_are_refused(tmp_path):
 # Steps
 
 
-def test_the_steps_of_two_methods_in_order(tmp_path):
+def test_the_jobs_of_two_methods_in_order(tmp_path):
     text = "fosp,fosp-no_policy_set"
-    found = [stage.name for stage in all_stages(plan(text), methods(text), 2, tmp_path)]
+    found = [job.name for job in all_jobs(plan(text), methods(text), 2, tmp_path)]
     one_seed = [
         "fosp-offline-seed0",
         "eval-fosp-offline-seed0",
@@ -310,36 +310,36 @@ def test_the_steps_of_two_methods_in_order(tmp_path):
     asked = ["diagnose-fosp-offline-seed0", "diagnose-fosp-offline-seed1"]
     assert found == ["dataset", *one_seed, *second, *asked, "report"]
     taken = plan(recorded=False)
-    assert "dataset" not in [s.name for s in all_stages(taken, methods("bc"), 1, tmp_path)]
-    bare = all_stages(plan(online_steps=0, variant="none"), methods("fosp,bc"), 1, tmp_path)
-    names = [stage.name for stage in bare if "offline" not in stage.name]
+    assert "dataset" not in [s.name for s in all_jobs(taken, methods("bc"), 1, tmp_path)]
+    bare = all_jobs(plan(online_steps=0, variant="none"), methods("fosp,bc"), 1, tmp_path)
+    names = [job.name for job in bare if "offline" not in job.name]
     assert names == ["dataset", "model-seed0", "report"]
     assert len(bare) == 1 + 1 + 2 + 2 + 1 + 1  # dataset, model, runs, evaluations, diagnosis, ...
 
 
-def test_the_steps_of_methods_that_share_a_model(tmp_path):
+def test_the_jobs_of_methods_that_share_a_model(tmp_path):
     """DreamerV3 has a model of its own."""
     text = "fosp,bc,dreamerv3"
     shared = dataclasses.replace(plan(updates=1000), model_updates=600)
-    stages = {s.name: s for s in all_stages(shared, methods(text), 2, tmp_path)}
+    jobs = {s.name: s for s in all_jobs(shared, methods(text), 2, tmp_path)}
     for seed in ("seed0", "seed1"):
-        model, fosp = stages[f"model-{seed}"].words, stages[f"fosp-offline-{seed}"].words
+        model, fosp = jobs[f"model-{seed}"].words, jobs[f"fosp-offline-{seed}"].words
         assert tuple(model[model.index(f"--run.{key}") + 1] for key in ("updates", "pretrain")) == (
             "600",
             "1",
         )
         folder = model[model.index("--logdir") + 1]
         assert folder == fosp[fosp.index("--from") + 1] == str(tmp_path / "model" / seed)
-        assert stages[f"bc-offline-{seed}"].needs == (f"model-{seed}",)
-        assert stages[f"model-{seed}"].needs == ("dataset",)
-        assert stages[f"dreamerv3-offline-{seed}"].needs == ("dataset",)
-        assert "--from" not in stages[f"dreamerv3-offline-{seed}"].words
+        assert jobs[f"bc-offline-{seed}"].needs == (f"model-{seed}",)
+        assert jobs[f"model-{seed}"].needs == ("dataset",)
+        assert jobs[f"dreamerv3-offline-{seed}"].needs == ("dataset",)
+        assert "--from" not in jobs[f"dreamerv3-offline-{seed}"].words
 
 
 def test_what_waits_for_what(tmp_path):
     """The dataset; a run, its evaluations, its online run, its evaluations; the report."""
-    stages = all_stages(plan(), methods("fosp,fosp-no_policy_set,bc"), 1, tmp_path)
-    needs = {stage.name: stage.needs for stage in stages}
+    jobs = all_jobs(plan(), methods("fosp,fosp-no_policy_set,bc"), 1, tmp_path)
+    needs = {job.name: job.needs for job in jobs}
     before = ("eval-fosp-offline-seed0-clustered",)
     assert needs["dataset"] == ()
     assert needs["model-seed0"] == ("dataset",)
@@ -350,18 +350,18 @@ def test_what_waits_for_what(tmp_path):
     assert needs["diagnose-fosp-offline-seed0"] == before
     assert needs["eval-fosp-online-seed0-clustered"] == ("fosp-online-seed0",)
     assert set(needs["report"]) == set(needs) - {"report"}
-    places = {stage.name: place for place, stage in enumerate(stages)}
+    places = {job.name: place for place, job in enumerate(jobs)}
     assert all(places[need] < places[name] for name in needs for need in needs[name])
 
 
 def test_threads_and_settings_are_in_the_commands(tmp_path):
     changed = plan("fosp", settings={"lagrange.penalty": "1e-8"})
-    plain = {s.name: s.words for s in all_stages(plan("fosp"), methods("fosp"), 1, tmp_path)}
-    found = {s.name: s.words for s in all_stages(changed, methods("fosp"), 1, tmp_path, 3)}
-    limit, price = ("--threads", "3"), ("--lagrange.penalty", "1e-8")
+    plain = {s.name: s.words for s in all_jobs(plan("fosp"), methods("fosp"), 1, tmp_path)}
+    found = {s.name: s.words for s in all_jobs(changed, methods("fosp"), 1, tmp_path, 3)}
+    limit, setting = ("--threads", "3"), ("--lagrange.penalty", "1e-8")
     added = {name: words[len(plain[name]) :] for name, words in found.items()}
     assert added.pop("dataset") == ()  # it does not read it
     assert added.pop("report") == ()
     for name, words in added.items():
         trains = name.startswith("fosp")
-        assert words == (limit + price if trains else limit)
+        assert words == (limit + setting if trains else limit)

@@ -16,7 +16,7 @@ from dreamer.types import Latent
 from dreamer.world_model import Prediction
 from experiments import diagnose, diagnose_own, diagnose_recorded
 from experiments.diagnose_recorded import EpisodeView, critics, reachability, spearman, to_come
-from experiments.diagnose_recorded import cost_head as judge_cost_head
+from experiments.diagnose_recorded import cost_head as measure_cost_head
 from fosp_ext.build import build_agent
 from tests.helpers import make_config
 
@@ -62,13 +62,13 @@ def test_critics_are_ranked_within_episodes(monkeypatch):
 def test_the_cost_head_is_counted():
     """The first row, which has no cost, does not count."""
     cost, guess = np.array([0.0, 1, 0, 1, 1, 0]), np.array([9.0, 1, 1, 0, 1, 0.2])
-    found = judge_cost_head([view(cost, cost, cost=guess)], 0.5)
+    found = measure_cost_head([view(cost, cost, cost=guess)], 0.5)
     assert (found["rows"], found["rows that violate"]) == (5, 3)
     assert found["recall"] == found["precision"] == pytest.approx(2 / 3)
-    assert judge_cost_head([view(cost, cost, value=guess)], 0.5) == {}
+    assert measure_cost_head([view(cost, cost, value=guess)], 0.5) == {}
 
 
-def test_violation_probability_is_judged_by_what_follows():
+def test_violation_probability_is_compared_with_what_follows():
     cost = np.zeros(60)
     cost[40] = 1
     following = (np.arange(60) >= 15) & (np.arange(60) < 40)
@@ -185,7 +185,7 @@ def played(toy_run, monkeypatch):
 
 
 def test_own_episodes_are_rows_like_recorded_ones(played):
-    """Row t has the reward and cost that came with image t, and the action that answered it."""
+    """Row t has the reward and cost that came with image t, and the action taken at it."""
     loaded, episodes = played
     store = diagnose_own.join(episodes)
     assert diagnose_recorded.episode_bounds(store) == [(0, 21), (21, 42)]
@@ -250,7 +250,7 @@ def test_predicted_costs_stand_beside_recorded_ones():
     assert diagnose_own.seen_costs([view(cost, cost, value=guess)]) == {}
 
 
-def test_own_episodes_of_an_agent_that_knows_no_cost(played):
+def test_own_episodes_of_an_agent_without_a_cost_head(played):
     loaded, episodes = played
     config = make_config("dreamerv3", "debug")
     agent = build_agent(config, loaded.info, CPU)

@@ -38,8 +38,8 @@ def test_rows_are_means_without_reached_goals():
     assert (unseen["predicted"], unseen["real"]) == (0.5, 0)
 
 
-def test_the_action_of_a_step_is_warned_from_the_row_before(monkeypatch):
-    """The model of this test promises what a row counts, and the action taken in it."""
+def test_the_result_of_an_action_is_predicted_from_its_row(monkeypatch):
+    """The model of this test predicts the count of a row, and the action taken in it."""
     rssm = SimpleNamespace(
         img_step=lambda latent, action: Latent(latent.deter + action, latent.stoch)
     )
@@ -59,13 +59,13 @@ def test_the_action_of_a_step_is_warned_from_the_row_before(monkeypatch):
         policy="agent",
         seed=0,
     )
-    told = field_of_view.warned(agent, episode, torch.device("cpu"))
+    told = field_of_view.predict(agent, episode, torch.device("cpu"))
     np.testing.assert_allclose(told["reward"], [1.5, 2.5])
     np.testing.assert_allclose(told["cost"], [2.25, 3.75])
 
 
 @pytest.mark.sim
-def test_a_run_is_asked(place, brief_run, capsys):
+def test_a_run_is_measured(place, brief_run, capsys):
     words = [str(brief_run), "--device", "cpu", "--episodes", "1"]
     assert field_of_view.main([*words, "--json", "numbers.json"]) == 0
     assert "| goal" in capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_a_run_is_asked(place, brief_run, capsys):
     assert json.loads((place / "again.json").read_text())["rows"] == rows
 
 
-def test_what_cannot_be_asked(refuse, toy_run):
+def test_what_cannot_be_measured(refuse, toy_run):
     assert "nowhere does not exist" in refuse(["nowhere"], field_of_view.main)
     words = [str(toy_run), "--episodes", "0"]
     assert "--episodes must be at least 1" in refuse(words, field_of_view.main)

@@ -1,4 +1,4 @@
-"""`python -m experiments.figures`: from a run folder to what the documentation shows."""
+"""Figures of the documentation: of a run folder, of augmented images, of variants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dreamer.training.video import to_gif, write_mp4
-from experiments import figures as figures
+from experiments import augmentation, figures, variants
 
 
 def video(light: int) -> np.ndarray:
@@ -40,6 +40,23 @@ def test_curves_and_both_videos(run, tmp_path, capsys):
     assert light(tmp_path / "images" / "open_loop.gif") == pytest.approx(90, abs=4)
     assert light(tmp_path / "images" / "policy.gif") == pytest.approx(200, abs=4)
     assert "figures: " in capsys.readouterr().out
+
+
+def test_augmented_images(toy_dataset, tmp_path):
+    out = tmp_path / "augmentation.png"
+    assert augmentation.main([str(toy_dataset), "--row", "0", "--out", str(out)]) == 0
+    with Image.open(out) as drawn:
+        assert min(drawn.size) > 100
+
+
+def test_variants(tmp_path):
+    views = {
+        name: dict.fromkeys(("front", "back"), np.zeros((8, 8, 3), np.uint8))
+        for name in ("none", "night")
+    }
+    variants.draw(views, tmp_path / "variants.png")
+    with Image.open(tmp_path / "variants.png") as drawn:
+        assert min(drawn.size) > 100
 
 
 def test_another_video(run, tmp_path, refuse):

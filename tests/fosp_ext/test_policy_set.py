@@ -1,4 +1,4 @@
-"""The policy set: who acts how often, its settings, and evaluations of one policy alone."""
+"""The policy set: how often each policy acts, its settings, and evaluations of one policy."""
 
 from __future__ import annotations
 

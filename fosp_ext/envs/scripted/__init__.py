@@ -1,7 +1,7 @@
 """Scripted policies that record datasets with the help of privileged state.
 
-`safe` plans around everything that costs, `near_miss` does so too closely and not always to the
-goal, `unsafe` ignores it, and `random` wanders. They are written against `WorldState` alone; a new
+`safe` plans around all obstacles; `near_miss` plans too closely around them and takes detours;
+`unsafe` ignores them; `random` takes smooth random actions. They read `WorldState` alone; a new
 robot or kind of task is one more entry of `BUILDERS`.
 """
 
@@ -19,7 +19,7 @@ from fosp_ext.envs.scripted.car_goal_seeking import GoalSeekingCar
 from fosp_ext.envs.scripted.car_model import CarModel
 from fosp_ext.envs.scripted.car_planner import ManoeuvrePlanner
 from fosp_ext.envs.scripted.detour import Detour
-from fosp_ext.envs.scripted.field_of_view import Sight, field_of_view_limit
+from fosp_ext.envs.scripted.field_of_view import FieldOfView, field_of_view_limit
 from fosp_ext.envs.scripted.goal_seeking import GoalSeekingPoint
 from fosp_ext.envs.scripted.near_miss import NearMiss
 from fosp_ext.envs.scripted.planner import CrossEntropyPlanner
@@ -40,15 +40,15 @@ MARGIN, MARGIN_PER_NOISE = 0.04, 0.1  # metres kept from obstacles, more where a
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a policy is built from."""
+class PolicySpec:
+    """The arguments that a scripted policy is built from."""
 
     rng: np.random.Generator
     noise: float
     speed: float
     action_repeat: int
     action_size: int | None
-    cameras: tuple[str, ...]  # whose images alone count; none: everything is known
+    cameras: tuple[str, ...]  # field of view of the policy; none: it knows the whole world
 
     def margin(self) -> float:
         """Metres kept from all that costs."""
@@ -60,75 +60,75 @@ class Request:
         return PointModel(max(horizon, 2), self.action_repeat)
 
 
-Builder = Callable[[Request], ScriptedPolicy]
+Builder = Callable[[PolicySpec], ScriptedPolicy]
 
 
-def safe_point(request: Request) -> ScriptedPolicy:
+def safe_point(spec: PolicySpec) -> ScriptedPolicy:
     """Plans around hazards, vases, wrong buttons and gremlins."""
-    model = request.point_model()
-    planner = CrossEntropyPlanner(request.rng, model.horizon, action_size=2)
-    return SafeDriver(model, planner, request.margin(), request.speed)
+    model = spec.point_model()
+    planner = CrossEntropyPlanner(spec.rng, model.horizon, action_size=2)
+    return SafeDriver(model, planner, spec.margin(), spec.speed)
 
 
-def unsafe_point(request: Request) -> ScriptedPolicy:
+def unsafe_point(spec: PolicySpec) -> ScriptedPolicy:
     """Drives straight for the goal."""
-    return GoalSeekingPoint(request.speed)
+    return GoalSeekingPoint(spec.speed)
 
 
-def random_point(request: Request) -> ScriptedPolicy:
-    """Wanders about."""
-    return SmoothRandomDriver(PointModel, request.rng, request.speed)
+def random_point(spec: PolicySpec) -> ScriptedPolicy:
+    """Smooth random actions."""
+    return SmoothRandomDriver(PointModel, spec.rng, spec.speed)
 
 
-def safe_car(request: Request) -> ScriptedPolicy:
+def safe_car(spec: PolicySpec) -> ScriptedPolicy:
     """Plans around hazards and vases; noise rarely turns a wheel's sign, so no wider margin."""
-    horizon = max(round(CAR_HORIZON_SECONDS / (CarModel.ENV_STEP * request.action_repeat)), 2)
-    model = CarModel(horizon, request.action_repeat)
-    return SafeDriver(model, ManoeuvrePlanner(request.rng, horizon), MARGIN, request.speed)
+    horizon = max(round(CAR_HORIZON_SECONDS / (CarModel.ENV_STEP * spec.action_repeat)), 2)
+    model = CarModel(horizon, spec.action_repeat)
+    return SafeDriver(model, ManoeuvrePlanner(spec.rng, horizon), MARGIN, spec.speed)
 
 
-def unsafe_car(request: Request) -> ScriptedPolicy:
+def unsafe_car(spec: PolicySpec) -> ScriptedPolicy:
     """Turns to the goal and drives straight for it."""
-    return GoalSeekingCar(request.rng, request.speed)
+    return GoalSeekingCar(spec.rng, spec.speed)
 
 
-def random_car(request: Request) -> ScriptedPolicy:
-    """Wanders about."""
-    return SmoothRandomDriver(CarModel, request.rng, request.speed)
+def random_car(spec: PolicySpec) -> ScriptedPolicy:
+    """Smooth random actions."""
+    return SmoothRandomDriver(CarModel, spec.rng, spec.speed)
 
 
-def safe_point_push(request: Request) -> ScriptedPolicy:
+def safe_point_push(spec: PolicySpec) -> ScriptedPolicy:
     """Pushes the box to the goal around hazards and pillars."""
-    horizon = round(PUSH_HORIZON_SECONDS / (PointModel.ENV_STEP * request.action_repeat))
-    planner = CrossEntropyPlanner(request.rng, max(horizon, 2), action_size=2, **PUSH_SEARCH)
-    model = PushModel(request.action_repeat)
-    return SafePusher(model, planner, request.margin(), request.speed)
+    horizon = round(PUSH_HORIZON_SECONDS / (PointModel.ENV_STEP * spec.action_repeat))
+    planner = CrossEntropyPlanner(spec.rng, max(horizon, 2), action_size=2, **PUSH_SEARCH)
+    model = PushModel(spec.action_repeat)
+    return SafePusher(model, planner, spec.margin(), spec.speed)
 
 
-def unsafe_point_push(request: Request) -> ScriptedPolicy:
+def unsafe_point_push(spec: PolicySpec) -> ScriptedPolicy:
     """Pushes the box to the goal through hazards."""
-    return HeedlessPusher(safe_point_push(request))
+    return HeedlessPusher(safe_point_push(spec))
 
 
 def near_miss(safe: Builder) -> Builder:
-    """Plans as `safe` does, to the goal or astray, around obstacles taken for too small."""
-    return lambda request: Detour(NearMiss(safe(request), request.rng), request.rng)
+    """A safe policy with detours that underestimates the size of obstacles."""
+    return lambda spec: Detour(NearMiss(safe(spec), spec.rng), spec.rng)
 
 
 def by_field_of_view(builder: Builder) -> Builder:
-    """What `builder` builds, acting on what the cameras showed where these are set."""
+    """The builder's policy, limited to the field of view of the cameras where these are set."""
 
-    def build(request: Request) -> ScriptedPolicy:
-        policy = builder(request)
-        return Sight(policy, request.cameras, request.rng) if request.cameras else policy
+    def build(spec: PolicySpec) -> ScriptedPolicy:
+        policy = builder(spec)
+        return FieldOfView(policy, spec.cameras, spec.rng) if spec.cameras else policy
 
     return build
 
 
-def random_actions(request: Request) -> ScriptedPolicy:
-    """Wanders about in an environment of which nothing is known; `speed` scales the actions."""
-    assert request.action_size, "the environment says how long an action is"
-    return SmoothRandom(request.rng, request.action_size, request.speed)
+def random_actions(spec: PolicySpec) -> ScriptedPolicy:
+    """Smooth random actions without privileged state; `speed` scales them."""
+    assert spec.action_size, "the environment says how long an action is"
+    return SmoothRandom(spec.rng, spec.action_size, spec.speed)
 
 
 POINT: dict[str, Builder] = {
@@ -160,7 +160,7 @@ SAME_RULES = {"Fading": "Goal"}  # only what the cameras see differs
 
 
 def builders_of(task: str) -> dict[str, Builder]:
-    """How to build each policy that can play `task`; random actions need to know nothing."""
+    """Builders of the policies that can play `task`; `random` plays every task."""
     match = TASK_NAME.fullmatch(task)
     robot, kind = match.groups() if match else ("", "")
     return BUILDERS.get((robot, SAME_RULES.get(kind, kind)), {"random": random_actions})
@@ -188,8 +188,8 @@ def make_scripted_policy(
         action would change nothing: the motor's force saturates at 5 % of it.)
     action_repeat: simulator steps per agent step, so that plans look equally far in seconds.
     action_size: numbers in an action; needed where `random` is all there is.
-    cameras: those whose images the Point acts on in Goal and Button tasks, where all of them are
-        its own. The others, and all policies without any `cameras`, know the whole world.
+    cameras: the field of view of the Point in Goal and Button tasks, where all of them are its
+        own. Other policies, and all policies without any `cameras`, know the whole world.
     """
     known = available_policies(task)
     if name not in known:
@@ -197,6 +197,6 @@ def make_scripted_policy(
             f"no policy '{name}' for task '{task}'{did_you_mean(name, known)}"
             f" (available: {', '.join(known)})"
         )
-    request = Request(rng, noise, speed, action_repeat, action_size, field_of_view_limit(cameras))
-    policy = builders_of(task)[name](request)
+    spec = PolicySpec(rng, noise, speed, action_repeat, action_size, field_of_view_limit(cameras))
+    policy = builders_of(task)[name](spec)
     return NoisyPolicy(policy, rng, noise) if noise > 0 else policy

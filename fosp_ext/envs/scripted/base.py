@@ -1,4 +1,4 @@
-"""What every scripted policy does, and the noise that makes its data varied."""
+"""The protocol of scripted policies, and the action noise that makes their data varied."""
 
 from __future__ import annotations
 

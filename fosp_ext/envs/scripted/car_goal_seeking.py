@@ -1,4 +1,4 @@
-"""Straight for the goal in a Car, whatever lies in between."""
+"""The unsafe policy of the Car: straight to the goal through all obstacles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Car can do with wheels that only know forwards and backwards."""
+"""Manoeuvres of the Car, whose wheels turn only fully forwards or fully backwards."""
 
 from __future__ import annotations
 

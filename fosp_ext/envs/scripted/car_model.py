@@ -1,4 +1,4 @@
-"""How the Car robot moves, as a formula: the model that the planner imagines with."""
+"""Analytic motion model of the Car robot, for planning."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CarModel:
         return np.zeros_like(action) if at_limit else action
 
     def reach(self, state: WorldState) -> float:
-        """How far from its present place the robot can get within the horizon, metres."""
+        """Largest distance from its place that the robot can reach within the horizon, metres."""
         return self.TOP_SPEED * self.seconds * self.moments
 
     def rollout(self, state: WorldState, actions: np.ndarray) -> Rollout:

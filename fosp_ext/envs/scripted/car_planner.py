@@ -1,4 +1,4 @@
-"""Choosing among sequences of manoeuvres, for a robot whose wheels have no half strength."""
+"""Planning of manoeuvre sequences, for a robot whose wheels have no half strength."""
 
 from __future__ import annotations
 

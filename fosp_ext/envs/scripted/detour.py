@@ -1,4 +1,4 @@
-"""Off to places of no importance now and then, so that not every way driven leads to the goal."""
+"""Detours to random places, so that not every recorded path leads to the goal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fosp_ext.envs.scripted.base import ScriptedPolicy
 from fosp_ext.envs.world_state import WorldState
 
 ON_COURSE, ASTRAY = (1.0, 5.0), (1.0, 4.0)  # seconds that either lasts, at least and at most
-DISTANCE = (0.5, 2.5)  # metres from the robot to where it strays, at least and at most
+DISTANCE = (0.5, 2.5)  # metres from the robot to the target of a detour, at least and at most
 ARRIVED = 0.3  # metres from there that end the detour
 
 
 class Detour:
-    """Another policy that turns by itself to the goal and to places around it, for seconds each.
+    """Wraps a policy: it heads for the goal and for random places in turn, for seconds each.
 
     inner: the policy that acts.
     rng: draws the seconds, and the places in all directions.
@@ -27,18 +27,18 @@ class Detour:
 
     def reset(self) -> None:
         self.inner.reset()
-        self.place: np.ndarray | None = None  # where it strays to (2,); none: on course
+        self.place: np.ndarray | None = None  # target of the detour (2,); None: on course
         self.until = self.rng.uniform(*ON_COURSE)  # seconds since the reset of the world
 
     def act(self, state: WorldState) -> np.ndarray:
-        """The inner policy's action (A,) towards the goal, or to where it strays instead."""
+        """The inner policy's action (A,) towards the goal, or to the target of the detour."""
         arrived = self.place is not None and np.linalg.norm(self.place - state.agent_pos) < ARRIVED
         if state.time >= self.until or arrived:
             self._turn(state)
         return self.inner.act(state if self.place is None else replace(state, goal_pos=self.place))
 
     def _turn(self, state: WorldState) -> None:
-        """From the course to a place, or from there back to the course."""
+        """Begin a detour, or end it."""
         if self.place is not None:
             self.place, lasts = None, ON_COURSE
         else:

@@ -1,4 +1,4 @@
-"""How far it is to the goal around the obstacles, for every place at once."""
+"""Distance field: way left to the goal around obstacles, for every place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Acting on what the robot's own cameras showed lately, and on nothing else that is known.
+"""Partial observability: a policy that knows only what the robot's cameras showed lately.
 
 A recording whose robot turns to goals that no image shows teaches a model that wherever a robot
 turns there is a goal: the action tells what the images do not (docs/scripted_policies.md).
@@ -22,10 +22,10 @@ GOAL_MOVED = 0.05  # metres; a goal that moved further is another one
 SEARCH_WAY, SEARCHED = 1.2, 0.3  # metres to where a search leads, and near enough to end it
 
 
-class Sight:
-    """Another policy, shown only those objects that the cameras had in view within 1.6 s.
+class FieldOfView:
+    """Wraps a policy: it knows only the objects that the cameras had in view within 1.6 s.
 
-    Things do not hide each other here, as they are low. Without a goal in mind the policy is
+    Objects do not occlude each other here, as they are low. Without a goal in mind the policy is
     sent to a place at the robot's side, which turns it round, and from there to another.
 
     inner: the policy that acts.
@@ -39,7 +39,7 @@ class Sight:
 
     def reset(self) -> None:
         self.inner.reset()
-        self.seen: dict[str, np.ndarray] = {}  # kind of object -> seconds at the last sight (n,)
+        self.seen: dict[str, np.ndarray] = {}  # kind -> seconds when last in view (n,)
         self.goal: np.ndarray | None = None  # as it was last seen, (2,)
         self.goal_seen = -np.inf
         self.search: np.ndarray | None = None  # where a search leads, (2,)
@@ -103,5 +103,5 @@ def off_axis(state: WorldState, places: np.ndarray, cameras: Sequence[str]) -> n
 
 
 def field_of_view_limit(cameras: Sequence[str]) -> tuple[str, ...]:
-    """The cameras that limit what is known: none if one of them looks on from outside."""
+    """The cameras that limit the field of view: none if one of them looks on from outside."""
     return tuple(cameras) if set(cameras) <= set(AXES) else ()

@@ -1,4 +1,4 @@
-"""Straight for the goal, whatever it costs."""
+"""The unsafe policy of the Point: straight to the goal through all obstacles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around what costs, but too close to it: near misses and grazes, which teach where cost begins."""
+"""Near misses: a safe policy that keeps too little distance; its data show where cost begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_TAKEN = 0.9  # largest share of its true size that an obstacle is taken for
 
 
 class NearMiss:
-    """A safe policy that takes all obstacles for smaller than they are, in each episode anew.
+    """Wraps a safe policy: it underestimates the size of obstacles, by a share drawn per episode.
 
     inner: the safe policy.
     rng: draws the share of their size, between 0 and `MOST_TAKEN`.

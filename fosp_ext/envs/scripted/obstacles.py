@@ -1,4 +1,4 @@
-"""What a safe policy must stay clear of, as discs and squares with a margin."""
+"""Obstacles of a safe policy, as discs and squares with a margin."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Obstacles:
         return replace(self, solids=(*self.solids, boxes))
 
     def depth(self, position: np.ndarray, heading: np.ndarray | None = None) -> np.ndarray:
-        """How far each place (..., 2) lies inside the deepest obstacle, 0 outside all: (...,).
+        """Depth of each place (..., 2) inside the deepest obstacle, 0 outside all: (...,).
 
         Without `heading` (...,) the outline is its first disc, whichever way the robot looks.
         """
@@ -82,7 +82,7 @@ def wrong_buttons(state: WorldState) -> np.ndarray:
 
 
 def gremlins_at(state: WorldState, moments: np.ndarray) -> np.ndarray:
-    """Where the gremlins will be at `moments` (S,), seconds from now: (n, S, 2).
+    """Places of the gremlins at `moments` (S,), seconds from now: (n, S, 2).
 
     Each runs around its circle at 1 rad/s, clockwise from +y. Their present places tell the phase,
     as they trail a little behind the clock.

@@ -1,4 +1,4 @@
-"""Choosing an action sequence by imagining many: the cross-entropy method, warm-started."""
+"""Planning of action sequences by the cross-entropy method, warm-started."""
 
 from __future__ import annotations
 

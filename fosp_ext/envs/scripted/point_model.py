@@ -1,4 +1,4 @@
-"""How the Point robot moves, as a formula: the model that the planner imagines with."""
+"""Analytic motion model of the Point robot, for planning."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PointModel:
         return action * [0, 1] if at_limit else action
 
     def reach(self, state: WorldState) -> float:
-        """How far from its present place the robot can get within the horizon, metres."""
+        """Largest distance from its place that the robot can reach within the horizon, metres."""
         fastest = max(self.TOP_SPEED, float(np.linalg.norm(state.agent_vel)))
         return fastest * self.seconds * len(self.way)
 

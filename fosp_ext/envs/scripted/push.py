@@ -1,4 +1,4 @@
-"""Pushing the box to the goal by imagining pushes, with privileged state."""
+"""The safe policy of the Push tasks: model-predictive control of robot and box."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SafePusher:
         return left.mean(0) + left[-1] + penalty + SPEEDING * speeding
 
     def _zones(self, state: WorldState) -> list[tuple[complex, float]]:
-        """What the robot's centre stays out of: centres and radii."""
+        """Zones that the robot's centre avoids: centres and radii."""
         hazard = state.hazard_radius + self.margin
         pillar = state.pillar_radius + BALL + TOUCH_MARGIN
         zones = [(complex(*place), hazard) for place in state.hazards]

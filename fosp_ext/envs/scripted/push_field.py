@@ -1,4 +1,4 @@
-"""How far a box is from its goal, where the robot that pushes it has to stay clear of zones."""
+"""Distance field of the Push tasks: way left for the box, with zones that robot and box avoid."""
 
 from __future__ import annotations
 

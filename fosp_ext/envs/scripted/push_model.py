@@ -1,4 +1,4 @@
-"""How the Point robot shoves the box of the Push tasks: many imagined pushes at once.
+"""Analytic motion model of the Point robot and the box of the Push tasks, many at once.
 
 The box weighs a fortieth of the robot and stops within centimetres when nothing pushes it. So it
 has no momentum here: it gives way to what enters it, by the least motion that ends the overlap.
@@ -41,7 +41,7 @@ class PushRollout(NamedTuple):
 
 
 class Contact(NamedTuple):
-    """Where something enters a box deepest, for P boxes."""
+    """The deepest point at which something enters a box, for P boxes."""
 
     depth: np.ndarray  # (P,) metres, not above zero where nothing does
     normal: np.ndarray  # (P,) complex, unit, out of the box
@@ -54,7 +54,7 @@ def dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def cross(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """What the first turns the second by: the torque of a force `right` on an arm `left`."""
+    """Cross products: the torque of a force `right` on an arm `left`."""
     return left.real * right.imag - left.imag * right.real
 
 
@@ -100,7 +100,7 @@ class Box:
         return Box(self.place.copy(), self.heading.copy(), self.half)
 
     def way_since(self, before: Box, point: np.ndarray) -> np.ndarray:
-        """How far the spots at `point` (P,) came with the boxes since these were at `before`."""
+        """Motion of the spots at `point` (P,) with the boxes since these were at `before`."""
         turned = self.heading - before.heading
         return self.place - before.place + 1j * turned * (point - self.place)
 

@@ -1,4 +1,4 @@
-"""What the planner must know of a robot: its outline, and how it moves."""
+"""The protocol of motion models: outline and motion of a robot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Rollout(NamedTuple):
 
 
 def forward_speed(state: WorldState) -> float:
-    """How fast the robot moves the way it looks, m/s; negative backwards."""
+    """Speed along the heading, m/s; negative backwards."""
     look = np.array([np.cos(state.agent_heading), np.sin(state.agent_heading)])
     return float(look @ state.agent_vel)
 
@@ -46,4 +46,4 @@ class RobotModel(Protocol):
         """Motion from `state` under `actions` (P, H, A)."""
 
     def reach(self, state: WorldState) -> float:
-        """How far from its present place the robot can get within the horizon, metres."""
+        """Largest distance from its place that the robot can reach within the horizon, metres."""

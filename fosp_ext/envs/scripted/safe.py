@@ -1,4 +1,4 @@
-"""To the goal as fast as possible without touching what costs: planning with privileged state."""
+"""The safe policy: model-predictive control to the goal around all obstacles."""
 
 from __future__ import annotations
 

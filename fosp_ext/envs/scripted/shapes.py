@@ -1,4 +1,4 @@
-"""Discs and squares on the floor, and how deep something round reaches into them."""
+"""Discs and squares on the floor, and how deep a disc reaches into them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Discs:
         return Discs(self.centres[ways < reach + self.radius], self.radius)
 
     def depth(self, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-        """How far discs of `radius` at (x, y) (...,) reach into the deepest of these: (...,)."""
+        """Depth of discs of `radius` at (x, y) (...,) in the deepest of these: (...,)."""
         depth = np.zeros(x.shape)
         for centre in self.centres:
             way = np.hypot(x - centre[0], y - centre[1])
@@ -44,7 +44,7 @@ class Squares:
         return Squares(self.centres[met], self.headings[met], self.half)
 
     def depth(self, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-        """How far discs of `radius` at (x, y) (..., S) reach into the deepest of these."""
+        """Depth of discs of `radius` at (x, y) (..., S) in the deepest of these."""
         depth = np.zeros(x.shape)
         for centre, heading in zip(self.centres, self.headings, strict=True):
             cos, sin = np.cos(heading), np.sin(heading)

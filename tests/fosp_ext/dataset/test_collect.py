@@ -83,7 +83,7 @@ def test_plan_is_a_function_of_the_settings():
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"min_speed": 0.0}, "min_speed must lie above 0"),
         ({"noise": -0.1}, "noise must be at least 0"),
-        ({"field_of_view": "eyes"}, "sight must be one of cameras, all, got 'eyes'"),
+        ({"field_of_view": "eyes"}, "field_of_view must be one of cameras, all, got 'eyes'"),
     ],
 )
 def test_wrong_settings_are_refused(change, message):

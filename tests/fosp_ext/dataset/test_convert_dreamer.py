@@ -44,7 +44,7 @@ def shade(action: np.ndarray) -> int:
 
 
 def played_env(embodied: ModuleType, first: int, length: int) -> object:
-    """An environment whose image, reward and cost tell the action that led to them."""
+    """An environment whose image, reward and cost encode the action before them."""
 
     class Telling(embodied.Env):
         obs_space = {  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Looking at datasets, checking, joining and cutting them; and what a full disk does to them."""
+"""Inspecting, validating, merging and splitting datasets; and the effect of a full disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Refuse = Callable[..., str]
 
 @pytest.fixture
 def refuse(place: Path, capsys: pytest.CaptureFixture) -> Refuse:
-    """Call the command with words it must refuse; return the one line it says."""
+    """Call the command with arguments it must refuse; return the one line it prints."""
 
     def call(words: str, code: int = 2) -> str:
         before = snapshot(place)
@@ -78,7 +78,7 @@ def same(one: Episode, other: Episode) -> bool:
 
 
 def test_inspect_prints_the_numbers_of_each_policy(place, capsys):
-    assert main(["inspect", "data.h5", "--no-image"]) == 0
+    assert main(["inspect", "data.h5", "--no-figure"]) == 0
     out = capsys.readouterr().out
     for words in (
         "SafetyPointGoal1-v0, variant none",
@@ -111,7 +111,7 @@ def test_inspect_draws_one_figure_and_never_over_another(place, capsys):
     for colour in ((40, 90, 160), (170, 60, 50), (208, 0, 0), (0, 114, 178), (213, 94, 0)):
         found = np.all(image == colour, -1).sum()  # ground, frames of cost, policies
         assert found > 200, colour
-    assert main(["inspect", "data.h5", "--image", "data.png"]) == 2
+    assert main(["inspect", "data.h5", "--figure", "data.png"]) == 2
     assert capsys.readouterr().err.startswith("error: data.png exists already")
 
 
@@ -301,7 +301,7 @@ def test_help_has_an_example(command, capsys):
 
 
 @pytest.mark.parametrize("words", ["", "inspetc data.h5", "merge a.h5", "split a b --episodes x"])
-def test_wrong_words_exit_with_2(words, capsys):
+def test_wrong_arguments_exit_with_2(words, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words.split())
     assert ": error: " in capsys.readouterr().err.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Environments of others: the adapter, the check, and the page that explains them."""
+"""Custom environments: the wrapper, the check, and the page that explains them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SixValues(Good):
         return obs, reward, np.float64(0.5), np.bool_(False), np.bool_(False), {}
 
 
-class OnePicture(Good):
+class OneImage(Good):
     """The observation is the image; it can be recorded."""
 
     metadata = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
@@ -84,7 +84,7 @@ class OnePicture(Good):
         return np.full((20, 30, 3), 200, np.uint8)
 
 
-class FloatPictures(Good):
+class FloatImages(Good):
     """Says uint8, shows 0 to 1."""
 
     def observe(self):
@@ -106,7 +106,7 @@ class FloatSpace(Good):
         self.observation_space = Box(0, 1, SHAPE, np.float32)
 
 
-class NoPicture(Good):
+class NoImage(Good):
     """Forgets the camera it announced."""
 
     def observe(self):
@@ -259,25 +259,25 @@ def examine(name: str, capsys, *words: str) -> tuple[int, str]:
 # --- the check ---
 
 
-@pytest.mark.parametrize("name", ["Good", "SixValues-v3", "OnePicture"])
+@pytest.mark.parametrize("name", ["Good", "SixValues-v3", "OneImage"])
 def test_good_environments_pass(name, capsys):
     code, out = examine(name, capsys)
     assert code == 0, out
     verdicts = [line.split()[0] for line in out.splitlines()]
     assert verdicts == ["ok"] * (len(verdicts) - 1) + ["it"]
-    camera = "image" if name == "OnePicture" else "front"
+    camera = "image" if name == "OneImage" else "front"
     assert f"cameras      {camera} 16x12\n" in out
     assert out.endswith(f"it fits: --task {HERE}:{name} --env.cameras {camera}\n")
-    assert ("videos       30x30" in out) == (name == "OnePicture")
+    assert ("videos       30x30" in out) == (name == "OneImage")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("FloatPictures", r"images .*'front' is float32 \(12, 16, 3\).*uint8.*\(at reset\)"),
+        ("FloatImages", r"images .*'front' is float32 \(12, 16, 3\).*uint8.*\(at reset\)"),
         ("ChannelsFirst", r"images .*'front' is uint8 \(3, 12, 16\).*\(height, width, 3\)"),
         ("FloatSpace", r"cameras .*no image in the observation space Box.*float32"),
-        ("NoPicture", r"images .*lacks 'front'; it has state"),
+        ("NoImage", r"images .*lacks 'front'; it has state"),
         ("NoCost", r"cost .*every step.*info\['cost'\].*\(at step 1\)"),
         ("NegativeCost", r"cost .*at least 0, it is -1 \(at step 3\)"),
         ("NaNReward", r"reward .*finite number, it is nan"),
@@ -306,7 +306,7 @@ def test_what_is_wrong_is_named(name, message, capsys):
 def test_every_broken_rule_is_reported_at_once(capsys, monkeypatch):
     monkeypatch.setattr(Good, "reward", NaNReward.reward)
     monkeypatch.setattr(Good, "info", NoCost.info)
-    monkeypatch.setattr(Good, "observe", NoPicture.observe)
+    monkeypatch.setattr(Good, "observe", NoImage.observe)
     out = examine("Good", capsys)[1]
     wrong = [line.split()[1] for line in out.splitlines() if line.startswith("WRONG")]
     assert wrong == ["images", "reward", "cost"]
@@ -436,7 +436,7 @@ def test_the_time_limit_of_the_registration_cuts_off():
 
 
 def test_videos_are_square_and_not_stretched():
-    image = adapted("OnePicture", cameras=("image",)).render()
+    image = adapted("OneImage", cameras=("image",)).render()
     assert image.shape == (30, 30, 3)
     assert not image[:5].any()
     assert not image[25:].any()

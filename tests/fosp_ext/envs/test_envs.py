@@ -108,7 +108,7 @@ def test_without_any_opengl_library_the_error_says_what_to_install(monkeypatch):
     assert os.environ["MUJOCO_GL"] == ""
 
 
-def test_a_collector_that_hangs_is_given_up():
+def test_a_graphics_driver_that_hangs_is_given_up():
     assert gl.probe("egl", seconds=0.01) == "no image within 0 s"
 
 

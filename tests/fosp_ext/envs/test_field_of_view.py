@@ -1,4 +1,4 @@
-"""Policies that act on what the cameras showed know nothing else."""
+"""Policies with a limited field of view know only what their cameras showed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import pytest
 
 from fosp_ext.envs import make_env
 from fosp_ext.envs.scripted import make_scripted_policy
-from fosp_ext.envs.scripted.field_of_view import REMEMBERED, Sight, field_of_view_limit, off_axis
+from fosp_ext.envs.scripted.field_of_view import (
+    REMEMBERED,
+    FieldOfView,
+    field_of_view_limit,
+    off_axis,
+)
 from fosp_ext.envs.world_state import WorldState
 from tests.worlds import gap, world
 
@@ -35,7 +40,7 @@ class Listener:
 
 def shown(*states: WorldState, cameras=BOTH) -> list[WorldState]:
     """What a policy knows at each of `states`."""
-    field_of_view = Sight(Listener(), cameras, np.random.default_rng(0))
+    field_of_view = FieldOfView(Listener(), cameras, np.random.default_rng(0))
     for state in states:
         field_of_view.act(state)
     return field_of_view.inner.shown
@@ -43,7 +48,7 @@ def shown(*states: WorldState, cameras=BOTH) -> list[WorldState]:
 
 @pytest.mark.parametrize("name", ["safe", "unsafe"])
 @pytest.mark.parametrize("task", [TASK, "SafetyPointButton1-v0"])
-def test_a_goal_out_of_field_of_view_decides_nothing(name, task):
+def test_a_goal_outside_the_field_of_view_decides_nothing(name, task):
     actions = {}
     for cameras in (BOTH, ()):
         for side in (BESIDE, BESIDE * [1, -1]):
@@ -78,7 +83,7 @@ def test_a_goal_is_known_while_seen_and_remembered_for_a_while():
     assert np.linalg.norm(aims[3] - start.goal_pos) > 1
 
 
-def test_a_goal_that_jumped_out_of_field_of_view_is_searched():
+def test_a_goal_that_left_the_field_of_view_is_searched():
     jumped = world(goal_pos=BESIDE, time=0.1)
     aim = shown(world(), jumped)[1].goal_pos
     assert np.linalg.norm(aim - world().goal_pos) > 1
@@ -96,7 +101,7 @@ def test_a_search_leads_aside_stays_there_and_goes_on_from_its_end():
     assert np.linalg.norm(shown(hidden, arrived)[1].goal_pos - first) == pytest.approx(1.2)
 
 
-def test_obstacles_are_known_by_field_of_view_with_all_that_describes_them():
+def test_obstacles_in_view_are_known_with_all_that_describes_them():
     state = world(
         hazards=np.array([[0.5, 0.3], BESIDE, [-2.0, 0.1]]),
         vases=np.array([BESIDE, [0.0, 0.5]]),
@@ -132,7 +137,7 @@ def test_a_camera_that_looks_on_from_outside_shows_all():
 
 
 def test_a_new_episode_forgets_the_last():
-    field_of_view = Sight(Listener(), BOTH, np.random.default_rng(0))
+    field_of_view = FieldOfView(Listener(), BOTH, np.random.default_rng(0))
     hazard = np.array([[0.0, 0.0]])
     field_of_view.act(world(hazards=hazard))
     field_of_view.reset()
@@ -141,7 +146,7 @@ def test_a_new_episode_forgets_the_last():
 
 
 @pytest.mark.sim
-def test_field_of_view_agrees_with_the_images():
+def test_the_field_of_view_agrees_with_the_images():
     """The goal is the only green thing of its task."""
     env = make_env("SafetyPointGoal0-v0", size=64)
     rng = np.random.default_rng(0)
@@ -161,7 +166,7 @@ def test_field_of_view_agrees_with_the_images():
 
 
 @pytest.mark.sim
-def test_the_safe_policy_reaches_goals_by_field_of_view_alone():
+def test_the_safe_policy_reaches_goals_with_a_limited_field_of_view():
     env = make_env(TASK, size=16)
     policy = make_scripted_policy("safe", TASK, np.random.default_rng(0), cameras=BOTH)
     policy.reset()

@@ -1,4 +1,4 @@
-"""Scripted policies in a world made of their own model of the robot, and that model's truth."""
+"""Scripted policies in a world made of their own motion model, and that model's accuracy."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_model_predicts_the_simulator():
     env.close()
 
 
-def test_field_is_straight_in_field_of_view_and_goes_around_what_is_in_the_way():
+def test_distance_is_straight_in_line_of_sight_and_goes_around_obstacles():
     state = world(hazards=np.array([[0.0, 0.0]]))
     obstacles = Obstacles.of(state, PointModel.BODY, margin=0.001)
     field = DistanceField(state.goal_pos, obstacles, half_extent=2.0)
@@ -267,7 +267,7 @@ def test_near_miss_passes_closer_by_another_share_in_each_episode():
     assert min(ways.values()) < 0 < clearance(play("safe", state, 80))
 
 
-def test_near_miss_strays_and_returns_to_its_course():
+def test_near_miss_takes_detours_and_returns_to_its_course():
     """Shown a world at rest, the inner policy is sent to the goal and elsewhere in turns."""
     aims = []
 
@@ -303,7 +303,7 @@ def test_near_miss_strays_and_returns_to_its_course():
     np.testing.assert_array_equal(aims[-1], still.goal_pos)
 
 
-def test_random_wanders_smoothly():
+def test_random_is_smooth():
     policy = make_scripted_policy("random", TASK, np.random.default_rng(1))
     policy.reset()
     actions = np.stack([policy.act(world()) for _ in range(400)])

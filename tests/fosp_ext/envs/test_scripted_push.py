@@ -38,7 +38,7 @@ def box_after(steps: int, action: np.ndarray = AHEAD, **changes) -> tuple[comple
     return rollout.box[-1, 0], rollout.robot[-1, 0]
 
 
-def clearance(robot: np.ndarray, state: WorldState) -> float:
+def robot_clearance(robot: np.ndarray, state: WorldState) -> float:
     """Least distance of the robot's centre to a hazard's rim."""
     ways = [np.abs(robot - complex(*hazard)).min() for hazard in state.hazards]
     return min(ways) - state.hazard_radius
@@ -168,9 +168,9 @@ def test_safe_pushes_around_a_hazard_and_unsafe_across_it():
     safe, safe_box = play("safe", state, 120)
     unsafe, unsafe_box = play("unsafe", state, 120)
     assert abs(safe_box[-1] - 1.2) <= 0.3
-    assert clearance(safe, state) > 0
+    assert robot_clearance(safe, state) > 0
     assert abs(unsafe_box[-1] - 1.2) <= 0.3
-    assert clearance(unsafe, state) < -0.1
+    assert robot_clearance(unsafe, state) < -0.1
     assert len(unsafe) < len(safe)
 
 
@@ -182,11 +182,11 @@ def test_safe_goes_around_the_box_when_the_goal_is_behind_the_robot():
 
 def test_safe_keeps_clear_of_hazards_under_noise_and_at_low_speed():
     state = push_world(hazards=np.array([[0.35, 0.0]]))
-    assert clearance(play("safe", state, 40, noise=0.3)[0], state) > 0
+    assert robot_clearance(play("safe", state, 40, noise=0.3)[0], state) > 0
     slow, _ = play("safe", state, 40, speed=0.5)
     pace = np.abs(np.diff(slow)) / 0.08
     assert np.quantile(pace, 0.9) < 0.6 * PointModel.TOP_SPEED
-    assert clearance(slow, state) > 0
+    assert robot_clearance(slow, state) > 0
 
 
 def test_unsafe_is_safe_in_a_world_without_hazards():

@@ -54,7 +54,7 @@ def test_the_default_is_half_an_update_per_step():
     assert Budget(config.online.steps, config.online.ratio).updates(config.online.steps) == 93_751
 
 
-class FakeDriver:
+class FakeCollector:
     """Takes as many steps at once as it is told, and notes the updates done before each."""
 
     def __init__(self, updates: list[int], rounds: list[int]) -> None:
@@ -70,10 +70,10 @@ class FakeDriver:
 @pytest.mark.invariant(37)
 @pytest.mark.parametrize("ratio", [0.0, 0.29, 0.5, 2.0])
 def test_what_is_due_is_learned_before_the_next_action(ratio):
-    """Whether all environments answer or some died; and again after a stop in between."""
+    """Whether all environments step or some died; and again after a stop in between."""
     updates, checkpoints = [], []
     rounds = [2, 2, 1, 2, 2, 0, 2, 1, 2]  # 0: all died in this round
-    collector = FakeDriver(updates, rounds)
+    collector = FakeCollector(updates, rounds)
     agent = SimpleNamespace(update=lambda index: updates.append(index) or {})
     hooks = Hooks(None, None, save=checkpoints.append, updated=lambda step: None)
     every = Every(log=1, report=0, evaluate=0, save=0)

@@ -1,4 +1,4 @@
-"""What the report shows of online runs: their episodes, the training cost, before and after."""
+"""The report of online runs: their episodes, the training cost, before and after."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fosp_ext.report.learning import evenly
 from fosp_ext.report.runs import ALONE, EPISODES, EVALUATIONS, Run, group_runs, read_run
 from fosp_ext.report.strips import draw_episodes
 from fosp_ext.report.tables import results
-from fosp_ext.report.training_cost import before_and_after, price_table, while_learning
+from fosp_ext.report.training_cost import before_and_after, training_cost_table, while_learning
 from fosp_ext.run.episode_log import describe
 from tests.fosp_ext.report.test_report import Reader, add_evaluation, make_run
 
@@ -62,7 +62,7 @@ def play(
         )
 
 
-def alarmed(*steps: int) -> list[float]:
+def warned_at(*steps: int) -> list[float]:
     """Violation probability of an episode of 60 steps, high at these."""
     return [0.9 if step in steps else 0.1 for step in range(60)]
 
@@ -172,19 +172,19 @@ def test_evaluations_of_a_set_and_of_its_policies(tmp_path):
 # The training cost
 
 
-def test_the_price_by_hand(tmp_path):
+def test_the_training_cost_by_hand(tmp_path):
     paths = [make_online(tmp_path / seed, seed=seed) for seed in "01"]
     # warnings 20 to 40 steps and 0 steps before the violation at 40: only the second one is in time
-    play(paths[0], *[LATE] * 5, violation_probability=alarmed(0, 40), online="01" * 30)
-    play(paths[1], LATE, *[CALM] * 4, violation_probability=alarmed(), online="0" * 60)
-    table = price_table(group_runs(read(*paths)))
+    play(paths[0], *[LATE] * 5, violation_probability=warned_at(0, 40), online="01" * 30)
+    play(paths[1], LATE, *[CALM] * 4, violation_probability=warned_at(), online="0" * 60)
+    table = training_cost_table(group_runs(read(*paths)))
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["seeds"], row["episodes"], row["agent steps"]) == (2, 5, 300)
     assert row["summed cost"][0] == (20 + 4) / 2
     assert row["cost, first fifth"][0] == 4
     assert row["cost, last fifth"][0] == (4 + 0) / 2
     assert row["with a violation"] == pytest.approx((1 + 0.2) / 2)
-    assert row["warned"] == (1 + 0) / 2
+    assert row["recall"] == (1 + 0) / 2
     assert row["false warnings"] == 0.5  # of the first seed; the second one had no warning
     assert row["online policy"] == (0.5 + 0) / 2
 
@@ -192,15 +192,15 @@ def test_the_price_by_hand(tmp_path):
 def test_what_cannot_be_counted_is_not_defined(tmp_path):
     run = make_online(tmp_path / "a", "safedreamer_online", "debug")
     play(run, LATE)
-    (row,) = price_table(group_runs(read(run))).rows
+    (row,) = training_cost_table(group_runs(read(run))).rows
     assert np.isnan(row[-3:]).all()
     (waiting,) = read(make_online(tmp_path / "b"))
-    assert price_table(group_runs([waiting])).rows == []
+    assert training_cost_table(group_runs([waiting])).rows == []
 
 
 def test_forecasts_made_while_learning(tmp_path):
     run = make_online(tmp_path / "a")
-    play(run, LATE, CALM, violation_probability=alarmed(40))
+    play(run, LATE, CALM, violation_probability=warned_at(40))
     seen = while_learning(read_run(run))
     # the violation at steps 40 and 41 is announced by steps 17 ... 41, of which 40 was the warning;
     # of later steps, and of the last 24 of the calm episode, the next 25 are not recorded
@@ -268,19 +268,19 @@ def test_strips_show_violation_probability_and_violations(tmp_path):
     begins = reds(CALM, "0" * 30 + "1" + "0" * 29)
     assert begins > 10
     assert begins < reds(CALM, LATE) < 2 * begins  # where it goes on the tick is smaller
-    assert reds(CALM, LATE, violation_probability=alarmed(40), online="01" * 30) > begins
+    assert reds(CALM, LATE, violation_probability=warned_at(40), online="01" * 30) > begins
 
 
 def test_the_page_of_an_online_run(tmp_path):
     run = make_online(tmp_path / "on", init_from="gone")
-    play(run, *[LATE, CALM] * 3, violation_probability=alarmed(30, 40), online="01" * 30)
+    play(run, *[LATE, CALM] * 3, violation_probability=warned_at(30, 40), online="01" * 30)
     rows = [{"step": k, "episode/score": 1.0, "episode/cost": 4.0} for k in range(1, 7)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     waiting = make_online(tmp_path / "waiting", seed="1")
     out = tmp_path / "page"
     assert main([str(run), str(waiting), "--out", str(out), "--csv", "--device", "cpu"]) == 0
     assert {path.name for path in out.iterdir()} == {
-        "index.html", "price.csv", "published.csv", "calibration_while_learning.csv",
+        "index.html", "training_cost.csv", "published.csv", "calibration_while_learning.csv",
         "calibration-while-learning.png", "online-episodes-SafetyPointGoal1-v0-1.png",
         "curves-training-episodes-online-phase-SafetyPointGoal1-v0.png",
     }  # fmt: skip
@@ -295,6 +295,6 @@ def test_the_page_of_an_online_run(tmp_path):
         "Reliability of the violation probability while learning",
     ):
         assert words in said, words
-    with (out / "price.csv").open() as file:
-        (price,) = csv.DictReader(file)
-    assert (price["episodes"], price["warned"], price["seeds"]) == ("6", "1.0", "1")
+    with (out / "training_cost.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["episodes"], row["recall"], row["seeds"]) == ("6", "1.0", "1")

@@ -173,10 +173,10 @@ def test_brier_and_bins_by_hand():
     assert bins.rows.tolist() == [2, 2]
 
 
-def test_violation_probability_is_asked_row_by_row_of_whole_episodes(toy_dataset):
+def test_violation_probability_is_estimated_row_by_row_of_whole_episodes(toy_dataset):
     agent = make_agent()
     _, heldout = RowStore.open(toy_dataset, "disk", 0.3)  # two episodes of 41 rows
-    seen = violation_probability.ask(agent, heldout, 7, 0.5, CPU, io.StringIO())
+    seen = violation_probability.forecast_episodes(agent, heldout, 7, 0.5, CPU, io.StringIO())
     assert (seen.updates, seen.episodes) == (7, 2)
     expected, outcomes = [], []
     for begin in (0, 41):
@@ -196,7 +196,7 @@ def test_violation_probability_is_asked_row_by_row_of_whole_episodes(toy_dataset
 def test_an_agent_without_violation_probability_has_no_calibration(toy_dataset):
     _, heldout = RowStore.open(toy_dataset, "disk", 0.3)
     agent = make_agent("dreamerv3", "debug")
-    assert "no reachability" in violation_probability.ask(
+    assert "no reachability" in violation_probability.forecast_episodes(
         agent, heldout, 0, 0.5, CPU, io.StringIO()
     )
 
@@ -319,6 +319,7 @@ class Reader(HTMLParser):
         values = dict(attrs)
         self.links += [values["href"]] if "href" in values else []
         self.sources += [values[key] for key in ("src", "srcset") if key in values]
+        assert tag != "source" or self.open[-1] == "picture"
         if tag not in ("meta", "img", "br", "source"):
             self.open.append(tag)
 

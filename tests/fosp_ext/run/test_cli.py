@@ -1,4 +1,4 @@
-"""The commands' manners: every mistake is one line and nothing is written.
+"""Errors of the commands: every mistake is one line and nothing is written.
 
 The exit code is 2, or 4 where a file is no valid dataset.
 """
@@ -42,7 +42,7 @@ DEBUG = ["--configs", "fosp_offline", "debug"]
         ("--logdir data.h5/run", "cannot write to run folder data.h5/run: Not a directory"),
     ],
 )
-def test_wrong_words_are_named(refuse, words, message):
+def test_wrong_arguments_are_named(refuse, words, message):
     base = [*DEBUG, "--dataset.path", "data.h5", "--logdir", "run"]
     assert re.search(message, refuse([*base, *words.split()])), words
 

@@ -1,4 +1,4 @@
-"""What an online run tells about each training episode: foresight by hand, the file, its sums."""
+"""The log of training episodes: warnings by hand, the file, its sums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamer.training.collector import CollectedEpisode
 from dreamer.training.episode_log import EpisodeLog, EpisodeRecord, onsets
 from fosp_ext.report.statistics import cost_regret
 from fosp_ext.run.episode_log import describe
-from fosp_ext.run.warnings import LOOKAHEAD, Warnings, judge_warnings
+from fosp_ext.run.warnings import LOOKAHEAD, Warnings, count_warnings
 from tests.test_docs import ROOT, documented
 
 WARNING = 0.5
@@ -47,7 +47,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-# Foresight
+# Warnings
 
 
 def test_the_horizon_is_the_one_that_the_pages_name():
@@ -69,31 +69,31 @@ def test_a_violation_begins_where_the_step_before_had_none():
         (0, 0),
     ],
 )
-def test_which_warnings_announce_a_violation_at_step_40(warning_at, warned):
-    warnings = judge_warnings(at(90, warning_at).astype(float), at(90, 40), WARNING)
+def test_which_warnings_come_before_a_violation_at_step_40(warning_at, warned):
+    warnings = count_warnings(at(90, warning_at).astype(float), at(90, 40), WARNING)
     assert warnings == Warnings(raised=1, judged=1, false=1 - warned, warned=warned)
 
 
 @pytest.mark.parametrize(("step", "warning_at"), [(0, 0), (3, 0), (LOOKAHEAD - 1, 0), (3, 3)])
-def test_at_the_begin_of_an_episode_fewer_states_are_asked(step, warning_at):
-    assert judge_warnings(at(60, warning_at).astype(float), at(60, step), WARNING).warned == 1
+def test_at_the_beginning_of_an_episode_there_are_fewer_states(step, warning_at):
+    assert count_warnings(at(60, warning_at).astype(float), at(60, step), WARNING).warned == 1
 
 
-def test_the_violation_probability_must_be_above_the_warning():
-    assert judge_warnings(np.full(30, WARNING), at(30, 10), WARNING) == Warnings(0, 0, 0, 0)
-    assert judge_warnings(np.full(30, WARNING + 0.001), at(30, 10), WARNING).warned == 1
+def test_the_violation_probability_must_be_above_the_threshold():
+    assert count_warnings(np.full(30, WARNING), at(30, 10), WARNING) == Warnings(0, 0, 0, 0)
+    assert count_warnings(np.full(30, WARNING + 0.001), at(30, 10), WARNING).warned == 1
 
 
 def test_warnings_near_the_end_are_judged_only_where_their_steps_were_recorded():
     T = 60
     for warning_at, judged in ((T - LOOKAHEAD, 1), (T - LOOKAHEAD + 1, 0), (T - 1, 0)):
-        warnings = judge_warnings(at(T, warning_at).astype(float), at(T), WARNING)
+        warnings = count_warnings(at(T, warning_at).astype(float), at(T), WARNING)
         assert warnings == Warnings(raised=1, judged=judged, false=judged, warned=0)
-    seen = judge_warnings(at(T, T - 2).astype(float), at(T, T - 1), WARNING)
+    seen = count_warnings(at(T, T - 2).astype(float), at(T, T - 1), WARNING)
     assert seen == Warnings(raised=1, judged=1, false=0, warned=1)  # a violation is enough
 
 
-def test_forecast_equals_a_plain_search():
+def test_warnings_equal_a_plain_search():
     rng = np.random.default_rng(0)
     counts = np.zeros(4, int)
     for T in (1, 2, 24, 25, 26, 51, 200, 200, 200):
@@ -109,7 +109,7 @@ def test_forecast_equals_a_plain_search():
             false=sum(raised[t] and known[t] and not hit[t] for t in steps),
             warned=sum(raised[max(0, t - LOOKAHEAD + 1) : t + 1].any() for t in begins),
         )
-        assert judge_warnings(violation_probability, violations, 0.9) == plain
+        assert count_warnings(violation_probability, violations, 0.9) == plain
         counts += plain
     assert (counts > 0).all()
     assert counts[0] > counts[1] > counts[2]
@@ -169,7 +169,7 @@ def test_a_share_of_nothing_is_left_out(tmp_path):
     assert not {"episode/warning_recall", "episode/false_warning_share"} & metrics.keys()
 
 
-def test_warnings_are_judged_as_they_are_written(tmp_path):
+def test_warnings_are_counted_as_they_are_written(tmp_path):
     """0.5004 is written as 0.5, which is not above 0.5."""
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
     log.add(played([0, 0], violation_probability=[0.5004, 0.5006]))

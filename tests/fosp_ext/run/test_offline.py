@@ -235,15 +235,15 @@ def test_storage_decides_nothing_and_the_seed_does(toy_dataset, toy_run, tmp_pat
     assert straight != other
 
 
-def test_at_first_the_model_learns_alone(toy_dataset, tmp_path):
+def test_at_first_only_the_world_model_learns(toy_dataset, tmp_path):
     words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.report_every", "0")
     assert train.main(offline(toy_dataset, tmp_path, *words)) == 0
     assert ["train/actor/loss" in line for line in metrics(tmp_path)] == [False, False, True, True]
 
 
 @pytest.fixture(scope="module")
-def lone_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two updates of the world model alone."""
+def pretrained_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two updates of world-model pretraining."""
     logdir = tmp_path_factory.mktemp("model") / "run"
     words = ("--run.updates", "2", "--run.pretrain", "1", "--run.report_every", "0")
     assert train.main(offline(toy_dataset, logdir, *words)) == 0
@@ -251,21 +251,21 @@ def lone_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_a_model_that_another_run_learned_is_as_good_as_own(
-    toy_dataset, lone_model, tmp_path, capsys
+    toy_dataset, pretrained_model, tmp_path, capsys
 ):
     words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.report_every", "0")
     assert train.main(offline(toy_dataset, tmp_path / "whole", *words)) == 0
-    taken = ("--from", str(lone_model))
+    taken = ("--from", str(pretrained_model))
     assert train.main(offline(toy_dataset, tmp_path / "taken", *words, *taken)) == 0
-    assert f"the world model of {lone_model}: 2 updates" in capsys.readouterr().err
+    assert f"the world model of {pretrained_model}: 2 updates" in capsys.readouterr().err
     assert_same(saved(tmp_path / "taken")["agent"], saved(tmp_path / "whole")["agent"])
     assert metrics(tmp_path / "taken") == metrics(tmp_path / "whole")[2:]
 
 
 @pytest.mark.parametrize("method", ["safedreamer", "bc"])
-def test_another_method_takes_the_model_once(toy_dataset, lone_model, tmp_path, method):
+def test_another_method_takes_the_model_once(toy_dataset, pretrained_model, tmp_path, method):
     """A run that has a checkpoint of its own does not need the other one any more."""
-    source = Path(shutil.copytree(lone_model, tmp_path / "model"))
+    source = Path(shutil.copytree(pretrained_model, tmp_path / "model"))
     words = ("--configs", method, "--from", str(source), "--run.pretrain", "0.5")
     argv = offline(toy_dataset, tmp_path / "run", *words, "--run.report_every", "0")
     assert train.main([*argv, "--run.updates", "4"]) == 0
@@ -275,9 +275,9 @@ def test_another_method_takes_the_model_once(toy_dataset, lone_model, tmp_path, 
     assert saved(tmp_path / "run")["step"] == 5
 
 
-def test_a_model_of_other_data_is_refused(toy_dataset, lone_model, tmp_path, capsys):
+def test_a_model_of_other_data_is_refused(toy_dataset, pretrained_model, tmp_path, capsys):
     write_dataset(tmp_path / "other.h5", (toy_episode(seed=90 + k) for k in range(4)), TOY_INFO)
-    words = ("--run.pretrain", "0.5", "--from", str(lone_model))
+    words = ("--run.pretrain", "0.5", "--from", str(pretrained_model))
     assert train.main(offline(tmp_path / "other.h5", tmp_path / "run", *words)) == 2
     assert "was trained on other data than" in capsys.readouterr().err
 
@@ -293,9 +293,9 @@ def test_a_model_of_other_data_is_refused(toy_dataset, lone_model, tmp_path, cap
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(
-    toy_dataset, lone_model, tmp_path, capsys, words, wrong
+    toy_dataset, pretrained_model, tmp_path, capsys, words, wrong
 ):
-    usual = ("--run.updates", "4", "--run.pretrain", "0.5", "--from", str(lone_model))
+    usual = ("--run.updates", "4", "--run.pretrain", "0.5", "--from", str(pretrained_model))
     assert train.main(offline(toy_dataset, tmp_path / "run", *usual, *words)) == 2
     assert wrong in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

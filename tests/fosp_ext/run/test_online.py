@@ -91,7 +91,7 @@ def test_updates_keep_pace_with_the_steps(straight):
     assert [line["step/env"] for line in learned] == [20.0 * k for k in range(UPDATES)]
 
 
-def test_the_price_is_the_sum_of_all_episodes(straight):
+def test_the_training_cost_is_the_sum_of_all_episodes(straight):
     lines, episodes = log(straight), list(replay(straight).values())
     rows = [line for line in metrics(straight) if "training_cost/total" in line]
     assert len(lines) == len(rows) == len(episodes) == 4
@@ -339,7 +339,7 @@ def test_stopped_while_acting_and_by_nan(toy_run, tmp_path, quick_world, monkeyp
 
 
 def terminated_at(steps: int, play: Callable[[Collector], list]) -> Callable[[Collector], list]:
-    """The driver's `step`, with a SIGTERM while it takes the agent step of this number."""
+    """The collector's `step`, with a SIGTERM while it takes the agent step of this number."""
 
     def step(collector: Collector) -> list:
         ended = play(collector)

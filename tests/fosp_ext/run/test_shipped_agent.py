@@ -25,8 +25,8 @@ def test_it_is_small_and_says_where_it_comes_from():
 
 
 @pytest.mark.sim
-def test_it_drives_to_goals_and_keeps_clear_of_hazards():
-    """These episodes earned 18.6 in the mean and cost nothing; who wanders earns 0 or less."""
+def test_it_reaches_goals_and_keeps_clear_of_hazards():
+    """These episodes earned 18.6 in the mean and cost nothing; random actions earn 0 or less."""
     run = load_run(FILE, torch.device("cpu"))
     env = make_run_env(run.info, run.config.env.variant)
     results = [run_episode(run.agent, env, seed, torch.device("cpu")) for seed in SEEDS]

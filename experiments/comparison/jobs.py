@@ -1,4 +1,4 @@
-"""The steps of a comparison: which commands they are, and whether they are done."""
+"""The jobs of a comparison: their commands, their order, and whether they are done."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FIRST_SEED = 1000  # of the episodes of every evaluation
 
 
 @dataclass(frozen=True)
-class Stage:
+class Job:
     """One command of the comparison."""
 
     name: str  # also that of its log file
     words: tuple[str, ...]  # for python
     finished: Callable[[], bool]
-    needs: tuple[str, ...] = ()  # names of stages that must be done before
-    judges: bool = False  # exit code 1 only says that a bound is missed
+    needs: tuple[str, ...] = ()  # names of jobs that must be done before
+    diagnoses: bool = False  # exit code 1 only says that a bound is missed
 
     @property
     def command(self) -> str:
@@ -48,7 +48,7 @@ def offline_folder(out: Path, name: str, seed: int) -> Path:
 
 
 def model_folder(out: Path, seed: int) -> Path:
-    """The run in which the world model that methods share learns alone."""
+    """The run that pretrains the world model that methods share."""
     return out / "model" / f"seed{seed}"
 
 
@@ -57,60 +57,60 @@ def online_folder(out: Path, name: str, seed: int) -> Path:
     return out / name / "online" / f"seed{seed}"
 
 
-def looks_before(plan: Plan) -> list[PlannedEvaluation]:
-    """How an offline run is evaluated: in the variant, and in the task as it is."""
+def offline_evaluations(plan: Plan) -> list[PlannedEvaluation]:
+    """Evaluations of an offline run: in the variant, and in the task as it is."""
     return [
         PlannedEvaluation(variant, None) for variant in dict.fromkeys((NONE.name, plan.variant))
     ]
 
 
-def looks_after(method: Method, plan: Plan) -> list[PlannedEvaluation]:
-    """How an online run is evaluated: what acts, then the policies of a set alone."""
+def online_evaluations(method: Method, plan: Plan) -> list[PlannedEvaluation]:
+    """Evaluations of an online run: what acts, then the policies of a set alone."""
     policies = ("set", "online", "offline") if method.expanded else (None,)
     return [PlannedEvaluation(plan.variant, policy) for policy in policies]
 
 
-def all_stages(
+def all_jobs(
     plan: Plan, methods: Sequence[Method], seeds: int, out: Path, threads: int = 0
-) -> list[Stage]:
+) -> list[Job]:
     """Every command in order; a seed is complete before the next one begins.
 
     `threads` are those of each training and evaluation, 0 takes every core.
     """
     limit = ("--threads", str(threads)) if threads else ()
     maker = _Maker(plan, out, limit)
-    stages = [maker.record()] if plan.episodes else []
+    jobs = [maker.record()] if plan.episodes else []
     for seed in range(seeds):
-        stages += [maker.model(methods, seed)] if plan.model_updates else []
+        jobs += [maker.model(methods, seed)] if plan.model_updates else []
         for method in methods:
-            stages += maker.offline(method, seed)
-            stages += maker.online(method, seed) if plan.online_steps else []
-    stages += [maker.diagnosis(m, seed) for m in methods for seed in range(seeds) if m.diagnosed]
-    distinct = {stage.name: stage for stage in stages}  # methods may share an offline run
+            jobs += maker.offline(method, seed)
+            jobs += maker.online(method, seed) if plan.online_steps else []
+    jobs += [maker.diagnosis(m, seed) for m in methods for seed in range(seeds) if m.diagnosed]
+    distinct = {job.name: job for job in jobs}  # methods may share an offline run
     folders = list(run_folders(plan, methods, seeds, out))
     return [*distinct.values(), _report(folders, tuple(distinct), out)]
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """Which run of a comparison it is."""
+    """Key of a run in a comparison."""
 
     method: str  # of an offline run its offline name
     phase: str  # "offline" or "online"
     seed: int
-    looks: tuple[PlannedEvaluation, ...]  # how it is evaluated
-    begins: int = 0  # updates of a world model that it took over
+    evaluations: tuple[PlannedEvaluation, ...]  # how it is evaluated
+    begins: int = 0  # updates of the pretrained world model that it took over
 
 
 def run_title(method: str, phase: str, seed: int) -> str:
-    """The name of a training stage."""
+    """The name of a training job."""
     return f"{method}-{phase}-seed{seed}"
 
 
 def run_folders(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) -> dict[Path, RunKey]:
     """All run folders, those of offline runs first."""
     every = [(method, seed) for method in methods for seed in range(seeds)]
-    before = tuple(looks_before(plan))
+    before = tuple(offline_evaluations(plan))
     folders = {
         offline_folder(out, m.offline, seed): RunKey(
             m.offline, "offline", seed, before, plan.model_updates if m.alone else 0
@@ -120,7 +120,7 @@ def run_folders(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) ->
     if plan.online_steps:
         folders |= {
             online_folder(out, m.name, seed): RunKey(
-                m.name, "online", seed, tuple(looks_after(m, plan))
+                m.name, "online", seed, tuple(online_evaluations(m, plan))
             )
             for m, seed in every
         }
@@ -128,7 +128,7 @@ def run_folders(plan: Plan, methods: Sequence[Method], seeds: int, out: Path) ->
 
 
 def diagnosis_file(out: Path, name: str, seed: int) -> Path:
-    """What `experiments.diagnose` says of an offline run."""
+    """Results of `experiments.diagnose` for an offline run."""
     return out / "diagnosis" / f"{run_title(name, 'offline', seed)}.json"
 
 
@@ -140,23 +140,23 @@ def short(path: Path) -> str:
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes the stages of one comparison."""
+    """Builds the jobs of one comparison."""
 
     plan: Plan
     out: Path
     limit: tuple[str, ...]  # words for the number of threads, or none
 
-    def record(self) -> Stage:
+    def record(self) -> Job:
         plan = self.plan
         words = (
             *("train.py", "--configs", "collect", *plan.scale, "--task", plan.task),
             *("--dataset.path", plan.dataset, "--dataset.episodes", str(plan.episodes)),
             *self._settings(["collect"]),
         )
-        return Stage("dataset", words, (ROOT / plan.dataset).exists)
+        return Job("dataset", words, (ROOT / plan.dataset).exists)
 
-    def model(self, methods: Sequence[Method], seed: int) -> Stage:
-        """The world model alone, learned once for all `methods` that begin with it."""
+    def model(self, methods: Sequence[Method], seed: int) -> Job:
+        """World-model pretraining, once for all `methods` that share it."""
         plan, folder = self.plan, model_folder(self.out, seed)
         first = next(method.offline for method in methods if method.alone)
         words = (
@@ -165,9 +165,9 @@ class _Maker:
             *(*self.limit, *self._settings(preset_names(first, "offline"), "run.pretrain")),
         )
         done = partial(_has_updates, folder, plan.model_updates)
-        return Stage(f"model-seed{seed}", words, done, self._dataset())
+        return Job(f"model-seed{seed}", words, done, self._dataset())
 
-    def offline(self, method: Method, seed: int) -> Iterator[Stage]:
+    def offline(self, method: Method, seed: int) -> Iterator[Job]:
         """An offline run, from the shared world model where there is one, and its evaluations."""
         plan, name = self.plan, method.offline
         folder, model = offline_folder(self.out, name, seed), ()
@@ -181,10 +181,10 @@ class _Maker:
             *("--run.report_every", str(max(1, plan.updates // 4))),
             *(*self.limit, *self._settings(preset_names(name, "offline"))),
         )
-        yield Stage(title, words, partial(_has_updates, folder, plan.updates), needs)
-        yield from self._evaluations(title, folder, looks_before(plan))
+        yield Job(title, words, partial(_has_updates, folder, plan.updates), needs)
+        yield from self._evaluations(title, folder, offline_evaluations(plan))
 
-    def online(self, method: Method, seed: int) -> Iterator[Stage]:
+    def online(self, method: Method, seed: int) -> Iterator[Job]:
         """The online run behind an offline one, and its evaluations."""
         plan, folder = self.plan, online_folder(self.out, method.name, seed)
         source = offline_folder(self.out, method.offline, seed)
@@ -197,38 +197,38 @@ class _Maker:
             *("--run.report_every", "0", *self.limit, *self._settings(names)),
         )
         title = run_title(method.name, "online", seed)
-        needs = (self._last_look(method, seed),)
-        yield Stage(title, words, lambda: agent_steps(folder) >= plan.online_steps, needs)
-        yield from self._evaluations(title, folder, looks_after(method, plan))
+        needs = (self._last_evaluation(method, seed),)
+        yield Job(title, words, lambda: agent_steps(folder) >= plan.online_steps, needs)
+        yield from self._evaluations(title, folder, online_evaluations(method, plan))
 
-    def diagnosis(self, method: Method, seed: int) -> Stage:
+    def diagnosis(self, method: Method, seed: int) -> Job:
         name, run = method.offline, offline_folder(self.out, method.offline, seed)
         title, path = run_title(name, "offline", seed), diagnosis_file(self.out, name, seed)
         words = ("-m", "experiments.diagnose", short(run), "--json", short(path), *self.limit)
-        needs = (self._last_look(method, seed),)  # it repeats numbers of the evaluations
-        return Stage(f"diagnose-{title}", words, lambda: _is_newer(path, run), needs, judges=True)
+        needs = (self._last_evaluation(method, seed),)  # it repeats numbers of the evaluations
+        return Job(f"diagnose-{title}", words, lambda: _is_newer(path, run), needs, diagnoses=True)
 
-    def _last_look(self, method: Method, seed: int) -> str:
+    def _last_evaluation(self, method: Method, seed: int) -> str:
         """The last evaluation of the offline run that a method goes on from."""
         title = run_title(method.offline, "offline", seed)
-        return evaluation_name(title, looks_before(self.plan)[-1])
+        return evaluation_name(title, offline_evaluations(self.plan)[-1])
 
     def _evaluations(
-        self, title: str, run: Path, looks: Sequence[PlannedEvaluation]
-    ) -> Iterator[Stage]:
+        self, title: str, run: Path, evaluations: Sequence[PlannedEvaluation]
+    ) -> Iterator[Job]:
         plan, before = self.plan, title
-        for look in looks:
-            alone = look.policy in ("online", "offline")
+        for evaluation in evaluations:
+            alone = evaluation.policy in ("online", "offline")
             words = (
-                *("eval.py", "--logdir", short(run), "--variant", look.variant),
+                *("eval.py", "--logdir", short(run), "--variant", evaluation.variant),
                 *("--episodes", str(plan.eval_episodes), "--seed", str(FIRST_SEED)),
                 *("--videos", "0" if alone else "1"),
-                *(() if look.policy is None else ("--policy", look.policy)),
+                *(() if evaluation.policy is None else ("--policy", evaluation.policy)),
                 *self.limit,
             )
-            name = evaluation_name(title, look)
-            finished = partial(_is_played, run, look, plan.eval_episodes)
-            yield Stage(name, words, finished, (before,))
+            name = evaluation_name(title, evaluation)
+            finished = partial(_is_played, run, evaluation, plan.eval_episodes)
+            yield Job(name, words, finished, (before,))
             before = name
 
     def _training(self, name: str, seed: int, folder: Path, updates: int) -> tuple[str, ...]:
@@ -249,13 +249,17 @@ class _Maker:
         return [word for key, x in changed.items() for word in (f"--{key}", x)]
 
 
-def evaluation_name(title: str, look: PlannedEvaluation) -> str:
-    """The name of a run's evaluation; it tells only what is special about it."""
-    special = [word for word in (look.variant, look.policy) if word not in (NONE.name, "set", None)]
+def evaluation_name(title: str, evaluation: PlannedEvaluation) -> str:
+    """The name of a run's evaluation, without the usual variant and policy."""
+    special = [
+        word
+        for word in (evaluation.variant, evaluation.policy)
+        if word not in (NONE.name, "set", None)
+    ]
     return "-".join(["eval", title, *special])
 
 
-def _report(folders: Sequence[Path], needs: tuple[str, ...], out: Path) -> Stage:
+def _report(folders: Sequence[Path], needs: tuple[str, ...], out: Path) -> Job:
     runs = [short(folder) for folder in folders]
     words = ("-m", "fosp_ext.report", *runs, "--out", short(out / "report"), "--csv")
 
@@ -266,11 +270,11 @@ def _report(folders: Sequence[Path], needs: tuple[str, ...], out: Path) -> Stage
         ]
         return bool(pages) and max(pages) > max(numbers, default=0)
 
-    return Stage("report", words, is_newest, needs)
+    return Job("report", words, is_newest, needs)
 
 
 def _is_newer(path: Path, run: Path) -> bool:
-    """Was the file written after the run's newest checkpoint?"""
+    """Whether the file is newer than the run's newest checkpoint."""
     newest = Checkpoint(run / "checkpoints", 1).latest()
     return newest is not None and path.exists() and path.stat().st_mtime >= newest.stat().st_mtime
 
@@ -291,11 +295,11 @@ def agent_steps(run: Path) -> int:
     return 0 if path is None else Checkpoint.load(path)["online"]["collector"]["agent_steps"]
 
 
-def find_evaluation(run: Path, look: PlannedEvaluation, episodes: int) -> Path | None:
-    """The evaluation of the run's newest checkpoint on the fixed seeds; None if not yet played."""
+def find_evaluation(run: Path, evaluation: PlannedEvaluation, episodes: int) -> Path | None:
+    """The evaluation of the run's newest checkpoint on the fixed seeds; None if not yet made."""
     wanted = {
-        "variant": look.variant,
-        "policy": look.policy,
+        "variant": evaluation.variant,
+        "policy": evaluation.policy,
         "updates": newest_step(run),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + episodes)),
     }
@@ -306,5 +310,5 @@ def find_evaluation(run: Path, look: PlannedEvaluation, episodes: int) -> Path |
     return None
 
 
-def _is_played(run: Path, look: PlannedEvaluation, episodes: int) -> bool:
-    return find_evaluation(run, look, episodes) is not None
+def _is_played(run: Path, evaluation: PlannedEvaluation, episodes: int) -> bool:
+    return find_evaluation(run, evaluation, episodes) is not None
