@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with continuous actions, seen through images of one size."""
+"""Wrapper of Gymnasium environments with continuous actions: images of one size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dreamer.errors import UserError
 
 
 class ImageEnv(gymnasium.Env):
-    """Images of another environment, resized; reward and cost summed over the action repeat.
+    """A wrapped environment: resized images; reward and cost summed over the action repeat.
 
     Actions are scaled from [-1, 1] to the environment's own bounds. What breaks the rules
     (dreamer/envs/contract.py) is a `UserError` that names the environment; what the environment
@@ -72,7 +72,7 @@ class ImageEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """A new episode of the environment; the seed is its own affair."""
+        """Begin an episode; the seed is passed on to the environment."""
         result = self._inner.reset(seed=seed, **({"options": options} if options else {}))
         self._steps = 0
         with self._named():

@@ -1,4 +1,4 @@
-"""What an online run tells about each training episode, and what learning has cost so far."""
+"""The log of training episodes, episodes.jsonl, and the training cost so far."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def describe(
 
 
 def onsets(violations: np.ndarray) -> np.ndarray:
-    """Where violations begin: steps with one whose step before had none; (T,) bool -> (T,) bool."""
+    """Onsets of violations: steps with one after a step without; (T,) bool -> (T,) bool."""
     return violations & ~np.append(False, violations[:-1])
 
 
@@ -109,7 +109,7 @@ class EpisodeLog:
 
 
 class _TrainingCost:
-    """Running sums of what the episodes came to, the same whether played or read back."""
+    """Running sums over the episodes, the same whether played or read back."""
 
     def __init__(self) -> None:
         self.episodes = 0
