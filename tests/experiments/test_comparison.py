@@ -30,7 +30,7 @@ def here(monkeypatch, quick_world) -> list[str]:
     Of the report only its arguments are checked.
     """
     benchmarks = ("experiments.comparison.speed", "experiments.diagnose_own")
-    for module in ("fosp_ext.run.evaluator", "fosp_ext.run.evaluate", *benchmarks):
+    for module in ("fosp_ext.run.evaluate", *benchmarks):
         monkeypatch.setattr(f"{module}.make_run_env", lambda *_: CountingEnv(8))
     monkeypatch.setattr("experiments.comparison.speed.time_imports", lambda: 0.1)
     commands: dict[str, Callable[[list[str]], int]] = {
