@@ -59,11 +59,11 @@ def _warnings(played: CollectedEpisode, warning: float, violation: float) -> Lin
     violations = violates(played.episode.cost, violation)
     warnings = count_warnings(probability, violations, warning)
     return {
-        "violation_probability_mean": float(p.mean()),
-        "violation_probability_max": float(p.max()),
+        "violation_probability_mean": float(probability.mean()),
+        "violation_probability_max": float(probability.max()),
         "warnings": warnings.raised,
         "judged_warnings": warnings.judged,
         "false_warnings": warnings.false,
         "warned": warnings.warned,
-        "violation_probability": p.tolist(),
+        "violation_probability": probability.tolist(),
     }
