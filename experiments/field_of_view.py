@@ -5,7 +5,7 @@ Before each step the model says what the coming action will earn and cost; the t
 beside what came, apart for rows whose goal, or nearest hazard, a camera had in view and for those
 where none had. Rows in which a goal was reached are left out. A model that learned from policies
 that knew more than their cameras showed promises too much where nothing is seen
-(docs/scripted_policies.md).
+(docs/concepts/scripted_policies.md).
 """
 
 from __future__ import annotations

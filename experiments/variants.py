@@ -1,4 +1,4 @@
-"""What the variants look like, for docs/variants.md: `python -m experiments.variants`."""
+"""What the variants look like, for docs/reference/variants.md: `python -m experiments.variants`."""
 
 from __future__ import annotations
 

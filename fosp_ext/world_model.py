@@ -1,4 +1,4 @@
-"""The world model with a cost decoder (docs/algorithm.md 2.3)."""
+"""The world model with a cost decoder (docs/concepts/algorithm.md 2.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random changes of training images against unseen conditions (docs/augmentation.md).
+"""Random changes of training images against unseen conditions (docs/reference/augmentation.md).
 
 One draw holds for all steps of a sequence: the world changes from one sequence to the next, never
 within one, so that the world model has nothing random to predict.

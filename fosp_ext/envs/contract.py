@@ -1,7 +1,7 @@
 """What an environment must offer and return, checked one value at a time.
 
 Each function takes what the environment gave and returns it in our types, or refuses it with a
-`UserError` that says what is accepted. docs/custom_environments.md has the rules in full.
+`UserError` that says what is accepted. docs/reference/custom_environments.md has the rules in full.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_cost(value: Any) -> float:
     if value is None:
         raise UserError(
             "no cost: every step has to put a number, also a 0, into info['cost'] "
-            "(docs/custom_environments.md)"
+            "(docs/reference/custom_environments.md)"
         )
     cost = _number(value, "the cost")
     if cost < 0:

@@ -1,7 +1,7 @@
 """Which tasks and cameras there are, by name. Nothing here imports a simulator or makes anything.
 
 A task is the id of a Safety-Gymnasium task, or `MODULE:NAME`, a custom environment
-(docs/custom_environments.md).
+(docs/reference/custom_environments.md).
 """
 
 from __future__ import annotations

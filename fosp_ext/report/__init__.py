@@ -1,1 +1,1 @@
-"""From run folders to one page that compares them (docs/report.md)."""
+"""From run folders to one page that compares them (docs/reference/report.md)."""

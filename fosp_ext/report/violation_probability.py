@@ -1,4 +1,7 @@
-"""The reachability estimate of a run, set against what held-out episodes show (docs/report.md)."""
+"""The reachability estimate of a run, set against what held-out episodes show.
+
+See docs/reference/report.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Training from a dataset alone (docs/algorithm.md 7.2): reports, evaluations, exact resume."""
+"""Training from a dataset alone: reports, evaluations, exact resume.
+
+See docs/concepts/algorithm.md 7.2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fine-tuning in the environment (docs/algorithm.md 6, 7.3): act, keep, learn, exact resume."""
+"""Fine-tuning in the environment: act, keep, learn, exact resume.
+
+See docs/concepts/algorithm.md 6 and 7.3.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tests.commands import ROOT, metrics, snapshot
 from tests.test_docs import commands
 
 HERE = __name__
-PAGE = ROOT / "docs" / "custom_environments.md"
+PAGE = ROOT / "docs" / "reference" / "custom_environments.md"
 SHAPE = (12, 16, 3)
 
 
@@ -446,7 +446,8 @@ def test_videos_are_square_and_not_stretched():
 def test_broken_rules_stop_with_the_name_of_the_environment():
     env = adapted("NoCost")
     env.reset(seed=0)
-    with pytest.raises(UserError, match=rf"environment {HERE}:NoCost: no cost.*docs/custom_env"):
+    rules = "docs/reference/custom_env"
+    with pytest.raises(UserError, match=rf"environment {HERE}:NoCost: no cost.*{rules}"):
         env.step(np.zeros(2))
     with pytest.raises(UserError, match=r"no camera 'vision'; .* front: --env.cameras front"):
         adapted("Good", cameras=("vision", "vision_back"))
