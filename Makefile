@@ -9,7 +9,7 @@ TORCH ?=
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format check
+.PHONY: help setup demo test lint format check docs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,3 +34,7 @@ format: setup  ## mend style and formatting
 	@$(RUN) -m ruff format .
 
 check: lint test  ## lint and tests, as before a commit
+
+docs: setup  ## build the pages and the API reference in build/site
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"

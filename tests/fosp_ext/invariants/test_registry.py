@@ -42,5 +42,7 @@ def test_only_tests_are_marked():
 
 
 def test_the_documentation_lists_each():
-    text = (ROOT / "docs" / "concepts" / "algorithm.md").read_text().partition("\n## Invariants\n")[2]
+    text = (
+        (ROOT / "docs" / "concepts" / "algorithm.md").read_text().partition("\n## Invariants\n")[2]
+    )
     assert [int(row) for row in re.findall(r"^\| (\d+) \|", text, re.M)] == ALL
