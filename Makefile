@@ -33,8 +33,7 @@ format: setup  ## mend style and formatting
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
-check: lint test  ## lint and tests, as before a commit
+docs: setup  ## build the pages of docs/ as a website into build/site
+	@$(RUN) -m mkdocs build --strict
 
-docs: setup  ## build the pages and the API reference in build/site
-	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
-	@echo "open build/site/index.html"
+check: lint test  ## lint and tests, as before a commit
