@@ -145,6 +145,10 @@ def test_readme_has_the_commands_that_matter():
         assert any(line.startswith(start) for line in said), start
 
 
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) < 1500
+
+
 def test_files_that_the_pages_name_exist():
     """`dreamer/x.py` and the like in inline code."""
     pattern = r"`((?:dreamer|fosp_ext|tests|docs|tools|benchmarks|experiments)/[\w/.]*\.(?:py|md))`"
