@@ -55,6 +55,10 @@ def test_api_pages_come_from_docstrings(site):
     assert "Returns mixed over all n-step lengths" in text
 
 
+def test_settings_are_on_a_page(site):
+    assert "run.updates" in (site / "api" / "settings.html").read_text()
+
+
 def test_pages_load_nothing_from_elsewhere(site):
     for page in site.rglob("*.html"):
         addresses = Addresses()
