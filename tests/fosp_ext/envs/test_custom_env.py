@@ -544,11 +544,13 @@ def test_the_page_is_true(place, capsys):
     episodes = list(read_episodes(folder / "dataset.h5"))
     assert [episode.policy for episode in episodes] == ["random"] * 3
     assert episodes[0].images["above"].std() > 10
-    run = folder / "fosp_offline-debug" / "seed0"
+    run = folder / "fosp_offline-debug-quick" / "seed0"
     assert 0 < metrics(run)[-1]["eval/length"] <= 100
     (video,) = run.glob("eval/*/videos/*")
     assert video.stat().st_size > 1000
-    assert (place / "logdir" / "lab-arm" / "fosp_offline-debug" / "seed0" / "checkpoints").is_dir()
+    assert (
+        place / "logdir" / "lab-arm" / "fosp_offline-debug-quick" / "seed0" / "checkpoints"
+    ).is_dir()
 
 
 def test_the_preset_of_the_page_works():
