@@ -21,7 +21,7 @@ from fosp_ext.run import eval as fosp_eval
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "agents/README.md")]
-PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 RECORDS = ("results.md", "investigations.md")  # their commands are of the commits beside them
 GUIDES = [page for page in PAGES if page.name not in RECORDS]
 PROGRAMS = ("python", "make", "tensorboard", ".venv/bin/python")
@@ -158,7 +158,8 @@ def test_files_that_the_pages_name_exist():
 
 
 def test_deviations_that_the_code_names_are_listed():
-    listed = set(re.findall(r"^\| (D\d+) \|", (ROOT / "docs/research/deviations.md").read_text(), re.M))
+    text = (ROOT / "docs" / "research" / "deviations.md").read_text()
+    listed = set(re.findall(r"^\| (D\d+) \|", text, re.M))
     code = [*(ROOT / "dreamer").rglob("*.py"), *(ROOT / "fosp_ext").rglob("*.py")]
     named = {name for path in code for name in re.findall(r"deviates \((D\d+)\)", path.read_text())}
     assert named
@@ -166,7 +167,7 @@ def test_deviations_that_the_code_names_are_listed():
 
 
 def test_sections_that_the_code_names_exist():
-    """Comments cite docs/concepts/algorithm.md by section, "2.3", or by equation, "eq. 2" and "(5)"."""
+    """Comments cite algorithm.md by section, "2.3", or by equation, "eq. 2" and "(5)"."""
     text = (ROOT / "docs/concepts/algorithm.md").read_text()
     sections = set(re.findall(r"^##+ ([\d.]+?)\.? ", text, re.M))
     equations = set(re.findall(r" {2,}\((\d)\)$", text, re.M))
