@@ -521,14 +521,16 @@ def test_the_page_is_true(place, capsys):
     assert example.count("\n") <= 40
     (place / "point_world.py").write_text(example)
     exec(compile(recording, "recording", "exec"), {})
+    recorded = ["--dataset.episodes", "3", "--dataset.workers", "1"]
     short = ["--device", "cpu", "--run.updates", "2", "--run.report_every", "0"]
-    short += ["--dataset.episodes", "3", "--dataset.workers", "1", "--run.eval_every", "2"]
+    short += ["--run.eval_every", "2"]
     done = []
     for _, *words in commands(PAGE):
         words = [word.replace("cpu", "debug") for word in words]
         if words[0] == "train.py":
             given = words[1:]
             extra = short[:-2] if "--run.eval_every" in given else short
+            extra = recorded if "collect" in given else extra
             assert train.main([*given, *extra]) == 0, capsys.readouterr().err
         elif words[0] == "eval.py":
             assert evaluation_command.main([*words[1:], "--episodes", "1", "--videos", "1"]) == 0
