@@ -48,7 +48,9 @@ def policy_action(actor: Actor, feat: Tensor, explore: bool) -> Tensor:
 
 
 class StateCritic(nn.Module):
-    """V(s) of one signal under the current policy, on lambda returns (docs/algorithm.md 8).
+    """V(s) of one signal under the current policy, on lambda returns.
+
+    See docs/concepts/algorithm.md 8.
 
     deviates (D30): it reads the state alone. A baseline that sees the action biases the policy.
     """
@@ -82,7 +84,10 @@ class StateCritic(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """DreamerV3's policy (docs/algorithm.md 8): V(s) on lambda returns, pathwise gradient."""
+    """DreamerV3's policy: V(s) on lambda returns, pathwise gradient.
+
+    See docs/concepts/algorithm.md 8.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,6 @@
-"""Several processes that train one agent: data of their own, the same weights (docs/scaling.md).
+"""Several processes that train one agent: data of their own, the same weights.
+
+See docs/reference/scaling.md.
 
 `torchrun` starts them and tells each its number in the environment. In one process, everything here
 does nothing: tensors come back as they are. Tensors travel by NCCL between GPUs, else by gloo.
@@ -53,7 +55,7 @@ def process_group() -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"WORLD_SIZE is {launched()} and the processes do not find each other ({reason}); "
-            "start them with torchrun (docs/scaling.md)"
+            "start them with torchrun (docs/reference/scaling.md)"
         ) from error
     try:
         yield

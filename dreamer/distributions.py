@@ -28,7 +28,10 @@ def symlog_bins(device: torch.device | None = None) -> Tensor:
 
 
 class TwoHot:
-    """A number as a categorical over symlog bins (docs/algorithm.md 2.2; DreamerV3, 'Critic')."""
+    """A number as a categorical over symlog bins.
+
+    See docs/concepts/algorithm.md 2.2; DreamerV3, 'Critic'.
+    """
 
     def __init__(self, logits: Tensor, bins: Tensor):
         """Take logits (..., K) and the bins (K,), both kept in float32."""

@@ -38,7 +38,7 @@ def two_hot(x: Tensor, bins: Tensor) -> Tensor:
 def lambda_return(
     reward: Tensor, cont: Tensor, value: Tensor, gamma: float, lam: float | Tensor
 ) -> Tensor:
-    """Returns mixed over all n-step lengths (docs/algorithm.md eq. 1; DreamerV3, eq. 7).
+    """Returns mixed over all n-step lengths (docs/concepts/algorithm.md eq. 1; DreamerV3, eq. 7).
 
     G[h] = reward[h] + gamma * cont[h] * ((1 - lam) * value[h+1] + lam * G[h+1]), G[H] = value[H].
     Shapes: reward (N, H), cont (N, H) in [0, 1], value (N, H+1) -> (N, H). Index h of reward and

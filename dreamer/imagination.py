@@ -40,7 +40,7 @@ def choose_starts(latent: Latent, batch: Batch, count: int, odds: Tensor | None 
 def imagine(
     world_model: WorldModel, actor: Actor, starts: Starts, horizon: int, gamma: float
 ) -> Trajectory:
-    """Follow `actor` for `horizon` steps from each start (docs/algorithm.md 2.4).
+    """Follow `actor` for `horizon` steps from each start (docs/concepts/algorithm.md 2.4).
 
     Starts (N,) -> Trajectory (N, H). The policy sees detached states; its actions are
     reparameterised and clipped to [-1, 1], so the rollout is differentiable in the policy through

@@ -9,7 +9,9 @@ from dreamer import distributed
 
 
 class Moments(nn.Module):
-    """Moving 5th and 95th percentile of a signal (docs/algorithm.md 2.5; DreamerV3, eq. 12).
+    """Moving 5th and 95th percentile of a signal.
+
+    See docs/concepts/algorithm.md 2.5; DreamerV3, eq. 12.
 
     The averages start at 0 without bias correction, as in DreamerV3. `scale` is at least 1, so
     small signals are never blown up.

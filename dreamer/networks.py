@@ -1,4 +1,7 @@
-"""Layers and networks: dense stacks, camera encoder and decoder, policy (docs/algorithm.md 2.1)."""
+"""Layers and networks: dense stacks, camera encoder and decoder, policy.
+
+See docs/concepts/algorithm.md 2.1.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ class MLP(nn.Sequential):
 
 
 class TwoHotHead(nn.Module):
-    """Predicts a number: features (..., F) -> `TwoHot` (docs/algorithm.md 2.2)."""
+    """Predicts a number: features (..., F) -> `TwoHot` (docs/concepts/algorithm.md 2.2)."""
 
     bins: Tensor
 
@@ -100,7 +103,10 @@ class BernoulliHead(nn.Module):
 
 
 class Actor(nn.Module):
-    """Policy: (..., F) -> Normal(tanh(m), 0.9 * sigmoid(s + 2) + 0.1) (docs/algorithm.md 2.5)."""
+    """Policy: (..., F) -> Normal(tanh(m), 0.9 * sigmoid(s + 2) + 0.1).
+
+    See docs/concepts/algorithm.md 2.5.
+    """
 
     def __init__(self, inputs: int, action_size: int, size: NetSize):
         super().__init__()

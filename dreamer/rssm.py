@@ -1,4 +1,7 @@
-"""The recurrent state-space model: what is remembered, what is drawn (docs/algorithm.md 2)."""
+"""The recurrent state-space model: what is remembered, what is drawn.
+
+See docs/concepts/algorithm.md 2.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,9 @@ class RSSM(nn.Module):
 
 
 def kl_losses(post: Tensor, prior: Tensor, free_nats: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The two halves of KL balancing (docs/algorithm.md 2.3; DreamerV3, eq. 5), and the plain KL.
+    """The two halves of KL balancing, and the plain KL.
+
+    See docs/concepts/algorithm.md 2.3 and DreamerV3, eq. 5.
 
     Shapes: post, prior (B, T, S, K) probabilities -> dyn, rep, kl, each (B, T) in nats. `dyn` moves
     only the prior, `rep` only the posterior; below `free_nats` both are constant.

@@ -1,6 +1,6 @@
 """The tensor bundles that travel through the agent, and the two conventions they keep.
 
-Axis letters, used in every shape comment (see docs/architecture.md):
+Axis letters, used in every shape comment (see docs/concepts/conventions.md):
 `B` sequences, `T` rows of a sequence, `N = B*T` start states, `H` imagined steps, `A` action size,
 `E` embedding, `S` x `K` stochastic groups x classes, `D` deterministic state, `F = D + S*K`
 features.

@@ -1,4 +1,7 @@
-"""The world model: encoder, RSSM, decoder and heads, on recorded windows (docs/algorithm.md 2)."""
+"""The world model: encoder, RSSM, decoder and heads, on recorded windows.
+
+See docs/concepts/algorithm.md 2.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ The policy of a run plays the Point with its mean action in its task, without a 
 step the model predicts reward and cost of the coming action; the table compares them with the real
 ones, apart for steps with the goal, or the nearest hazard, in the field of view of a camera and for
 those without. Steps that reach a goal are left out. A model that learned from policies with
-privileged state predicts too much reward outside the field of view (docs/scripted_policies.md).
+privileged state predicts too much reward outside the field of view
+(docs/concepts/scripted_policies.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figure of all variants for docs/variants.md: `python -m experiments.variants`."""
+"""Figure of all variants for docs/reference/variants.md: `python -m experiments.variants`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The actor-critic of FOSP: one update of policy and critics (docs/algorithm.md 3 to 5)."""
+"""The actor-critic of FOSP: one update of policy and critics.
+
+See docs/concepts/algorithm.md 3 to 5.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,9 @@ class SafeActorCritic(nn.Module):
     def update_actor(
         self, traj: Trajectory, values: RolloutValues, real: RealTransitions
     ) -> Metrics:
-        """docs/algorithm.md (5) to (7): pathwise, in-sample and Lagrangian terms, one step.
+        """Pathwise, in-sample and Lagrangian terms, one step.
+
+        See docs/concepts/algorithm.md (5) to (7).
 
         Advantages are divided by the running scales as they are.
         """
@@ -165,7 +170,10 @@ class SafeActorCritic(nn.Module):
         }
 
     def in_sample_loss(self, real: RealTransitions) -> tuple[Tensor, Metrics]:
-        """docs/algorithm.md (6): weighted log-likelihood of recorded actions, and metrics."""
+        """Weighted log-likelihood of recorded actions, and metrics.
+
+        See docs/concepts/algorithm.md (6).
+        """
         weight, gate = self.data_weights(real)
         log_prob = self.actor(real.feat).log_prob(real.action)
         loss = -masked_mean(weight * log_prob, real.mask)
@@ -179,7 +187,10 @@ class SafeActorCritic(nn.Module):
 
     @torch.no_grad()
     def data_weights(self, real: RealTransitions) -> tuple[Tensor, Tensor]:
-        """docs/algorithm.md (4) at recorded pairs, (B, T-1): weights >= 0, open gates in {0, 1}."""
+        """Weights >= 0 and open gates in {0, 1} of recorded pairs, (B, T-1).
+
+        See docs/concepts/algorithm.md (4).
+        """
         s, reward, cost = self.settings, self.reward_critic, self.cost_critic
         action_value_r = self._recorded_action_value(reward, real, real.reward)
         action_value_c = self._recorded_action_value(cost, real, real.cost).clamp_min(0)

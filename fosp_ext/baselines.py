@@ -1,4 +1,4 @@
-"""Safe and imitating baselines, made of the same parts as FOSP (docs/algorithm.md 9)."""
+"""Safe and imitating baselines, made of the same parts as FOSP (docs/concepts/algorithm.md 9)."""
 
 from __future__ import annotations
 

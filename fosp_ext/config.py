@@ -50,7 +50,9 @@ class Config:
     mode: str = setting("what to do", choices=MODES, must_match=(MODEL,))
     size: str = setting("size preset in force: widths, batches, cadence of logs", choices=SIZES)
     recipe: str = setting("recipe preset in force: what is computed", choices=RECIPES)
-    task: str = setting("Safety-Gymnasium id, or MODULE:NAME (docs/custom_environments.md)")
+    task: str = setting(
+        "Safety-Gymnasium id, or MODULE:NAME (docs/reference/custom_environments.md)"
+    )
     logdir: str = setting(
         "run folder; {task}, {preset} and {seed} are filled in",
         may_change=True,

@@ -1,4 +1,4 @@
-"""The in-sample critic of one signal, reward or cost, after IQL (docs/algorithm.md 3)."""
+"""The in-sample critic of one signal, reward or cost, after IQL (docs/concepts/algorithm.md 3)."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def check_environment(frame: Path) -> Finding:
         images = _play_and_draw()
         _save(images, frame)
     except Exception as error:
-        return Finding("environment", False, _one_line(error), "see docs/troubleshooting.md")
+        return Finding("environment", False, _one_line(error), "see docs/start/troubleshooting.md")
     names = ", ".join(f"{name} {image.shape[1]}x{image.shape[0]}" for name, image in images)
     return Finding("environment", True, f"{TASK}; cameras: {names}; frame: {frame}")
 

@@ -10,7 +10,7 @@ from dreamer.types import Metrics
 
 
 class AugmentedLagrangian(nn.Module):
-    """Multiplier and penalty of docs/algorithm.md 5.4 (Nocedal and Wright, eq. 17.65).
+    """Multiplier and penalty of docs/concepts/algorithm.md 5.4 (Nocedal and Wright, eq. 17.65).
 
     Both are scalar buffers: saved with the agent, moved by `step_`, never by an optimiser.
     """

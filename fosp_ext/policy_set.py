@@ -1,4 +1,7 @@
-"""Safe policy expansion: choosing between a frozen and a learning policy (docs/algorithm.md 6)."""
+"""Safe policy expansion: choosing between a frozen and a learning policy.
+
+See docs/concepts/algorithm.md 6.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,9 @@ def preference(q_r: Tensor, q_c: Tensor, kappa: float) -> Tensor:
 
 
 def selection_probabilities(q_r: Tensor, q_c: Tensor, kappa: float, alpha: float) -> Tensor:
-    """Probability of each proposal: softmax(alpha * (q_r - kappa * q_c)) (docs/algorithm.md 6).
+    """Probability of each proposal: softmax(alpha * (q_r - kappa * q_c)).
+
+    See docs/concepts/algorithm.md 6.
 
     Shapes: q_r, q_c (..., P), raw (not normalised) values -> (..., P), rows summing to 1. `kappa`
     >= 0 is what a unit of cost is worth in reward, `alpha` >= 0 the inverse temperature (0 is

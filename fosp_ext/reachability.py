@@ -1,4 +1,4 @@
-"""The reachability estimation function (REF) of RESPO (docs/algorithm.md 4)."""
+"""The reachability estimation function (REF) of RESPO (docs/concepts/algorithm.md 4)."""
 
 from __future__ import annotations
 

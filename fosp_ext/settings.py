@@ -116,7 +116,7 @@ class SafeImaginationSettings(ImaginationSettings):
 
 @dataclass(frozen=True)
 class SafeActorSettings(ActorSettings):
-    """The policy's safe objective (docs/algorithm.md 5.3)."""
+    """The policy's safe objective (docs/concepts/algorithm.md 5.3)."""
 
     imagined_weight: float = setting("weight of the pathwise term in imagination", minimum=0)
     in_sample_weight: float = setting("weight of the imitation of good recorded actions", minimum=0)
@@ -143,7 +143,7 @@ class SafeActorSettings(ActorSettings):
 
 @dataclass(frozen=True)
 class InSampleCriticSettings(CriticSettings):
-    """A critic that learns from recorded actions (docs/algorithm.md 3.3)."""
+    """A critic that learns from recorded actions (docs/concepts/algorithm.md 3.3)."""
 
     expectile: float = setting(
         "0.5 is the mean; towards 1 the value of the best supported action", minimum=0, maximum=1
@@ -159,7 +159,7 @@ class InSampleCriticSettings(CriticSettings):
 
 @dataclass(frozen=True)
 class ReachabilitySettings:
-    """The estimate whether a violation can still be avoided (docs/algorithm.md 4)."""
+    """The estimate whether a violation can still be avoided (docs/concepts/algorithm.md 4)."""
 
     enabled: bool = setting(
         "false: no estimate is learned, every state counts as feasible", must_match=(AGENT,)
@@ -178,7 +178,7 @@ class ReachabilitySettings:
 
 @dataclass(frozen=True)
 class LagrangeSettings:
-    """The augmented Lagrangian (docs/algorithm.md 5.4)."""
+    """The augmented Lagrangian (docs/concepts/algorithm.md 5.4)."""
 
     enabled: bool = setting("false: the constraint on cost is left out", must_match=(AGENT,))
     multiplier: float = setting("first multiplier", minimum=0)
@@ -200,7 +200,7 @@ class CloningSettings:
 
 @dataclass(frozen=True)
 class PolicySetSettings:
-    """The frozen offline policy beside the learning one, online (docs/algorithm.md 6)."""
+    """The frozen offline policy beside the learning one, online (docs/concepts/algorithm.md 6)."""
 
     enabled: bool = setting("false: the learning policy acts alone")
     kappa: float = setting("reward that a unit of cost is worth in the choice", minimum=0)
@@ -209,7 +209,7 @@ class PolicySetSettings:
 
 @dataclass(frozen=True)
 class OnlineSettings(training.OnlineSettings):
-    """Learning in the environment (docs/algorithm.md 7.3)."""
+    """Learning in the environment (docs/concepts/algorithm.md 7.3)."""
 
     allow_task_mismatch: bool = setting(
         "go on in another task than the offline run's", decides_result=False

@@ -29,7 +29,9 @@ def real_q_target(
 def reachability_target(
     violation: Tensor, cont: Tensor, value: Tensor, mu: float, lam: float
 ) -> Tensor:
-    """Probability to reach a violation, along rollouts (docs/algorithm.md eq. 2; RESPO, Thm. 1).
+    """Probability to reach a violation, along rollouts.
+
+    See docs/concepts/algorithm.md eq. 2; RESPO, Thm. 1.
 
     P[h] = v[h] + (1 - v[h]) * mu * cont[h] * ((1 - lam) * value[h+1] + lam * P[h+1]) and P[H] =
     value[H]. Shapes: violation (N, H) and value (N, H+1) belong to states, cont (N, H) to the
@@ -55,7 +57,7 @@ def policy_weight(
     clip_c: float,
     cost_tolerance: float,
 ) -> Tensor:
-    """Weight W of a recorded action in weighted cloning (docs/algorithm.md eq. 4).
+    """Weight W of a recorded action in weighted cloning (docs/concepts/algorithm.md eq. 4).
 
     W = u * 1[q_c <= cost_tolerance] * min(exp(beta_r * adv_r), clip_r)
         + (1 - u) * min(exp(-beta_c * adv_c), clip_c).

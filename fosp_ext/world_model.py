@@ -1,4 +1,4 @@
-"""The world model with a cost decoder (docs/algorithm.md 2.3)."""
+"""The world model with a cost decoder (docs/concepts/algorithm.md 2.3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from fosp_ext.settings import CostHeadSettings
 def cost_weights(cost: Tensor, weight: float) -> Tensor:
     """Class weights of the cost loss, same shape: `weight` where cost >= 1, else 1.
 
-    The 1 is a constant of this loss (docs/algorithm.md 2.3), not the threshold of a violation.
+    The 1 is a constant of this loss, not the threshold of a violation
+    (docs/concepts/algorithm.md 2.3).
     """
     return torch.where(cost >= 1, weight, 1.0)
 

@@ -52,7 +52,7 @@ def emitted(tmp_path_factory, toy_dataset) -> set[str]:
 
 def documented() -> set[str]:
     """Tags in the first column of the tables of metrics.md, placeholders filled in."""
-    text = (ROOT / "docs" / "metrics.md").read_text()
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     meaning = {}
     for item in re.findall(r"^- (`<.*?)(?=^- |^#)", text, re.S | re.M):
         name, *values = re.findall(r"`([^`]+)`", item)
@@ -155,7 +155,8 @@ def test_files_that_the_pages_name_exist():
 
 
 def test_deviations_that_the_code_names_are_listed():
-    listed = set(re.findall(r"^\| (D\d+) \|", (ROOT / "docs/deviations.md").read_text(), re.M))
+    text = (ROOT / "docs" / "research" / "deviations.md").read_text()
+    listed = set(re.findall(r"^\| (D\d+) \|", text, re.M))
     code = [*(ROOT / "dreamer").rglob("*.py"), *(ROOT / "fosp_ext").rglob("*.py")]
     named = {name for path in code for name in re.findall(r"deviates \((D\d+)\)", path.read_text())}
     assert named
@@ -163,15 +164,15 @@ def test_deviations_that_the_code_names_are_listed():
 
 
 def test_sections_that_the_code_names_exist():
-    """Comments cite docs/algorithm.md by section, "2.3", or by equation, "eq. 2" and "(5)"."""
-    text = (ROOT / "docs/algorithm.md").read_text()
+    """Comments cite algorithm.md by section, "2.3", or by equation, "eq. 2" and "(5)"."""
+    text = (ROOT / "docs/concepts/algorithm.md").read_text()
     sections = set(re.findall(r"^##+ ([\d.]+?)\.? ", text, re.M))
     equations = set(re.findall(r" {2,}\((\d)\)$", text, re.M))
     code = [*(ROOT / "dreamer").rglob("*.py"), *(ROOT / "fosp_ext").rglob("*.py")]
     for path in code:
         cited = re.findall(
-            r"docs/algorithm\.md (?:(\d(?:\.\d)?)|(?:eq\. |\()(\d))", path.read_text()
+            r"docs/concepts/algorithm\.md (?:(\d(?:\.\d)?)|(?:eq\. |\()(\d))", path.read_text()
         )
-        assert len(cited) == path.read_text().count("docs/algorithm.md"), path
+        assert len(cited) == path.read_text().count("docs/concepts/algorithm.md"), path
         for section, equation in cited:
             assert section in sections or equation in equations, (path, section, equation)

@@ -1,4 +1,6 @@
-"""Augmentation of training images, for robustness to unseen conditions (docs/augmentation.md).
+"""Augmentation of training images, for robustness to unseen conditions.
+
+See docs/reference/augmentation.md.
 
 One draw holds for all steps of a sequence: the world changes from one sequence to the next, never
 within one, so that the world model has nothing random to predict.

@@ -14,7 +14,10 @@ NAME = re.compile(r"episode_(\d{6,})_env(\d+)\.h5")
 
 
 class EpisodeFolder:
-    """A folder of numbered episodes, each a dataset file of its own (docs/data_format.md)."""
+    """A folder of numbered episodes, each a dataset file of its own.
+
+    See docs/reference/data_format.md.
+    """
 
     def __init__(self, path: Path, info: DatasetInfo) -> None:
         """Episodes fit `info`; the folder is made with the first of them."""

@@ -1,4 +1,4 @@
-"""Dataset files: one HDF5 file of many episodes (docs/data_format.md)."""
+"""Dataset files: one HDF5 file of many episodes (docs/reference/data_format.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of a dataset file, and how one is opened (docs/data_format.md)."""
+"""The layout of a dataset file, and how one is opened (docs/reference/data_format.md)."""
 
 from __future__ import annotations
 

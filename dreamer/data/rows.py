@@ -1,4 +1,7 @@
-"""From transitions to rows (docs/architecture.md, Rows), and the batches that rows are put into."""
+"""From transitions to rows, and the batches that rows are put into.
+
+See docs/concepts/conventions.md, Rows.
+"""
 
 from __future__ import annotations
 

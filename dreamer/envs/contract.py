@@ -1,7 +1,7 @@
 """Checks of the spaces and values of a custom environment, one value at a time.
 
 Each function converts a value that the environment returned to our types, or raises a `UserError`
-that says what is accepted. docs/custom_environments.md has the rules in full.
+that says what is accepted. docs/reference/custom_environments.md has the rules in full.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_cost(value: Any) -> float:
     if value is None:
         raise UserError(
             "no cost: every step has to put a number, also a 0, into info['cost'] "
-            "(docs/custom_environments.md)"
+            "(docs/reference/custom_environments.md)"
         )
     cost = _number(value, "the cost")
     if cost < 0:

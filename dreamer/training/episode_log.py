@@ -80,7 +80,10 @@ def next_regret(regret: float, cost: float, episodes: int = 1) -> float:
 
 
 class EpisodeLog:
-    """episodes.jsonl of a run: one line per finished training episode (docs/metrics.md)."""
+    """episodes.jsonl of a run: one line per finished training episode.
+
+    See docs/reference/metrics.md.
+    """
 
     def __init__(self, path: Path, resume_steps: int) -> None:
         """Go on with the file at `path`, or begin it, at `resume_steps` agent steps.

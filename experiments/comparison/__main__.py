@@ -38,7 +38,7 @@ offline phase does not read shares the offline run of fosp.
 
 examples:
   python -m experiments.comparison --budget-minutes 10 --seeds 1 --methods fosp,bc
-  python -m experiments.comparison --budget-minutes 600 --seeds 2 --json docs/results/goal1.json
+  python -m experiments.comparison --budget-minutes 600 --seeds 2 --json goal1.json
   python -m experiments.comparison --budget-minutes 60 --online-steps 0 --variant none \\
       --set lagrange.penalty=1e-8 --out logdir/learning/slow-penalty     offline phases only
 

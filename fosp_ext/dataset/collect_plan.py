@@ -33,7 +33,7 @@ class CollectSettings:
     min_speed: float  # each episode's speed limit is drawn between this share and 1
     workers: int  # processes; 0 takes every core
     seed: int
-    variant: str = "none"  # of the task (docs/variants.md)
+    variant: str = "none"  # of the task (docs/reference/variants.md)
     field_of_view: str = "cameras"  # one of `FIELDS_OF_VIEW`: what the scripted policies know
 
     def __post_init__(self) -> None:

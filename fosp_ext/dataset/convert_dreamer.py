@@ -1,4 +1,7 @@
-"""DreamerV3's replay folders of npz chunks, in which FOSP's data come (docs/data_format.md)."""
+"""DreamerV3's replay folders of npz chunks, in which FOSP's data come.
+
+See docs/reference/data_format.md.
+"""
 
 from __future__ import annotations
 

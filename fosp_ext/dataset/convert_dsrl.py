@@ -1,4 +1,4 @@
-"""DSRL files with images: one HDF5 file of single transitions (docs/data_format.md)."""
+"""DSRL files with images: one HDF5 file of single transitions (docs/reference/data_format.md)."""
 
 from __future__ import annotations
 

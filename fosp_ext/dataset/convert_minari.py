@@ -1,4 +1,4 @@
-"""Minari datasets with images: a folder with HDF5 and JSON (docs/data_format.md)."""
+"""Minari datasets with images: a folder with HDF5 and JSON (docs/reference/data_format.md)."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return tell_error(error)
     if not fits:
-        print("it does not fit yet; docs/custom_environments.md has the rules")
+        print("it does not fit yet; docs/reference/custom_environments.md has the rules")
         return 1
     print(f"it fits: --task {examination.task} --env.cameras {','.join(examination.cameras)}")
     return 0

@@ -1,6 +1,7 @@
 """Wrapper of custom environments: images, rewards and costs in the form of this project.
 
-Use `fosp_ext.envs.make_env` with a task `MODULE:NAME`. docs/custom_environments.md has the rules.
+Use `fosp_ext.envs.make_env` with a task `MODULE:NAME`. The rules are in
+docs/reference/custom_environments.md.
 """
 
 from __future__ import annotations

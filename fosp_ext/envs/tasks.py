@@ -1,7 +1,7 @@
 """Names of tasks and cameras. Nothing here imports a simulator or makes an environment.
 
 A task is the id of a Safety-Gymnasium task, or `MODULE:NAME`, a custom environment
-(docs/custom_environments.md).
+(docs/reference/custom_environments.md).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The HTML report: one page that compares run folders (docs/report.md)."""
+"""The HTML report: one page that compares run folders (docs/reference/report.md)."""

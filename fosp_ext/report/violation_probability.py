@@ -1,4 +1,4 @@
-"""Forecasts of the reachability estimate on held-out episodes (docs/report.md)."""
+"""Forecasts of the reachability estimate on held-out episodes (docs/reference/report.md)."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def choose_policy(agent: Agent, policy: str | None) -> tuple[Agent, str | None]:
 def default_folder(
     source: Path, updates: int, variant: str = NONE.name, policy: str | None = None
 ) -> Path:
-    """RUN/eval/<updates>[-<variant>][-<policy>], also for a file in RUN/checkpoints.
+    """`RUN/eval/<updates>[-<variant>][-<policy>]`, also for a file in RUN/checkpoints.
 
     For a file elsewhere, which may lie among the sources, RUN is logdir/<name of the file>. The
     last part tells only what is special: an unseen variant, a policy of a set alone.

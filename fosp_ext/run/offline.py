@@ -1,4 +1,4 @@
-"""Training from a dataset alone (docs/algorithm.md 7.2): the configuration cut into its parts."""
+"""Training from a dataset alone (docs/concepts/algorithm.md 7.2): the configuration cut into its parts."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...
                                                          fine-tune it in an unseen variant
   python train.py --help-variants                        unseen variants for --env.variant
   torchrun --nproc_per_node 4 train.py --configs fosp_offline
-                                                         on four GPUs (docs/scaling.md)
+                                                         on four GPUs (docs/reference/scaling.md)
   python train.py --configs fosp_offline --profile       trace ten updates into RUN/profile
 The same command continues an interrupted run. Presets are applied in this order: `defaults`, the
 size, the recipe, all others from left to right, the command line; the later wins.

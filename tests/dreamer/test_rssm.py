@@ -1,4 +1,7 @@
-"""The recurrent model: resets, steps, probabilities and KL (docs/algorithm.md 2.1, 2.3)."""
+"""The recurrent model: resets, steps, probabilities and KL.
+
+See docs/concepts/algorithm.md 2.1, 2.3.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The world model: sizes of docs/algorithm.md 2.1, losses, cost weighting, imagination."""
+"""The world model: sizes of docs/concepts/algorithm.md 2.1, losses, cost weighting, imagination."""
 
 import copy
 

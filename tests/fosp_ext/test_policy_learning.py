@@ -1,4 +1,7 @@
-"""Which loss moves what; critics, reachability and actor follow docs/algorithm.md 3 to 5."""
+"""Which loss moves what: critics, reachability and actor.
+
+See docs/concepts/algorithm.md 3 to 5.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Targets of the safe critics and weights of the safe actor (docs/algorithm.md 3 to 5)."""
+"""Targets of the safe critics and weights of the safe actor (docs/concepts/algorithm.md 3 to 5)."""
 
 import math
 
@@ -46,7 +46,10 @@ def test_expectiles_rise_from_least_to_greatest_sample():
 @pytest.mark.invariant(17)
 @pytest.mark.parametrize(("sign", "expected"), [(+1, 5.81), (-1, 0.615)])
 def test_categorical_expectile_of_two_values(sign, expected):
-    """One state, Q in {0, 10} equally often: reward leans up, cost down (docs/algorithm.md 3.3)."""
+    """One state, Q in {0, 10} equally often: reward leans up, cost down.
+
+    See docs/concepts/algorithm.md 3.3.
+    """
     bins, q = symlog_bins(), torch.tensor([0.0, 10.0])
     logits = torch.zeros(255, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")

@@ -1,7 +1,7 @@
 """Partial observability: a policy that knows only what the robot's cameras showed lately.
 
 A recording whose robot turns to goals that no image shows teaches a model that wherever a robot
-turns there is a goal: the action tells what the images do not (docs/scripted_policies.md).
+turns there is a goal: the action tells what the images do not (docs/concepts/scripted_policies.md).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from tests.commands import ROOT, metrics, snapshot
 from tests.test_docs import commands
 
 HERE = __name__
-PAGE = ROOT / "docs" / "custom_environments.md"
+PAGE = ROOT / "docs" / "reference" / "custom_environments.md"
 SHAPE = (12, 16, 3)
 
 
@@ -446,7 +446,8 @@ def test_videos_are_square_and_not_stretched():
 def test_broken_rules_stop_with_the_name_of_the_environment():
     env = adapted("NoCost")
     env.reset(seed=0)
-    with pytest.raises(UserError, match=rf"environment {HERE}:NoCost: no cost.*docs/custom_env"):
+    rules = "docs/reference/custom_env"
+    with pytest.raises(UserError, match=rf"environment {HERE}:NoCost: no cost.*{rules}"):
         env.step(np.zeros(2))
     with pytest.raises(UserError, match=r"no camera 'vision'; .* front: --env.cameras front"):
         adapted("Good", cameras=("vision", "vision_back"))
@@ -520,14 +521,16 @@ def test_the_page_is_true(place, capsys):
     assert example.count("\n") <= 40
     (place / "point_world.py").write_text(example)
     exec(compile(recording, "recording", "exec"), {})
+    recorded = ["--dataset.episodes", "3", "--dataset.workers", "1"]
     short = ["--device", "cpu", "--run.updates", "2", "--run.report_every", "0"]
-    short += ["--dataset.episodes", "3", "--dataset.workers", "1", "--run.eval_every", "2"]
+    short += ["--run.eval_every", "2"]
     done = []
     for _, *words in commands(PAGE):
         words = [word.replace("cpu", "debug") for word in words]
         if words[0] == "train.py":
             given = words[1:]
             extra = short[:-2] if "--run.eval_every" in given else short
+            extra = recorded if "collect" in given else extra
             assert train.main([*given, *extra]) == 0, capsys.readouterr().err
         elif words[0] == "eval.py":
             assert evaluation_command.main([*words[1:], "--episodes", "1", "--videos", "1"]) == 0
@@ -543,11 +546,13 @@ def test_the_page_is_true(place, capsys):
     episodes = list(read_episodes(folder / "dataset.h5"))
     assert [episode.policy for episode in episodes] == ["random"] * 3
     assert episodes[0].images["above"].std() > 10
-    run = folder / "fosp_offline-debug" / "seed0"
+    run = folder / "fosp_offline-debug-quick" / "seed0"
     assert 0 < metrics(run)[-1]["eval/length"] <= 100
     (video,) = run.glob("eval/*/videos/*")
     assert video.stat().st_size > 1000
-    assert (place / "logdir" / "lab-arm" / "fosp_offline-debug" / "seed0" / "checkpoints").is_dir()
+    assert (
+        place / "logdir" / "lab-arm" / "fosp_offline-debug-quick" / "seed0" / "checkpoints"
+    ).is_dir()
 
 
 def test_the_preset_of_the_page_works():

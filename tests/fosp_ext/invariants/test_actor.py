@@ -1,4 +1,7 @@
-"""Invariants of the policy: weights, gradients, acting (docs/algorithm.md, 5 and Invariants)."""
+"""Invariants of the policy: weights, gradients, acting.
+
+See docs/concepts/algorithm.md, 5 and Invariants.
+"""
 
 from __future__ import annotations
 

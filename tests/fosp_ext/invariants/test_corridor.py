@@ -1,4 +1,7 @@
-"""The whole policy on a corridor whose right half costs (docs/algorithm.md, Invariants)."""
+"""The whole policy on a corridor whose right half costs.
+
+See docs/concepts/algorithm.md, Invariants.
+"""
 
 from __future__ import annotations
 

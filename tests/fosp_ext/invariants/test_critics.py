@@ -1,4 +1,7 @@
-"""Invariants of the in-sample critics and of the running scale (docs/algorithm.md, 2.5 and 3)."""
+"""Invariants of the in-sample critics and of the running scale.
+
+See docs/concepts/algorithm.md, 2.5 and 3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invariants of the choice between two policies (docs/algorithm.md, 6 and Invariants)."""
+"""Invariants of the choice between two policies (docs/concepts/algorithm.md, 6 and Invariants)."""
 
 from __future__ import annotations
 

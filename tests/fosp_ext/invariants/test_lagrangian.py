@@ -1,4 +1,4 @@
-"""Invariants of the augmented Lagrangian (docs/algorithm.md, 5.4 and Invariants)."""
+"""Invariants of the augmented Lagrangian (docs/concepts/algorithm.md, 5.4 and Invariants)."""
 
 from __future__ import annotations
 

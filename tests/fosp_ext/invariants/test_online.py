@@ -1,4 +1,7 @@
-"""Invariants of the online phase: its clock, and what its updates read (docs/algorithm.md 7)."""
+"""Invariants of the online phase: its clock, and what its updates read.
+
+See docs/concepts/algorithm.md 7.
+"""
 
 from __future__ import annotations
 

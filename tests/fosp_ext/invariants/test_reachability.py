@@ -1,4 +1,4 @@
-"""Invariants of the reachability estimate (docs/algorithm.md, 4 and Invariants)."""
+"""Invariants of the reachability estimate (docs/concepts/algorithm.md, 4 and Invariants)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every invariant of docs/algorithm.md has a test that can be found by its number."""
+"""Every invariant of docs/concepts/algorithm.md has a test that can be found by its number."""
 
 from __future__ import annotations
 
@@ -42,5 +42,7 @@ def test_only_tests_are_marked():
 
 
 def test_the_documentation_lists_each():
-    text = (ROOT / "docs" / "algorithm.md").read_text().partition("\n## Invariants\n")[2]
+    text = (
+        (ROOT / "docs" / "concepts" / "algorithm.md").read_text().partition("\n## Invariants\n")[2]
+    )
     assert [int(row) for row in re.findall(r"^\| (\d+) \|", text, re.M)] == ALL

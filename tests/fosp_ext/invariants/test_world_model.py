@@ -1,4 +1,4 @@
-"""Invariants of the world model (docs/algorithm.md, 2 and Invariants)."""
+"""Invariants of the world model (docs/concepts/algorithm.md, 2 and Invariants)."""
 
 from __future__ import annotations
 

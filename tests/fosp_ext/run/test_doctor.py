@@ -63,4 +63,4 @@ def test_a_frame_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_play_and_draw", lambda: [])
     finding = doctor.check_environment(tmp_path / "file" / "f.png")
     assert not finding.works
-    assert "see docs/troubleshooting.md" in str(finding)
+    assert "see docs/start/troubleshooting.md" in str(finding)

@@ -201,7 +201,7 @@ def test_every_field_is_documented(tmp_path):
     log = EpisodeLog(tmp_path / "episodes.jsonl", 0)
     log.add(played([0] * 30 + [1], violation_probability=[0.9] * 31, online=[1] * 31))
     (line,) = lines(tmp_path / "episodes.jsonl")
-    text = (ROOT / "docs" / "metrics.md").read_text()
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     _, _, section = text.partition("## episodes.jsonl")
     said = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^- (`.*?): ", section, re.M))))
     assert said == line.keys()
