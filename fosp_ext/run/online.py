@@ -1,4 +1,4 @@
-"""Learning in the environment (docs/concepts/algorithm.md 6, 7.3): the configuration cut into its parts."""
+"""Learning in the environment: the configuration cut into parts (docs/concepts/algorithm.md 7.3)."""
 
 from __future__ import annotations
 
