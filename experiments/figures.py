@@ -26,19 +26,19 @@ CURVES = {
     "cost of evaluations": ["eval/cost"],
     "image losses": [
         "train/wm/image_loss/vision",
-        "report/heldout/image_loss/vision",
+        "heldout/image_loss/vision",
         "train/wm/image_loss/vision_back",
-        "report/heldout/image_loss/vision_back",
+        "heldout/image_loss/vision_back",
     ],
     "reward and cost losses": [
         "train/wm/reward_loss",
-        "report/heldout/reward_loss",
+        "heldout/reward_loss",
         "train/wm/cost_loss",
-        "report/heldout/cost_loss",
+        "heldout/cost_loss",
     ],
     "cost decoder on held-out rows": [
-        "report/heldout/cost_recall",
-        "report/heldout/cost_precision",
+        "heldout/cost_recall",
+        "heldout/cost_precision",
     ],
     "violation probability and feasibility": [
         "train/reach/violation_probability",
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--video", type=Path, metavar="MP4", help="for policy.gif, of eval.py")
     arguments = parser.parse_args(argv)
     try:
-        prediction = newest(arguments.run, "report/openl_vision_0*.gif")
+        prediction = newest(arguments.run, "open_loop/openl_vision_0*.gif")
         video = arguments.video or newest(arguments.run, "eval/*/videos/ep_000.mp4")
         if not video.is_file():
             raise UserError(f"no video {video}")

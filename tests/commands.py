@@ -27,7 +27,7 @@ def offline(dataset: Path, logdir: Path, *words: str) -> list[str]:
     return [
         *("--configs", "fosp_offline", "debug"),
         *("--dataset.path", str(dataset), "--logdir", str(logdir)),
-        *("--run.updates", "6", "--run.log_every", "1", "--run.report_every", "3"),
+        *("--run.updates", "6", "--run.log_every", "1", "--run.heldout_every", "3"),
         *("--run.save_every", "3", *words),
     ]
 
@@ -37,7 +37,7 @@ def online(source: Path, logdir: Path, *words: str) -> list[str]:
     return [
         *("--configs", "fosp_online", "debug", "--device", "cpu"),
         *("--from", str(source), "--logdir", str(logdir)),
-        *("--run.log_every", "1", "--run.report_every", "0", *words),
+        *("--run.log_every", "1", "--run.heldout_every", "0", *words),
     ]
 
 

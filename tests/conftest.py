@@ -95,7 +95,7 @@ def brief_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("brief")
     info = replace(TOY_INFO, action_repeat=20)
     write_dataset(folder / "toy.h5", (toy_episode(seed=k) for k in range(6)), info)
-    words = ("--run.updates", "1", "--run.report_every", "0", "--env.action_repeat", "20")
+    words = ("--run.updates", "1", "--run.heldout_every", "0", "--env.action_repeat", "20")
     assert train.main(offline(folder / "toy.h5", folder / "run", *words)) == 0
     return folder / "run"
 

@@ -17,12 +17,12 @@ REPORT = "logdir/demo/report"
 DATA = ["--dataset.path", DATASET, "--dataset.episodes", "40"]
 TRAIN = [
     *("--configs", "fosp_offline", "cpu", *DATA, "--logdir", RUN, "--run.updates", "500"),
-    *("--run.eval_every", "0", "--run.report_every", "250", "--run.log_every", "25"),
+    *("--run.eval_every", "0", "--run.heldout_every", "250", "--run.log_every", "25"),
 ]
 FINE_TUNE = [
     *("--configs", "fosp_online", "cpu", "--from", RUN, "--env.variant", VARIANT),
     *("--logdir", ONLINE, "--online.steps", "1500", "--run.eval_every", "0"),
-    *("--run.report_every", "0", "--run.log_every", "25"),
+    *("--run.heldout_every", "0", "--run.log_every", "25"),
 ]
 
 
@@ -50,7 +50,7 @@ def main() -> int:
         "dataset (HDF5)": DATASET,
         "offline run": RUN,
         "online run": f"{ONLINE}  (TensorBoard: .venv/bin/tensorboard --logdir logdir/demo)",
-        "open-loop videos": f"{RUN}/report",
+        "open-loop videos": f"{RUN}/open_loop",
         "evaluations": f"{RUN}/eval, {ONLINE}/eval",
         "a video": newest(f"{ONLINE}/eval/*/videos/ep_000.mp4"),
     }.items():

@@ -19,7 +19,7 @@ from dreamer.training.video import FPS
 from dreamer.types import VIOLATION
 
 EVAL_SEED = 10_000  # every checkpoint of every run meets the same worlds
-REPORT_BATCHES = 8
+HELDOUT_BATCHES = 8
 OPEN_LOOP_ROWS = 45
 Views = Callable[[Agent], Mapping[str, Agent]]  # prefix of the metrics -> who plays
 
@@ -58,7 +58,7 @@ class Evaluator:
                 results = evaluate(player, self._env, seeds, self._device, self._violation)
             logger.add(results, prefix=prefix)
 
-    def report(
+    def log_heldout(
         self,
         agent: Agent,
         train: Store,
@@ -75,10 +75,11 @@ class Evaluator:
         if not store.starts(length):
             return
         stream = WindowStream(store, self._settings.batch_size, length, seed=0)
-        metrics = heldout_metrics(agent, stream, REPORT_BATCHES, self._device)
-        logger.add(metrics, prefix="report/heldout" if heldout else "report/train")
+        metrics = heldout_metrics(agent, stream, HELDOUT_BATCHES, self._device)
+        prefix = "heldout" if heldout else "training_rows"
+        logger.add(metrics, prefix=prefix)
         for name, values in heldout_estimates(agent, stream, self._device).items():
-            logger.histogram(f"report/{name}", values, step)
+            logger.histogram(f"{prefix}/{name}", values, step)
         self._open_loop(agent, store, step, logger)
 
     def close(self) -> None:
@@ -90,6 +91,6 @@ class Evaluator:
         """Videos of truth, prediction and error, in TensorBoard and in the run folder."""
         videos = open_loop_videos(agent, store, OPEN_LOOP_ROWS, self._device)
         for camera, frames in videos.items():
-            encoded = logger.video(f"report/openl_{camera}", frames, step, FPS)
-            with atomic_path(self._folder / "report" / f"openl_{camera}_{step:09d}.gif") as part:
+            encoded = logger.video(f"openl_{camera}", frames, step, FPS)
+            with atomic_path(self._folder / "open_loop" / f"openl_{camera}_{step:09d}.gif") as part:
                 part.write_bytes(encoded)

@@ -26,7 +26,7 @@ class Every:
     """Updates between two calls of each hook; 0 never calls it."""
 
     log: int
-    report: int
+    heldout: int
     evaluate: int
     save: int
 
@@ -35,7 +35,7 @@ class Every:
 class Hooks:
     """What happens beside learning."""
 
-    report: Hook
+    heldout: Hook
     evaluate: Hook
     save: Hook
     updated: Hook  # after each update
@@ -188,8 +188,8 @@ def _after_update(
 ) -> None:
     """What is due at this update; where a run is finished, or stops, that is due in any case."""
     hooks.updated(step)
-    if _due(step, every.report, finished):
-        hooks.report(step)
+    if _due(step, every.heldout, finished):
+        hooks.heldout(step)
     if _due(step, every.evaluate, finished):
         hooks.evaluate(step)
     if _due(step, every.log, last):
@@ -203,8 +203,8 @@ def _wrap_up(
     step: int, stopped: int, every: Every, logger: Logger, hooks: Hooks, env_steps: int
 ) -> None:
     """After the last step: the checkpoint, and a last look unless one was taken just before."""
-    looks = ((hooks.report, every.report), (hooks.evaluate, every.evaluate))
-    late = [look for look, often in looks if not stopped and often and step % often > often // 10]
+    last = ((hooks.heldout, every.heldout), (hooks.evaluate, every.evaluate))
+    late = [look for look, often in last if not stopped and often and step % often > often // 10]
     for look in late:
         look(step)
     if late or step % every.log:

@@ -55,10 +55,10 @@ class OfflineRun:
         run = self.settings
         self.logger = Logger(self.folder.path, resume_step=done, total_steps=run.updates)
         batches = self.stream.iterate(done, self.device)
-        every = Every(run.log_every, run.report_every, run.eval_every, run.save_every)
+        every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0
         tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
-        hooks = Hooks(self.report, self.evaluate, self.save, tracer)
+        hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer)
         try:
             return offline_loop(
                 self.agent, batches, done, run.updates, self.pretrain, every, self.logger, hooks
@@ -95,8 +95,8 @@ class OfflineRun:
         if distributed.is_writer() and step > self.pretrain:
             self.evaluator.evaluate(self.agent, self.logger)
 
-    def report(self, step: int) -> None:
+    def log_heldout(self, step: int) -> None:
         """Look at the world model and the critics on held-out episodes."""
         if distributed.is_writer():
             train, heldout = self.dataset.train, self.dataset.heldout
-            self.evaluator.report(self.agent, train, heldout, step, self.logger)
+            self.evaluator.log_heldout(self.agent, train, heldout, step, self.logger)

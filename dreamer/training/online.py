@@ -96,10 +96,10 @@ class OnlineRun:
             self.envs.close()
             raise
         run = self.settings
-        every = Every(run.log_every, run.report_every, run.eval_every, run.save_every)
+        every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0
         tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
-        hooks = Hooks(self.report, self.evaluate, self.save, tracer)
+        hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer)
         try:
             code = online_loop(
                 self.agent, self.collector, self.stream, self.device, self.keep, self.done,
@@ -190,7 +190,7 @@ class OnlineRun:
         if distributed.is_writer():
             self.evaluator.evaluate(self.agent, self.logger)
 
-    def report(self, step: int) -> None:
+    def log_heldout(self, step: int) -> None:
         """Look at the world model and the critics on held-out episodes of the dataset.
 
         Without a dataset, on own episodes.
@@ -200,7 +200,7 @@ class OnlineRun:
             heldout: Store | None = None
             if self.dataset is not None:
                 train, heldout = self.dataset.train, self.dataset.heldout
-            self.evaluator.report(self.agent, train, heldout, step, self.logger)
+            self.evaluator.log_heldout(self.agent, train, heldout, step, self.logger)
 
 
 def replay_size(online: OnlineSettings, info: DatasetInfo) -> str:

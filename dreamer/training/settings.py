@@ -28,7 +28,7 @@ class StorageSettings(DatasetFile):
         "largest decoded dataset that auto keeps in memory", minimum=0, decides_result=False
     )
     holdout: float = setting(
-        "share of episodes kept out of training, for reports",
+        "share of episodes kept out of training, for held-out metrics",
         minimum=0,
         maximum=0.9,
         may_change=False,
@@ -47,7 +47,7 @@ class RunSettings:
     log_every: int = setting(
         "updates between lines of metrics.jsonl", minimum=1, decides_result=False
     )
-    report_every: int = setting(
+    heldout_every: int = setting(
         "updates between held-out losses and open-loop videos; 0 never",
         minimum=0,
         decides_result=False,

@@ -161,7 +161,7 @@ class _Maker:
         first = next(method.offline for method in methods if method.alone)
         words = (
             *self._training(first, seed, folder, plan.model_updates),
-            *("--run.pretrain", "1", "--run.eval_every", "0", "--run.report_every", "0"),
+            *("--run.pretrain", "1", "--run.eval_every", "0", "--run.heldout_every", "0"),
             *(*self.limit, *self._settings(preset_names(first, "offline"), "run.pretrain")),
         )
         done = partial(_has_updates, folder, plan.model_updates)
@@ -178,7 +178,7 @@ class _Maker:
         words = (
             *(*self._training(name, seed, folder, plan.updates), *model),
             *("--run.eval_every", str(plan.eval_every), "--run.eval_episodes", "5"),
-            *("--run.report_every", str(max(1, plan.updates // 4))),
+            *("--run.heldout_every", str(max(1, plan.updates // 4))),
             *(*self.limit, *self._settings(preset_names(name, "offline"))),
         )
         yield Job(title, words, partial(_has_updates, folder, plan.updates), needs)
@@ -194,7 +194,7 @@ class _Maker:
             *("--from", short(source), "--task", plan.task, "--env.variant", plan.variant),
             *("--seed", str(seed), "--logdir", short(folder)),
             *("--online.steps", str(plan.online_steps), "--run.eval_every", "0"),
-            *("--run.report_every", "0", *self.limit, *self._settings(names)),
+            *("--run.heldout_every", "0", *self.limit, *self._settings(names)),
         )
         title = run_title(method.name, "online", seed)
         needs = (self._last_evaluation(method, seed),)

@@ -113,7 +113,7 @@ def test_colour_keeps_what_is_green_green():
 
 
 def test_a_run_with_changed_images_goes_on_exactly(toy_dataset, toy_run, tmp_path):
-    words = ("--run.save_every", "1", "--augment", "shift", "--run.report_every", "0")
+    words = ("--run.save_every", "1", "--augment", "shift", "--run.heldout_every", "0")
     for name, updates in (("straight", "3"), ("stopped", "2"), ("stopped", "3")):
         argv = offline(toy_dataset, tmp_path / name, *words, "--run.updates", updates)
         assert train.main(argv) == 0
@@ -122,7 +122,7 @@ def test_a_run_with_changed_images_goes_on_exactly(toy_dataset, toy_run, tmp_pat
     assert straight[0] != metrics(toy_run)[0]
 
 
-def test_reports_see_true_images(toy_dataset, tmp_path, monkeypatch):
+def test_held_out_metrics_see_true_images(toy_dataset, tmp_path, monkeypatch):
     """Only the thread that prepares training batches changes any."""
     threads = []
 
@@ -132,7 +132,7 @@ def test_reports_see_true_images(toy_dataset, tmp_path, monkeypatch):
 
     monkeypatch.setattr("fosp_ext.run.offline.augmentation", lambda name: note)
     assert train.main(offline(toy_dataset, tmp_path, "--run.updates", "3")) == 0
-    assert "report/heldout/reward_loss" in metrics(tmp_path)[-1]
+    assert "heldout/reward_loss" in metrics(tmp_path)[-1]
     assert threads
     assert {name.split("_")[0] for name in threads} == {"batches"}
 

@@ -93,7 +93,7 @@ def test_compiled_steps_give_the_same_numbers(precision, bound, same):
 def test_a_compiled_training_in_bfloat16(toy_dataset, tmp_path):
     """With the shapes of the test above, which are compiled already."""
     words = ["--compile", "on", "--precision", "bfloat16", "--run.updates", "2"]
-    shape = ["--run.batch_size", "3", "--run.batch_length", "7", "--run.report_every", "0"]
+    shape = ["--run.batch_size", "3", "--run.batch_length", "7", "--run.heldout_every", "0"]
     assert train.main(offline(toy_dataset, tmp_path, *words, *shape)) == 0
     lines = [line for line in metrics(tmp_path) if "train/wm/loss" in line]
     assert len(lines) == 2

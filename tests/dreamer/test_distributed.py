@@ -204,7 +204,7 @@ def acted(rank: int) -> dict:
     told, checkpoints = [], []
     agent = SimpleNamespace(update=lambda _: {})
     hooks = Hooks(None, None, save=checkpoints.append, updated=lambda _: None)
-    every, budget = Every(log=1, report=0, evaluate=0, save=0), Budget(100, 0.25)
+    every, budget = Every(log=1, heldout=0, evaluate=0, save=0), Budget(100, 0.25)
     code = online_loop(
         agent,
         Rounds(rank),
@@ -287,7 +287,7 @@ def as_it_was(run: Path, step: int, copy: Path) -> Path:
 def test_a_killed_training_of_two_processes_goes_on(toy_dataset, tmp_path, capsys):
     """From its first checkpoint it comes again to where it was killed."""
     logdir, latest = tmp_path / "run", tmp_path / "run" / "checkpoints" / "latest"
-    words = ("--run.report_every", "0", "--run.save_every", "1", "--run.keep_checkpoints", "9999")
+    words = ("--run.heldout_every", "0", "--run.save_every", "1", "--run.keep_checkpoints", "9999")
     running = torchrun(offline(toy_dataset, logdir, *words, "--run.updates", "100000"))
     try:
         while not latest.exists() or latest.read_text() < "step_000000003.pt":

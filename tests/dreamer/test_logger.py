@@ -198,11 +198,11 @@ def test_histograms_and_videos(tmp_path):
     logger = Logger(tmp_path, quiet=True)
     frames = moving_square()
     logger.histogram("value", torch.arange(100.0, requires_grad=True), 5)
-    logger.video("report/openl", frames, 5, fps=10)
+    logger.video("openl", frames, 5, fps=10)
     logger.close()
     reader = events(tmp_path)
     assert reader.Histograms("value")[0].histogram_value.num == 100
-    clip = Image.open(io.BytesIO(reader.Images("report/openl")[0].encoded_image_string))
+    clip = Image.open(io.BytesIO(reader.Images("openl")[0].encoded_image_string))
     assert (clip.format, clip.n_frames, clip.info["duration"]) == ("GIF", 6, 100)
     clip.seek(3)
     np.testing.assert_allclose(np.asarray(clip.convert("RGB")), frames[3], atol=4)

@@ -19,7 +19,7 @@ REACH = ("--env.id", "dreamer.envs.reach:Reach")
 DEBUG = ("--configs", "debug", "--device", "cpu", "--precision", "float32")
 SMALL = (  # words: what learns the task in some 700 updates
     "--configs cpu --device cpu --precision float32 --threads 1 --env.size 16 "
-    "--run.batch_length 16 --run.report_every 0 --run.eval_every 0 --run.save_every 1000 "
+    "--run.batch_length 16 --run.heldout_every 0 --run.eval_every 0 --run.save_every 1000 "
     "--online.steps 4000 --online.prefill 400 --online.ratio 0.25 --imagination.horizon 10 "
     "--world_model.rssm.deter 64 --world_model.rssm.hidden 64 --world_model.rssm.stoch 8 "
     "--world_model.rssm.classes 8 --world_model.heads.units 64 --world_model.cnn_depth 8 "
@@ -64,10 +64,10 @@ def test_what_an_online_run_leaves_behind(tmp_path):
     assert [row["step"] for row in updates] == [1, 2, 3, 4, 5, 6]  # 1 + floor(0.1 * (80 - 30))
     assert updates[0]["step/env"] >= 50  # the first two episodes have 25 steps each
     assert any("eval/score" in row for row in rows)
-    assert any("report/train/image_loss/image" in row for row in rows)  # of own episodes
+    assert any("training_rows/image_loss/image" in row for row in rows)  # of own episodes
     assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 2
     assert len(list((tmp_path / "replay").iterdir())) == 2
-    assert len(list((tmp_path / "report").iterdir())) > 0
+    assert len(list((tmp_path / "open_loop").iterdir())) > 0
     assert isinstance(load_yaml(OnlineConfig, tmp_path / "config.yaml"), OnlineConfig)
     assert json.loads((tmp_path / "meta.json").read_text())[0]["versions"]["torch"]
 
@@ -76,7 +76,7 @@ def test_a_dataset_is_enough(toy_dataset, tmp_path, capsys):
     words = [*DEBUG, "--dataset.path", str(toy_dataset), "--logdir", str(tmp_path)]
     assert main(words) == 0
     assert saved(tmp_path)["step"] == 6
-    assert any("report/heldout/image_loss/vision" in row for row in metrics(tmp_path))
+    assert any("heldout/image_loss/vision" in row for row in metrics(tmp_path))
     assert load_yaml(OfflineConfig, tmp_path / "config.yaml").dataset.path == str(toy_dataset)
     assert main([*words, "--run.updates", "8"]) == 0
     assert "6 updates behind it; 2 are left" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def write_page(words: list[str]) -> int:
 def tiny(place: Path, *words: str) -> list[str]:
     """The arguments of a tiny comparison."""
     return [
-        *("--jobs", "1", "--set", "run.report_every=0"),
+        *("--jobs", "1", "--set", "run.heldout_every=0"),
         *(
             "--size",
             "debug",
@@ -173,7 +173,7 @@ def test_only_the_offline_phases_with_other_settings(here, place, capsys):
     assert comparison.main([*words, "--set", "actor.optimizer.lr=0.01"]) == 0
     assert here == ["bc-offline-seed0", "eval-bc-offline-seed0", "report"]
     found = json.loads((place / "out" / "results.json").read_text())
-    assert found["plan"]["settings"] == {"run.report_every": "0", "actor.optimizer.lr": "0.01"}
+    assert found["plan"]["settings"] == {"run.heldout_every": "0", "actor.optimizer.lr": "0.01"}
     assert found["online"] == []
     assert [(e["phase"], e["variant"]) for e in found["evaluations"]] == [("offline", "none")]
     settings = load_config(place / "out" / "bc" / "offline" / "seed0" / "config.yaml")
@@ -181,7 +181,7 @@ def test_only_the_offline_phases_with_other_settings(here, place, capsys):
     out = capsys.readouterr().out
     assert "actor.optimizer.lr = 0.01" in out
     assert out.count("| method |") == 1
-    assert "Settings that were changed: `run.report_every` 0, `actor.optimizer.lr` 0.01." in out
+    assert "Settings that were changed: `run.heldout_every` 0, `actor.optimizer.lr` 0.01." in out
     assert comparison.main([*words, "--set", "actor.optimizer.lr=0.02"]) == 2
     assert "name another --out" in capsys.readouterr().err
 

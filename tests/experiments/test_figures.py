@@ -22,10 +22,10 @@ def video(light: int) -> np.ndarray:
 def run(tmp_path: Path) -> Path:
     """What of a run folder is drawn."""
     folder = tmp_path / "run"
-    (folder / "report").mkdir(parents=True)
+    (folder / "open_loop").mkdir(parents=True)
     lines = [{"step": 5 * k, "eval/score": k, "eval/cost": 2 * k} for k in range(1, 4)]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    (folder / "report" / "openl_vision_000000015.gif").write_bytes(to_gif(video(90), 10))
+    (folder / "open_loop" / "openl_vision_000000015.gif").write_bytes(to_gif(video(90), 10))
     write_mp4(folder / "eval" / "15" / "videos" / "ep_000.mp4", video(200), 25)
     return folder
 

@@ -63,7 +63,7 @@ def actor_gradient(agent: Agent, loss: torch.Tensor) -> tuple[torch.Tensor, ...]
 def test_every_preset_trains_goes_on_and_plays(name, toy_dataset, tmp_path):
     """Twenty updates in two starts; then the newest checkpoint plays an episode for a video."""
     words = ["--configs", *RUNS[name], "debug", "--dataset.path", str(toy_dataset)]
-    words += ["--logdir", str(tmp_path), "--device", "cpu", "--run.report_every", "0"]
+    words += ["--logdir", str(tmp_path), "--device", "cpu", "--run.heldout_every", "0"]
     assert train.main([*words, "--run.updates", "10"]) == 0
     assert train.main(words) == 0
     assert saved(tmp_path)["step"] == 20

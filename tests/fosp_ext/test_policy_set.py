@@ -125,7 +125,7 @@ def test_one_policy_acts_alone_and_shares_everything():
         single_policy(make_agent(), "offline")
 
 
-def test_spectators_and_reports_see_the_choice():
+def test_spectators_and_held_out_metrics_see_the_choice():
     agent, moments = disagreeing(), list[Moment]()
     run_episode(agent, counting_env(), 0, CPU, lambda _, moment: moments.append(moment))
     assert all(moment.estimates["online"] in (0.0, 1.0) for moment in moments)

@@ -522,7 +522,7 @@ def test_the_page_is_true(place, capsys):
     (place / "point_world.py").write_text(example)
     exec(compile(recording, "recording", "exec"), {})
     recorded = ["--dataset.episodes", "3", "--dataset.workers", "1"]
-    short = ["--device", "cpu", "--run.updates", "2", "--run.report_every", "0"]
+    short = ["--device", "cpu", "--run.updates", "2", "--run.heldout_every", "0"]
     short += ["--run.eval_every", "2"]
     done = []
     for _, *words in commands(PAGE):

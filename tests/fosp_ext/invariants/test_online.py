@@ -79,7 +79,7 @@ def test_what_is_due_is_learned_before_the_next_action(ratio):
     collector = FakeCollector(updates, rounds)
     agent = SimpleNamespace(update=lambda index: updates.append(index) or {})
     hooks = Hooks(None, None, save=checkpoints.append, updated=lambda step: None)
-    every = Every(log=1, report=0, evaluate=0, save=0)
+    every = Every(log=1, heldout=0, evaluate=0, save=0)
     for steps in (7, 14):
         budget = Budget(steps, ratio)
         done = len(updates)
@@ -100,7 +100,7 @@ def test_the_offline_phase_steps_no_environment(toy_dataset, tmp_path, monkeypat
 
     monkeypatch.setattr(fosp_ext.envs, "make_env", refuse)
     monkeypatch.setattr(ParallelEnvs, "__init__", refuse)
-    words = ("--run.updates", "2", "--run.report_every", "0")
+    words = ("--run.updates", "2", "--run.heldout_every", "0")
     assert train.main(offline(toy_dataset, tmp_path, *words)) == 0
     assert saved(tmp_path)["step"] == 2
     assert "online" not in saved(tmp_path)

@@ -30,7 +30,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     collect = ["--configs", "collect", "debug", "--dataset.path", data]
     assert train.main([*collect, "--dataset.episodes", "3", "--dataset.workers", "2"]) == 0
     learn = ["--configs", "fosp_offline", "debug", "--dataset.path", data, "--logdir", run]
-    learn += ["--run.eval_every", "4", "--run.report_every", "0", "--run.log_every", "2"]
+    learn += ["--run.eval_every", "4", "--run.heldout_every", "0", "--run.log_every", "2"]
     assert train.main([*learn, "--run.updates", "4"]) == 0
     assert train.main([*learn, "--run.updates", "6", "--run.eval_every", "0"]) == 0
     play = ["--logdir", run, "--episodes", "2", "--videos", "1", "--task", TASK]

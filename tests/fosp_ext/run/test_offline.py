@@ -71,7 +71,7 @@ def test_three_updates_and_three_more_equal_six(toy_dataset, toy_run, tmp_path, 
 def test_a_killed_run_goes_on(toy_dataset, tmp_path):
     logdir, latest = tmp_path / "run", tmp_path / "run" / "checkpoints" / "latest"
     enough = "step_000000004.pt"
-    words = ("--run.report_every", "0", "--run.save_every", "1")
+    words = ("--run.heldout_every", "0", "--run.save_every", "1")
     process = start(offline(toy_dataset, logdir, *words, "--run.updates", "100000"))
     try:
         deadline = time.monotonic() + 60
@@ -96,7 +96,7 @@ def test_a_signal_saves_and_stops(
     toy_dataset, toy_run, tmp_path, monkeypatch, capsys, number, code
 ):
     logdir, before = tmp_path / "run", signal.getsignal(number)
-    argv = offline(toy_dataset, logdir, "--run.report_every", "0")
+    argv = offline(toy_dataset, logdir, "--run.heldout_every", "0")
     with monkeypatch.context() as patch:
         after_update(patch, 2, lambda _: os.kill(os.getpid(), number))
         assert train.main(argv) == code
@@ -106,14 +106,14 @@ def test_a_signal_saves_and_stops(
     assert train.main(argv) == 0
     assert_same(saved(toy_run)["agent"], saved(logdir)["agent"])
     for one, other in zip(metrics(toy_run), metrics(logdir), strict=True):
-        assert other.items() <= one.items()  # the straight run had reports too
+        assert other.items() <= one.items()  # the straight run had held-out metrics too
 
 
-def test_a_signal_during_a_report_is_not_lost(toy_dataset, tmp_path, monkeypatch):
-    def report(self: OfflineRun, step: int) -> None:
+def test_a_signal_during_held_out_metrics_is_not_lost(toy_dataset, tmp_path, monkeypatch):
+    def log_heldout(self: OfflineRun, step: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(OfflineRun, "report", report)
+    monkeypatch.setattr(OfflineRun, "log_heldout", log_heldout)
     assert train.main(offline(toy_dataset, tmp_path, "--run.save_every", "100")) == 143
     assert saved(tmp_path)["step"] == 4
 
@@ -124,7 +124,7 @@ def test_a_finished_run_says_so(toy_dataset, copied_run, capsys):
         assert train.main(offline(toy_dataset, copied_run, "--run.updates", updates)) == 0
         assert "the run is finished, raise run.updates to go on" in capsys.readouterr().err
     assert (snapshot(copied_run / "checkpoints"), metrics(copied_run)) == before
-    more = ("--run.updates", "7", "--run.report_every", "0")
+    more = ("--run.updates", "7", "--run.heldout_every", "0")
     assert train.main(offline(toy_dataset, copied_run, *more)) == 0
     assert saved(copied_run)["step"] == 7
 
@@ -166,7 +166,7 @@ def test_other_data_are_refused_and_a_copy_is_not(toy_dataset, copied_run, tmp_p
 
 @pytest.mark.parametrize("log_every", ["1", "100"])
 def test_nan_stops_before_it_is_saved(toy_dataset, tmp_path, monkeypatch, capsys, log_every):
-    words = ("--run.log_every", log_every, "--run.save_every", "2", "--run.report_every", "0")
+    words = ("--run.log_every", log_every, "--run.save_every", "2", "--run.heldout_every", "0")
     argv = offline(toy_dataset, tmp_path, *words)
     with monkeypatch.context() as patch:
         after_update(patch, 3, lambda result: result.update({"wm/loss": torch.tensor(torch.nan)}))
@@ -188,27 +188,27 @@ def test_tensorboard_has_scalars_histograms_and_videos(toy_run):
     tags = events.Tags()
     written = metrics(toy_run)[-1]
     assert set(tags["scalars"]) >= written.keys() - {"step"}
-    wanted = {"train/wm/loss", "train/actor/loss", "report/heldout/cost_recall", "time/update_s"}
+    wanted = {"train/wm/loss", "train/actor/loss", "heldout/cost_recall", "time/update_s"}
     assert set(tags["scalars"]) >= wanted
     losses = events.Scalars("train/wm/loss")
     assert [event.step for event in losses] == [1, 2, 3, 4, 5, 6]
     assert losses[-1].value == pytest.approx(written["train/wm/loss"])
     names = ("action", "value", "cost_value", "violation_probability")
-    assert set(tags["histograms"]) >= {f"report/{name}" for name in names}
+    assert set(tags["histograms"]) >= {f"heldout/{name}" for name in names}
     for camera in TOY_INFO.cameras:
-        videos = events.Images(f"report/openl_{camera}")
+        videos = events.Images(f"openl_{camera}")
         assert [video.step for video in videos] == [3, 6]
         image = Image.open(BytesIO(videos[-1].encoded_image_string))
         assert (image.format, image.n_frames) == (
             "GIF",
             41,
         )  # shorter than 45: the episode ends
-        file = toy_run / "report" / f"openl_{camera}_000000006.gif"
+        file = toy_run / "open_loop" / f"openl_{camera}_000000006.gif"
         assert file.read_bytes() == videos[-1].encoded_image_string
 
 
 def test_the_folder_says_what_made_it(toy_dataset, copied_run):
-    more = ("--run.updates", "7", "--run.report_every", "0")
+    more = ("--run.updates", "7", "--run.heldout_every", "0")
     assert train.main(offline(toy_dataset, copied_run, *more)) == 0
     config = load_config(copied_run / "config.yaml")
     assert (config.size, config.run.updates, config.dataset.path) == ("debug", 7, str(toy_dataset))
@@ -225,7 +225,7 @@ def test_the_folder_says_what_made_it(toy_dataset, copied_run):
 
 
 def test_storage_decides_nothing_and_the_seed_does(toy_dataset, toy_run, tmp_path):
-    short = ("--run.updates", "2", "--run.report_every", "0")
+    short = ("--run.updates", "2", "--run.heldout_every", "0")
     for name, words in {"disk": ("--dataset.storage", "disk"), "other": ("--seed", "1")}.items():
         assert train.main(offline(toy_dataset, tmp_path / name, *short, *words)) == 0
     straight, disk, other = (
@@ -236,7 +236,7 @@ def test_storage_decides_nothing_and_the_seed_does(toy_dataset, toy_run, tmp_pat
 
 
 def test_at_first_only_the_world_model_learns(toy_dataset, tmp_path):
-    words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.report_every", "0")
+    words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.heldout_every", "0")
     assert train.main(offline(toy_dataset, tmp_path, *words)) == 0
     assert ["train/actor/loss" in line for line in metrics(tmp_path)] == [False, False, True, True]
 
@@ -245,7 +245,7 @@ def test_at_first_only_the_world_model_learns(toy_dataset, tmp_path):
 def pretrained_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two updates of world-model pretraining."""
     logdir = tmp_path_factory.mktemp("model") / "run"
-    words = ("--run.updates", "2", "--run.pretrain", "1", "--run.report_every", "0")
+    words = ("--run.updates", "2", "--run.pretrain", "1", "--run.heldout_every", "0")
     assert train.main(offline(toy_dataset, logdir, *words)) == 0
     return logdir
 
@@ -253,7 +253,7 @@ def pretrained_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory
 def test_a_model_that_another_run_learned_is_as_good_as_own(
     toy_dataset, pretrained_model, tmp_path, capsys
 ):
-    words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.report_every", "0")
+    words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.heldout_every", "0")
     assert train.main(offline(toy_dataset, tmp_path / "whole", *words)) == 0
     taken = ("--from", str(pretrained_model))
     assert train.main(offline(toy_dataset, tmp_path / "taken", *words, *taken)) == 0
@@ -267,7 +267,7 @@ def test_another_method_takes_the_model_once(toy_dataset, pretrained_model, tmp_
     """A run that has a checkpoint of its own does not need the other one any more."""
     source = Path(shutil.copytree(pretrained_model, tmp_path / "model"))
     words = ("--configs", method, "--from", str(source), "--run.pretrain", "0.5")
-    argv = offline(toy_dataset, tmp_path / "run", *words, "--run.report_every", "0")
+    argv = offline(toy_dataset, tmp_path / "run", *words, "--run.heldout_every", "0")
     assert train.main([*argv, "--run.updates", "4"]) == 0
     assert [line["step"] for line in metrics(tmp_path / "run")] == [3, 4]
     shutil.rmtree(source)
@@ -302,11 +302,11 @@ def test_a_model_that_does_not_fit_is_refused(
 
 
 def test_short_episodes_and_the_plain_dreamer(toy_dataset, tmp_path):
-    """One held-out episode is shorter than a window; DreamerV3 has no cost decoder to report on."""
+    """One held-out episode is shorter than a window; DreamerV3 has no cost decoder."""
     words = ("--configs", "dreamerv3", "--run.batch_length", "64", "--run.updates", "1")
     assert train.main(offline(toy_dataset, tmp_path, *words)) == 0
     (line,) = metrics(tmp_path)
-    assert "report/heldout/image_loss/vision" in line
+    assert "heldout/image_loss/vision" in line
     assert not any("cost_recall" in tag or "lagrange" in tag for tag in line)
 
 
@@ -319,7 +319,7 @@ def test_without_a_dataset_a_default_one_is_recorded(toy_dataset, tmp_path, monk
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fosp_ext.run.data.collect_dataset", record)
-    argv = ["--configs", "fosp_offline", "debug", "--run.updates", "1", "--run.report_every", "0"]
+    argv = ["--configs", "fosp_offline", "debug", "--run.updates", "1", "--run.heldout_every", "0"]
     assert train.main(argv) == 0
     assert "no dataset yet: recording 4 episodes" in capsys.readouterr().err
     task = tmp_path / "logdir" / "SafetyPointGoal1-v0"

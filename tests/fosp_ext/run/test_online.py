@@ -298,17 +298,17 @@ def test_an_environment_that_dies_costs_one_episode(brief_run, tmp_path, monkeyp
 
 
 def test_another_task_if_that_is_meant(brief_run, tmp_path):
-    """From a checkpoint file. The last report is written, though its update has its line."""
+    """From a checkpoint file. The last metrics are written, though its update has its line."""
     task = "SafetyPointGoal2-v0"
     checkpoint = brief_run / "checkpoints" / "step_000000001.pt"
     words = ("--task", task, "--allow-task-mismatch", "--env.variant", "none")
     short = ("--online.steps", "60", "--online.envs", "1", "--online.ratio", "0")
-    looks = ("--run.eval_every", "0", "--run.report_every", "5")
+    looks = ("--run.eval_every", "0", "--run.heldout_every", "5")
     assert train.main(online(checkpoint, tmp_path, *WORDS, *words, *short, *looks)) == 0
     assert saved(tmp_path)["info"]["task"] == task
     assert validate_dataset(tmp_path / "replay" / "episode_000000_env0.h5").task == task
-    assert "report/heldout/cost_recall" in metrics(tmp_path)[-1]
-    assert len(list((tmp_path / "report").glob("openl_*.gif"))) == 2
+    assert "heldout/cost_recall" in metrics(tmp_path)[-1]
+    assert len(list((tmp_path / "open_loop").glob("openl_*.gif"))) == 2
 
 
 def test_stopped_while_acting_and_by_nan(toy_run, tmp_path, quick_world, monkeypatch, capsys):

@@ -177,7 +177,7 @@ def test_neither_size_nor_recipe_undoes_the_presets_of_the_release(scale):
 def test_every_online_preset_learns_and_plays(words, toy_dataset, tmp_path, quick_world):
     """Twenty updates after the first one, and evaluations of all policies."""
     source, logdir = tmp_path / "offline", tmp_path / "online"
-    short = ("--run.updates", "1", "--run.report_every", "0", "--device", "cpu")
+    short = ("--run.updates", "1", "--run.heldout_every", "0", "--device", "cpu")
     names = ("--configs", *SOURCES[words], "debug")
     assert train.main(offline(toy_dataset, source, *short, *names)) == 0
     length = ("--online.steps", "20", "--online.ratio", "1", "--online.envs", "1")

@@ -39,10 +39,11 @@ COMMON = ("--precision", "float32", "--device", "cpu", "--run.log_every", "1")
 def test_the_numbers_are_as_before(name: str, place: Path, quick_world: None) -> None:
     preset, words, alone = RUNS[name]
     offline = "fosp_offline" if preset == "fosp" else preset
-    data = ("--dataset.path", "data.h5", "--logdir", "off", "--run.report_every", "3")
+    data = ("--dataset.path", "data.h5", "--logdir", "off", "--run.heldout_every", "3")
     count = ("--run.updates", "6")
     assert train.main(["--configs", offline, "debug", *data, *count, *COMMON, *words, *alone]) == 0
-    source = ("--from", "off", "--logdir", "on", "--run.report_every", "0", "--run.eval_every", "4")
+    quiet = ("--run.heldout_every", "0", "--run.eval_every", "4")
+    source = ("--from", "off", "--logdir", "on", *quiet)
     assert train.main(["--configs", f"{preset}_online", "debug", *source, *COMMON, *words]) == 0
     rows = metrics(place / "on")
     found = {

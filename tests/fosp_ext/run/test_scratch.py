@@ -11,7 +11,7 @@ from fosp_ext.policy_set import PolicySet
 from fosp_ext.run.run_folder import load_run
 from tests.commands import metrics, saved
 
-WORDS = ("--device", "cpu", "--run.log_every", "1", "--run.report_every", "8")
+WORDS = ("--device", "cpu", "--run.log_every", "1", "--run.heldout_every", "8")
 
 
 def scratch(preset: str, logdir: Path, *words: str) -> list[str]:
