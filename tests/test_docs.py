@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shlex
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -19,13 +17,12 @@ from dreamer.config import load_presets
 from fosp_ext.config import resolve_config
 from fosp_ext.run import eval as fosp_eval
 from fosp_ext.run.train import FLAGS
+from tests.support.pages import ROOT, commands, documented
 
-ROOT = Path(__file__).resolve().parents[1]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "agents/README.md")]
 PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
 RECORDS = ("results.md", "investigations.md")  # their commands are of the commits beside them
 GUIDES = [page for page in PAGES if page.name not in RECORDS]
-PROGRAMS = ("python", "make", "tensorboard", ".venv/bin/python")
 NEEDS_A_SIMULATOR = r"eval/.*|time/evaluate_s"
 NO_HELDOUT = r"training_rows/.*"  # only where no episode is held out
 ONLINE = r"(episode|training_cost)/.*|(step|fps)/env|time/play_s"  # see test_episode_log.py
@@ -48,25 +45,6 @@ def emitted(tmp_path_factory, toy_dataset) -> set[str]:
     folder = tmp_path_factory.mktemp("runs")
     methods = ("fosp_offline", "safedreamer", "bc", "dreamerv3")
     return set().union(*(smoke_run(folder / name, toy_dataset, name) for name in methods))
-
-
-def documented() -> set[str]:
-    """Tags in the first column of the tables of metrics.md, placeholders filled in."""
-    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
-    meaning = {}
-    for item in re.findall(r"^- (`<.*?)(?=^- |^#)", text, re.S | re.M):
-        name, *values = re.findall(r"`([^`]+)`", item)
-        meaning[name] = [value for value in values if re.fullmatch(r"[a-z_0-9/]+", value)]
-    tags = set()
-    for cell in re.findall(r"^\| (`[^|]+`) \|", text, re.M):
-        for tag in re.findall(r"`([^`]+)`", cell):
-            used = [name for name in meaning if name in tag]
-            for values in product(*(meaning[name] for name in used)):
-                filled = tag
-                for name, value in zip(used, values, strict=True):
-                    filled = filled.replace(name, value)
-                tags.add(filled)
-    return tags
 
 
 def test_every_metric_is_documented(emitted):
@@ -100,17 +78,6 @@ def test_relative_links_lead_somewhere(page):
         target = (page.parent / name) if name else page
         assert target.exists(), f"{page.name}: {link}"
         assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
-
-
-def commands(page: Path) -> list[list[str]]:
-    """Lines of shell blocks and inline code that begin with a program of ours, as words."""
-    text = page.read_text()
-    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.S | re.M)
-    prose = re.sub(r"```.*?```", "", text, flags=re.S)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    lines += [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", prose)]
-    found = (line.strip() for line in lines if line.strip().startswith(PROGRAMS))
-    return [shlex.split(line, comments=True) for line in found]
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import dreamer.world_model
 from benchmarks import latency, startup, update, update_parts
 from benchmarks.targets import Target
-from tests.helpers import make_agent, make_batch
+from tests.support.agents import make_agent, make_batch
 
 
 @pytest.fixture(autouse=True)

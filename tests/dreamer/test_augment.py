@@ -15,8 +15,8 @@ from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.types import Batch
 from fosp_ext.config import TrainConfig
-from tests.commands import metrics, offline
-from tests.helpers import make_batch, same_batch
+from tests.support.agents import make_batch, same_batch
+from tests.support.commands import metrics, offline
 
 NAMES = TrainConfig.__dataclass_fields__["augment"].metadata["choices"]
 CHANGING = [name for name in NAMES if name != "none"]

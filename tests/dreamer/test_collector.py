@@ -20,8 +20,8 @@ from dreamer.training.collector import CollectedEpisode, Collector
 from dreamer.types import Latent
 from dreamer.utils import seed_everything
 from fosp_ext.envs import make_env
-from tests.helpers import make_agent
-from tests.seeded_env import SeededEnv
+from tests.support.agents import make_agent
+from tests.support.envs import SeededEnv
 
 CPU = torch.device("cpu")
 WORKERS = 2

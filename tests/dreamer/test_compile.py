@@ -11,8 +11,8 @@ from torch._inductor import config as inductor
 import train
 from dreamer.build import can_compile, compile_agent
 from dreamer.errors import UserError
-from tests.commands import metrics, offline
-from tests.helpers import make_agent, make_batch, make_config
+from tests.support.agents import make_agent, make_batch, make_config
+from tests.support.commands import metrics, offline
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,8 @@ from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.errors import UserError
 from dreamer.types import Batch
-from tests.conftest import toy_episode
-from tests.helpers import same_batch
+from tests.support.agents import same_batch
+from tests.support.toy_data import toy_episode
 
 CPU = torch.device("cpu")
 

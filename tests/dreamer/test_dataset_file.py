@@ -22,7 +22,7 @@ from dreamer.data.hdf5 import (
 )
 from dreamer.data.store import RowStore
 from dreamer.errors import UserError
-from tests.conftest import TOY_INFO, toy_episode
+from tests.support.toy_data import TOY_INFO, toy_episode
 
 
 @pytest.fixture

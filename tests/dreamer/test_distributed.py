@@ -25,8 +25,6 @@ from torch import Tensor
 import train
 from dreamer import distributed
 from dreamer.agent import Agent
-from dreamer.data.episode import Episode
-from dreamer.data.hdf5 import read_episodes
 from dreamer.distributions import straight_through
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.moments import Moments
@@ -37,9 +35,20 @@ from dreamer.types import Batch
 from fosp_ext.envs import gl
 from fosp_ext.lagrange import AugmentedLagrangian
 from fosp_ext.run.online import choose_drawing
-from tests.commands import ROOT, assert_same, metrics, offline, online, saved
-from tests.fosp_ext.invariants.test_online import NOTHING, NUMBERS
-from tests.helpers import make_agent, make_batch
+from tests.support.agents import make_agent, make_batch
+from tests.support.commands import (
+    NO_LOG,
+    NUMBERS,
+    ROOT,
+    assert_same,
+    metrics,
+    offline,
+    online,
+    replay,
+    saved,
+)
+
+ONLINE_PROGRAM = ("-m", "tests.support.toy_online")
 
 # Two processes of this test
 
@@ -214,7 +223,7 @@ def acted(rank: int) -> dict:
         0,
         budget,
         every,
-        NOTHING,
+        NO_LOG,
         hooks,
     )
     return {"code": code, "told": told, "checkpoints": checkpoints}
@@ -321,18 +330,10 @@ def test_a_killed_training_of_two_processes_goes_on(toy_dataset, tmp_path, capsy
 
 def play(argv: list[str], signalled: str) -> str:
     """An online run of two processes until the signal ends it; returns what it said."""
-    process = torchrun(argv, ("-m", "tests.toy_online"), SIGNAL=signalled, MUJOCO_GL="osmesa")
+    process = torchrun(argv, ONLINE_PROGRAM, SIGNAL=signalled, MUJOCO_GL="osmesa")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output
     return output
-
-
-def replay(run: Path) -> dict[str, Episode]:
-    """Each kept episode by the name of its file, with the folder of its process."""
-    episodes = {}
-    for file in sorted((run / "replay").rglob("*.h5")):
-        (episodes[str(file.relative_to(run / "replay"))],) = read_episodes(file)
-    return episodes
 
 
 def lines(run: Path) -> list[dict]:

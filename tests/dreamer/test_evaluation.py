@@ -21,7 +21,7 @@ from dreamer.training.evaluation import (
     summarize,
 )
 from fosp_ext.run.evaluate import default_folder, new_folder, print_summary
-from tests.helpers import INFO, make_agent
+from tests.support.agents import INFO, make_agent
 
 CPU = torch.device("cpu")
 

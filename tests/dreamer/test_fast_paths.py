@@ -16,7 +16,7 @@ from dreamer.functional import lambda_return
 from dreamer.imagination import choose_starts, imagine
 from dreamer.networks import ImageEncoder
 from dreamer.types import Trajectory
-from tests.helpers import make_agent, make_batch
+from tests.support.agents import make_agent, make_batch
 
 
 def randoms(*shape: int, seed: int = 0) -> Tensor:

@@ -10,8 +10,8 @@ import pytest
 
 import train
 from dreamer.config import load_presets
-from tests.commands import metrics, offline, online
-from tests.helpers import ROOT
+from tests.support.agents import ROOT
+from tests.support.commands import metrics, offline, online
 
 
 def ranges(path: Path) -> list[str]:

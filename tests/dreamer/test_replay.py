@@ -18,8 +18,8 @@ from dreamer.data.stream import WindowStream
 from dreamer.errors import DatasetError, UserError
 from dreamer.types import Batch
 from fosp_ext.dataset.__main__ import main
-from tests.helpers import same_batch
-from tests.marked import (
+from tests.support.agents import same_batch
+from tests.support.marked import (
     DATASET,
     INFO,
     all_windows,

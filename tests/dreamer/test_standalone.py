@@ -13,7 +13,7 @@ import pytest
 from dreamer.__main__ import main
 from dreamer.config import load_yaml
 from dreamer.training.config import OfflineConfig, OnlineConfig
-from tests.commands import after_update, assert_same, metrics, saved, snapshot
+from tests.support.commands import after_update, assert_same, metrics, saved, snapshot
 
 REACH = ("--env.id", "dreamer.envs.reach:Reach")
 DEBUG = ("--configs", "debug", "--device", "cpu", "--precision", "float32")

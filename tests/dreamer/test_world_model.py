@@ -8,7 +8,7 @@ import torch
 from dreamer.imagination import choose_starts, imagine
 from dreamer.world_model import ALL_ROWS
 from fosp_ext.world_model import cost_weights, unweighted_probability
-from tests.helpers import make_agent, make_batch
+from tests.support.agents import make_agent, make_batch
 
 
 def parameters(module):

@@ -18,7 +18,7 @@ from experiments import diagnose, diagnose_own, diagnose_recorded
 from experiments.diagnose_recorded import EpisodeView, critics, reachability, spearman, to_come
 from experiments.diagnose_recorded import cost_head as measure_cost_head
 from fosp_ext.build import build_agent
-from tests.helpers import make_config
+from tests.support.agents import make_config
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from dreamer.data.episode import Episode
 from dreamer.types import Latent
 from experiments import field_of_view as field_of_view
 from experiments.field_of_view import Step
-from tests.worlds import world
+from tests.support.worlds import world
 
 BOTH = ("vision", "vision_back")
 

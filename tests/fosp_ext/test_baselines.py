@@ -19,8 +19,8 @@ from fosp_ext.lagrange import NoConstraint
 from fosp_ext.reachability import AlwaysFeasible
 from fosp_ext.run.run_folder import load_run
 from fosp_ext.transitions import RealTransitions, real_transitions
-from tests.commands import metrics, saved
-from tests.helpers import INFO, ROOT, make_agent, make_batch, make_config
+from tests.support.agents import INFO, ROOT, make_agent, make_batch, make_config
+from tests.support.commands import metrics, saved
 
 CPU = torch.device("cpu")
 FOSP = ("fosp_offline", "debug")

@@ -10,7 +10,7 @@ from dreamer.distributions import Normal
 from dreamer.imagination import choose_starts, imagine
 from fosp_ext.actor_critic import violation_labels
 from fosp_ext.transitions import real_transitions
-from tests.helpers import make_agent, make_batch
+from tests.support.agents import make_agent, make_batch
 
 
 @pytest.fixture

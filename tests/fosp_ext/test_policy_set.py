@@ -15,8 +15,15 @@ from dreamer.training.diagnostics import heldout_estimates
 from dreamer.training.evaluation import Moment, run_episode
 from fosp_ext.policy_set import PolicySet, single_policy
 from fosp_ext.run.evaluate import default_folder
-from tests.expansion import act, disagreeing, features
-from tests.helpers import INFO, counting_env, make_agent, make_batch, make_config, written_run
+from tests.support.agents import (
+    INFO,
+    counting_env,
+    make_agent,
+    make_batch,
+    make_config,
+    written_run,
+)
+from tests.support.policy_sets import act, disagreeing, features
 
 N = 64
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import torch
 from dreamer.imagination import choose_starts
 from dreamer.types import Batch, Latent
 from fosp_ext.starts import choose_safe_starts, start_odds, violation_near
-from tests.helpers import make_config
+from tests.support.agents import make_config
 
 
 def rows(cost: list[list[float]], is_first: list[list[int]] | None = None) -> Batch:

@@ -14,7 +14,7 @@ from dreamer.training.evaluation import run_episode
 from fosp_ext.run.episode_log import describe
 from fosp_ext.starts import violation_near
 from fosp_ext.transitions import real_transitions
-from tests.helpers import INFO, make_agent, make_batch, make_config
+from tests.support.agents import INFO, make_agent, make_batch, make_config
 
 CPU = torch.device("cpu")
 

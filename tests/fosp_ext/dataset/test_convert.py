@@ -15,9 +15,16 @@ import pytest
 from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
 from fosp_ext.dataset.__main__ import main
-from tests.commands import snapshot
-from tests.conftest import toy_episode
-from tests.conversions import INFO, LABELS, assert_same, assert_same_files, convert, write_own
+from tests.support.commands import snapshot
+from tests.support.conversions import (
+    INFO,
+    LABELS,
+    assert_same,
+    assert_same_files,
+    convert,
+    write_own,
+)
+from tests.support.toy_data import toy_episode
 
 TARGETS = {"dsrl": "out.hdf5", "minari": "toy-v0", "dreamer": "chunks"}
 

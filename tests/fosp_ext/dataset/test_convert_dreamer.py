@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
-from tests.commands import snapshot
-from tests.conftest import toy_episode
-from tests.conversions import INFO, LABELS, convert, write_own
+from tests.support.commands import snapshot
+from tests.support.conversions import INFO, LABELS, convert, write_own
+from tests.support.toy_data import toy_episode
 
 ACTIONS = np.random.default_rng(7).uniform(-1, 1, (200, 2)).astype(np.float32)
 

@@ -19,8 +19,8 @@ from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
 from fosp_ext.dataset.__main__ import main
 from fosp_ext.dataset.collect import part_file, parts_folder
-from tests.commands import snapshot
-from tests.conftest import TOY_INFO, toy_episode
+from tests.support.commands import snapshot
+from tests.support.toy_data import TOY_INFO, toy_episode
 
 Refuse = Callable[..., str]
 

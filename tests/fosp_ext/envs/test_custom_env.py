@@ -20,8 +20,8 @@ from dreamer.errors import UserError
 from fosp_ext.config import resolve_config
 from fosp_ext.envs import action_size, check, make_env, task_folder
 from fosp_ext.envs.scripted import available_policies, make_scripted_policy
-from tests.commands import ROOT, metrics, snapshot
-from tests.test_docs import commands
+from tests.support.commands import ROOT, metrics, snapshot
+from tests.support.pages import commands
 
 HERE = __name__
 PAGE = ROOT / "docs" / "reference" / "custom_environments.md"

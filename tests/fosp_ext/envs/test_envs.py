@@ -11,6 +11,7 @@ import pytest
 from dreamer.envs.counting import CountingEnv
 from dreamer.errors import UserError
 from fosp_ext.envs import check_cameras, check_task, gl, known_tasks, make_env
+from tests.support.official import official
 
 STILL = np.zeros(2, np.float32)
 
@@ -122,17 +123,6 @@ def wander(steps: int, seed: int) -> np.ndarray:
     for t in range(1, steps):
         action[t] = 0.9 * action[t - 1] + noise[t]
     return np.clip(action + np.array([0.3, 0]), -1, 1).astype(np.float32)
-
-
-def official(task: str):
-    """The unchanged environment of the package."""
-    from fosp_ext.envs.shim import import_safety_gymnasium
-
-    env = import_safety_gymnasium().make(task)
-    # the lidar's markers float above the robot, where the camera does not look, and gymnasium 0.29
-    # cannot draw markers with this MuJoCo
-    env.unwrapped.task.render_conf.lidar_markers = False
-    return env
 
 
 @pytest.mark.sim

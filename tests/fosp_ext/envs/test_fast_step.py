@@ -8,7 +8,7 @@ import pytest
 from fosp_ext.envs import make_env
 from fosp_ext.envs.safety_gym import SafetyGymEnv
 from fosp_ext.envs.world_state import WorldState
-from tests.fosp_ext.envs.test_envs import official
+from tests.support.official import official
 
 pytestmark = pytest.mark.sim
 

@@ -16,7 +16,7 @@ from fosp_ext.envs.scripted.field_of_view import (
     off_axis,
 )
 from fosp_ext.envs.world_state import WorldState
-from tests.worlds import gap, world
+from tests.support.worlds import gap, world
 
 TASK = "SafetyPointGoal1-v0"
 BOTH = ("vision", "vision_back")

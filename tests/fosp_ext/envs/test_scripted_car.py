@@ -15,7 +15,7 @@ from fosp_ext.envs.scripted.car_model import CarModel
 from fosp_ext.envs.scripted.car_planner import ManoeuvrePlanner
 from fosp_ext.envs.scripted.robot_model import forward_speed
 from fosp_ext.envs.world_state import WorldState
-from tests.worlds import WALL, clearance, gap, world
+from tests.support.worlds import WALL, clearance, gap, world
 
 TASK = "SafetyCarGoal2-v0"
 

@@ -18,7 +18,7 @@ from fosp_ext.envs.scripted.planner import CrossEntropyPlanner
 from fosp_ext.envs.scripted.point_model import PointModel
 from fosp_ext.envs.scripted.safe import stopped
 from fosp_ext.envs.world_state import WorldState
-from tests.worlds import WALL, clearance, gap, world
+from tests.support.worlds import WALL, clearance, gap, world
 
 TASK = "SafetyPointGoal1-v0"
 

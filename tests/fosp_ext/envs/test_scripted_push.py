@@ -13,7 +13,7 @@ from fosp_ext.envs.scripted.point_model import PointModel
 from fosp_ext.envs.scripted.push_field import ROUND, PushField
 from fosp_ext.envs.scripted.push_model import RADIUS, Box, PushModel
 from fosp_ext.envs.world_state import WorldState
-from tests.worlds import world
+from tests.support.worlds import world
 
 TASK = "SafetyPointPush1-v0"
 AHEAD, BACK = np.array([1.0, 0.0]), np.array([-1.0, 0.0])

@@ -19,7 +19,7 @@ from fosp_ext.envs.variant_world import add_noise
 from fosp_ext.envs.variants import objects_of
 from fosp_ext.run.data import run_dataset
 from fosp_ext.run.evaluate import default_folder
-from tests.helpers import make_config
+from tests.support.agents import make_config
 
 TASK = "SafetyPointGoal1-v0"
 SEED = 112  # every variant leaves the goal of this world where it is

@@ -18,7 +18,7 @@ from dreamer.types import Latent, Trajectory
 from fosp_ext.actor_critic import SafeActorCritic
 from fosp_ext.targets import policy_weight
 from fosp_ext.transitions import RealTransitions, real_transitions
-from tests.helpers import make_agent, make_batch
+from tests.support.agents import make_agent, make_batch
 
 N, H, A = 32, 5, 2
 

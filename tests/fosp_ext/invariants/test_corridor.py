@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dreamer.types import Batch, Latent
 from dreamer.world_model import Prediction
-from tests.helpers import make_agent
+from tests.support.agents import make_agent
 
 UPDATES, STEP = 200, 0.2
 FAST = {

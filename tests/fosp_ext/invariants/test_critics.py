@@ -15,7 +15,7 @@ from dreamer.types import Batch, Latent, Trajectory
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.targets import expectile_weight
 from fosp_ext.transitions import RealTransitions, real_transitions
-from tests.helpers import make_agent, make_batch, make_config
+from tests.support.agents import make_agent, make_batch, make_config
 
 F, A = 4, 2
 

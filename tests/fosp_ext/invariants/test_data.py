@@ -11,7 +11,7 @@ import torch
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.training.checkpoint import Checkpoint
-from tests.helpers import make_agent, make_batch, make_config
+from tests.support.agents import make_agent, make_batch, make_config
 
 
 @pytest.mark.invariant(36)

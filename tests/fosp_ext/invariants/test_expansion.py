@@ -14,8 +14,8 @@ from dreamer.imagination import choose_starts, imagine
 from dreamer.training.checkpoint import Checkpoint
 from fosp_ext.build import begin_online
 from fosp_ext.transitions import real_transitions
-from tests.expansion import act, disagreeing, expanded, features
-from tests.helpers import INFO, make_agent, make_batch, make_config
+from tests.support.agents import INFO, make_agent, make_batch, make_config
+from tests.support.policy_sets import act, disagreeing, expanded, features
 
 N = 64
 

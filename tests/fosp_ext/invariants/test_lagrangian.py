@@ -9,7 +9,7 @@ from dreamer.imagination import choose_starts, imagine
 from fosp_ext.actor_critic import RolloutValues, SafeActorCritic
 from fosp_ext.lagrange import AugmentedLagrangian
 from fosp_ext.transitions import real_transitions
-from tests.helpers import make_agent, make_batch
+from tests.support.agents import make_agent, make_batch
 
 LIMIT, MULTIPLIER, PENALTY = 2.0, 0.5, 0.01
 LIMITED = {

@@ -17,18 +17,10 @@ from dreamer.agent import Agent
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.training.loops import Budget, Every, Hooks, online_loop
 from dreamer.types import Batch, Metrics
-from tests.commands import assert_same, offline, saved
-from tests.expansion import expanded
-from tests.helpers import make_agent, make_batch, make_config
+from tests.support.agents import make_agent, make_batch, make_config
+from tests.support.commands import NO_LOG, NUMBERS, assert_same, offline, saved
+from tests.support.policy_sets import expanded
 
-NUMBERS = SimpleNamespace(ready=lambda: True, batch=lambda index, device: index)
-NOTHING = SimpleNamespace(
-    timer=lambda _: torch.no_grad(),  # any context will do
-    add=lambda *_, **__: None,
-    tick=lambda _: None,
-    write=lambda *_: None,
-    check_finite=lambda: None,
-)
 PARTS = ("actor", "reward_critic", "cost_critic", "reachability")
 
 
@@ -84,7 +76,7 @@ def test_what_is_due_is_learned_before_the_next_action(ratio):
         budget = Budget(steps, ratio)
         done = len(updates)
         parts = (agent, collector, NUMBERS, torch.device("cpu"), None)
-        assert online_loop(*parts, done, budget, every, NOTHING, hooks) == 0
+        assert online_loop(*parts, done, budget, every, NO_LOG, hooks) == 0
         assert len(updates) == budget.updates(collector.agent_steps)
     assert collector.agent_steps == sum(rounds) == 14
     due = [1 + int(Fraction(str(ratio)) * steps) for steps, _ in collector.seen]

@@ -11,7 +11,7 @@ from fosp_ext.actor_critic import violation_labels
 from fosp_ext.reachability import ReachabilityCritic
 from fosp_ext.targets import reachability_target
 from fosp_ext.transitions import RealTransitions
-from tests.helpers import make_agent, make_config
+from tests.support.agents import make_agent, make_config
 
 N, H, F = 40, 6, 5
 

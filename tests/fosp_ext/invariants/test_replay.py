@@ -11,7 +11,14 @@ import torch
 
 from dreamer.data.replay import EpisodeStore, ReplayStream
 from dreamer.data.store import RowStore
-from tests.marked import DATASET, all_windows, first_marks, marked_dataset, marked_episode, marks
+from tests.support.marked import (
+    DATASET,
+    all_windows,
+    first_marks,
+    marked_dataset,
+    marked_episode,
+    marks,
+)
 
 CPU = torch.device("cpu")
 T = 6

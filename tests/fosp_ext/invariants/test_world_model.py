@@ -10,7 +10,7 @@ from dreamer.functional import two_hot
 from dreamer.rssm import RSSM, kl_losses
 from dreamer.settings import RSSMSettings
 from dreamer.types import Latent
-from tests.helpers import make_agent, make_batch
+from tests.support.agents import make_agent, make_batch
 
 CLASSES, UNIMIX = 48, 0.01
 

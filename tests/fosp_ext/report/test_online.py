@@ -22,7 +22,7 @@ from fosp_ext.report.strips import draw_episodes
 from fosp_ext.report.tables import results
 from fosp_ext.report.training_cost import before_and_after, training_cost_table, while_learning
 from fosp_ext.run.episode_log import describe
-from tests.fosp_ext.report.test_report import Reader, add_evaluation, make_run
+from tests.support.reports import Reader, add_evaluation, make_run
 
 CALM = "0" * 60
 LATE = "0" * 40 + "11" + "0" * 18  # one violation of two steps, at 40

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 import eval as evaluation_command
 import train
 from dreamer.errors import DatasetError, UserError, tell_error
-from tests.commands import ROOT, offline, snapshot
+from tests.support.commands import ROOT, offline, snapshot
 
 DEBUG = ["--configs", "fosp_offline", "debug"]
 

@@ -13,7 +13,7 @@ import eval as evaluation_command
 import train
 from dreamer.data.hdf5 import read_episodes, validate_dataset
 from fosp_ext import export
-from tests.commands import metrics, saved
+from tests.support.commands import metrics, saved
 
 pytestmark = pytest.mark.sim
 

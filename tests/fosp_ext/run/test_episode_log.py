@@ -16,7 +16,7 @@ from dreamer.training.episode_log import EpisodeLog, EpisodeRecord, onsets
 from fosp_ext.report.statistics import cost_regret
 from fosp_ext.run.episode_log import describe
 from fosp_ext.run.warnings import LOOKAHEAD, Warnings, count_warnings
-from tests.test_docs import ROOT, documented
+from tests.support.pages import ROOT, documented
 
 WARNING = 0.5
 

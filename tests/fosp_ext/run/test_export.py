@@ -15,8 +15,15 @@ from dreamer.agent import Agent
 from dreamer.training.checkpoint import Checkpoint
 from fosp_ext import export
 from fosp_ext.run.run_folder import load_run
-from tests.commands import assert_same, offline, online
-from tests.helpers import INFO, counting_env, make_agent, make_batch, make_config, written_run
+from tests.support.agents import (
+    INFO,
+    counting_env,
+    make_agent,
+    make_batch,
+    make_config,
+    written_run,
+)
+from tests.support.commands import assert_same, offline, online
 
 CPU = torch.device("cpu")
 LIMIT = 12e6  # bytes of a file that may lie in the repository

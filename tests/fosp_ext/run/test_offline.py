@@ -21,7 +21,7 @@ from dreamer.config import to_dict
 from dreamer.data.hdf5 import write_dataset
 from dreamer.training.offline import OfflineRun
 from fosp_ext.config import load_config
-from tests.commands import (
+from tests.support.commands import (
     after_update,
     assert_same,
     metrics,
@@ -30,7 +30,7 @@ from tests.commands import (
     snapshot,
     start,
 )
-from tests.conftest import TOY_INFO, toy_episode
+from tests.support.toy_data import TOY_INFO, toy_episode
 
 NO_SIMULATOR = """
 import sys, train

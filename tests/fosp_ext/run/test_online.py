@@ -18,11 +18,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from dreamer.config import to_dict
-from dreamer.data.episode import Episode
-from dreamer.data.hdf5 import read_episodes, validate_dataset
+from dreamer.data.hdf5 import validate_dataset
 from dreamer.training.collector import POLICY, Collector
 from fosp_ext.config import load_config
-from tests.commands import after_update, assert_same, metrics, online, saved, snapshot, start
+from tests.support.commands import (
+    after_update,
+    assert_same,
+    metrics,
+    online,
+    replay,
+    saved,
+    snapshot,
+    start,
+)
 
 pytestmark = pytest.mark.sim
 
@@ -35,7 +43,7 @@ WORDS = (
 )
 KILLED = """
 import os, signal, sys, pytest, train
-from tests.commands import after_update
+from tests.support.commands import after_update
 after_update(pytest.MonkeyPatch(), 8, lambda _: os.kill(os.getpid(), signal.SIGKILL))
 sys.exit(train.main(sys.argv[1:]))
 """
@@ -52,15 +60,6 @@ def straight(brief_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def log(logdir: Path) -> list[dict]:
     """The lines of episodes.jsonl."""
     return [json.loads(line) for line in (logdir / "episodes.jsonl").read_text().splitlines()]
-
-
-def replay(logdir: Path) -> dict[str, Episode]:
-    """Each kept episode by the name of its file."""
-    files = sorted((logdir / "replay").iterdir())
-    episodes = {}
-    for file in files:
-        (episodes[file.name],) = read_episodes(file)
-    return episodes
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 import train
 from dreamer.data.hdf5 import fingerprint, write_dataset
 from dreamer.training.run_folder import RunFolder
-from tests.conftest import TOY_INFO, toy_episode
-from tests.expansion import expanded
-from tests.helpers import INFO, make_agent, make_config
+from tests.support.agents import INFO, make_agent, make_config
+from tests.support.policy_sets import expanded
+from tests.support.toy_data import TOY_INFO, toy_episode
 
 DEBUG = ("--configs", "fosp_online", "debug", "--logdir", "new")
 

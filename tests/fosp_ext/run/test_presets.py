@@ -20,8 +20,8 @@ from fosp_ext.config import (
     resolve_config,
 )
 from fosp_ext.run.run_folder import load_run
-from tests.commands import metrics, offline, online, saved
-from tests.helpers import ROOT, make_agent, make_config
+from tests.support.agents import ROOT, make_agent, make_config
+from tests.support.commands import metrics, offline, online, saved
 
 PRESETS = load_presets(ROOT / "configs.yaml")
 SCALES = list(itertools.product(SIZES, RECIPES))

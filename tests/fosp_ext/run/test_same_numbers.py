@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import train
-from tests.commands import metrics
+from tests.support.commands import metrics
 
 KEPT = json.loads(Path(__file__).with_name("same_numbers.json").read_text())
 RECIPE = (  # settings of both phases: what learns fast from few updates

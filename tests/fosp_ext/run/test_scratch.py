@@ -9,7 +9,7 @@ import pytest
 import train
 from fosp_ext.policy_set import PolicySet
 from fosp_ext.run.run_folder import load_run
-from tests.commands import metrics, saved
+from tests.support.commands import metrics, saved
 
 WORDS = ("--device", "cpu", "--run.log_every", "1", "--run.heldout_every", "8")
 

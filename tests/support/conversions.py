@@ -10,7 +10,7 @@ import numpy as np
 from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
 from fosp_ext.dataset.__main__ import main
-from tests.conftest import TOY_INFO, toy_episode
+from tests.support.toy_data import TOY_INFO, toy_episode
 
 LABELS = ["--task", "SafetyPointGoal1-v0", "--action-repeat", "4"]
 INFO = replace(TOY_INFO, environment={"render": "fast", "variant": "night"})

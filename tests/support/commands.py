@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -15,6 +16,8 @@ import torch
 
 import train
 from dreamer.agent import Agent
+from dreamer.data.episode import Episode
+from dreamer.data.hdf5 import read_episodes
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.training.checkpoint import Checkpoint
 
@@ -113,3 +116,25 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
         assert torch.equal(one, other), where
     else:
         assert one == other, where
+
+
+# stands for a logger that writes nothing
+NO_LOG = SimpleNamespace(
+    timer=lambda _: torch.no_grad(),  # any context will do
+    add=lambda *_, **__: None,
+    tick=lambda _: None,
+    write=lambda *_: None,
+    check_finite=lambda: None,
+)
+
+
+# stands for a stream: batches are their numbers
+NUMBERS = SimpleNamespace(ready=lambda: True, batch=lambda index, device: index)
+
+
+def replay(run: Path) -> dict[str, Episode]:
+    """Each kept episode of a run by the name of its file, below the folder of its process."""
+    episodes = {}
+    for file in sorted((run / "replay").rglob("*.h5")):
+        (episodes[str(file.relative_to(run / "replay"))],) = read_episodes(file)
+    return episodes

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamer.agent import Agent
-from tests.helpers import make_agent
+from tests.support.agents import make_agent
 
 
 def expanded(*names: str, **settings: str) -> Agent:

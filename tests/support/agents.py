@@ -8,16 +8,15 @@ import torch
 
 from dreamer.agent import Agent
 from dreamer.config import load_presets
-from dreamer.data.episode import DatasetInfo
 from dreamer.envs.counting import CountingEnv
 from dreamer.training.run_folder import RunFolder
 from dreamer.types import Batch
 from fosp_ext.build import build_agent
 from fosp_ext.config import Config, resolve_config
+from tests.support.toy_data import TOY_INFO as INFO
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FACTS = {"render": "fast", "variant": "none"}
-INFO = DatasetInfo("SafetyPointGoal1-v0", ("vision", "vision_back"), 4, 64, 2, FACTS)
 
 
 def make_config(*names: str, **overrides: str) -> Config:

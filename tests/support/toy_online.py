@@ -18,8 +18,8 @@ def main(argv: list[str]) -> int:
     import train
     from dreamer import distributed
     from dreamer.training.online import OnlineRun
-    from tests.commands import act_in, after_update
-    from tests.seeded_env import SeededEnv
+    from tests.support.commands import act_in, after_update
+    from tests.support.envs import SeededEnv
 
     torch.set_num_threads(1)
     patch, save = pytest.MonkeyPatch(), OnlineRun.save
