@@ -20,7 +20,7 @@ from fosp_ext.run.train import FLAGS
 from tests.support.pages import ROOT, commands, documented
 
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "agents/README.md")]
-PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 RECORDS = ("results.md", "investigations.md")  # their commands are of the commits beside them
 GUIDES = [page for page in PAGES if page.name not in RECORDS]
 NEEDS_A_SIMULATOR = r"eval/.*|time/evaluate_s"
@@ -97,6 +97,10 @@ def test_commands_are_understood(page):
             fosp_eval.parse(words[1:])
         elif words[:1] == ["-m"]:
             assert importlib.util.find_spec(words[1]), words
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) < 1500
 
 
 def test_readme_has_the_commands_that_matter():
