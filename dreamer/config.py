@@ -195,7 +195,7 @@ def describe(schemas: Schemas, defaults: Mapping[str, Any]) -> str:
             meaning += f" ({', '.join(map(str, choices))})"
         readers = _readers(key, schemas)
         if len(readers) < len(schemas):
-            meaning += f" [{', '.join(readers)}]"
+            meaning += f" [{_shortened(readers, schemas)}]"
         rows.append((f"--{key}", _shown(values[key]), meaning))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(
@@ -220,7 +220,7 @@ def _merge(
         if layer and not read:
             raise UserError(
                 f"preset '{name}' changes nothing that {_name(schema, siblings)} reads; it is for "
-                f"{', '.join(_readers(next(iter(layer)), siblings))}"
+                f"{_shortened(_readers(next(iter(layer)), siblings), siblings)}"
             )
         merged |= read
         if name == DEFAULTS:
@@ -306,11 +306,25 @@ def _readers(key: str, siblings: Schemas) -> list[str]:
     return [name for name, schema in siblings.items() if key in _leaves(schema)]
 
 
+def _shortened(readers: list[str], siblings: Schemas) -> str:
+    """Names of two words as a list; `offline` for all "... offline", `fosp` for all "fosp ..."."""
+    words, left = [name.split() for name in siblings], list(readers)
+    said = []
+    for place in (1, 0):
+        for word in dict.fromkeys(each[place] for each in words if len(each) > 1):
+            group = [" ".join(each) for each in words if len(each) > 1 and each[place] == word]
+            if set(group) <= set(left):
+                said.append(word)
+                left = [name for name in left if name not in group]
+    return ", ".join([*said, *left])
+
+
 def _unread(key: str, schema: type, siblings: Schemas, known: list[str]) -> str:
     """Why an override is refused: others read it, or nobody does."""
     readers = _readers(key, siblings)
     if readers:
-        return f"--{key} is not read by {_name(schema, siblings)}; it is for {', '.join(readers)}"
+        meant = _shortened(readers, siblings)
+        return f"--{key} is not read by {_name(schema, siblings)}; it is for {meant}"
     inside = [name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}.")]
     if inside:
         return f"--{key} is a section, not a setting; it holds {', '.join(inside)}"

@@ -128,4 +128,4 @@ def test_a_second_start_before_the_first_checkpoint(refuse, place, run):
 
 def test_a_recording_goes_on_from_nothing(refuse, place):
     line = refuse(["--configs", "collect", "debug", "--from", "run"])
-    assert line.startswith("error: --init_from is not read by collect; it is for fosp offline")
+    assert line.startswith("error: --init_from is not read by collect; it is for offline, online")

@@ -104,7 +104,7 @@ def test_what_a_method_does_not_read_is_not_in_its_configuration():
             "bc --policy_set.kappa 9",
             "--policy_set.kappa is not read by bc offline; it is for fosp online",
         ),
-        ("dreamerv3 --cost_head.scale 2", "is for fosp offline, fosp online, safedreamer offline"),
+        ("dreamerv3 --cost_head.scale 2", "it is for fosp, safedreamer, bc"),
         ("fosp_online --run.updates 9", "--run.updates is not read by fosp online"),
         ("collect --device cpu", "--device is not read by collect"),
         ("bc no_reachability", "preset 'no_reachability' changes nothing that bc offline reads"),
