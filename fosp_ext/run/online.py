@@ -1,4 +1,7 @@
-"""Learning in the environment (docs/concepts/algorithm.md 6, 7.3): the configuration cut into its parts."""
+"""Learning in the environment: the configuration cut into its parts.
+
+See docs/concepts/algorithm.md 6 and 7.3.
+"""
 
 from __future__ import annotations
 
