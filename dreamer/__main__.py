@@ -22,6 +22,7 @@ USAGE = """usage: python -m dreamer [--configs PRESET ...] --env.id ID | --datas
   python -m dreamer --env.id CarRacing-v2 any Gymnasium environment with continuous actions
   python -m dreamer --env.id MODULE:NAME  an environment, class or function of your own
   python -m dreamer --dataset.path FILE   learn from recorded episodes alone
+                                          (docs/reference/data_format.md)
 The same command continues an interrupted run. Presets are applied from left to right, then the
 command line; the later wins.
 """

@@ -38,7 +38,9 @@ def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, Dat
         info = scratch_info(config)
         return config, info, build_agent(config, info, device)
     source = load_source(config, device)
-    config = with_dataset(config, source.config, source.dataset, config.init_from)
+    usual = run_dataset(source.config)
+    path = find_dataset(config.dataset.path, usual, source.dataset, config.init_from)
+    config = replace(config, dataset=replace(config.dataset, path=str(path)))
     info = expected_info(config.task, config.env, source.info.action_size)
     info = replace(info, action_size=source.info.action_size)  # else the environment is refused
     return config, info, begin_online(config, info, source.agent)
@@ -73,7 +75,9 @@ def go_on(
     """The same for an online run that has a checkpoint; its offline run is not needed any more."""
     before = saved_config(state, config.logdir)
     if state["dataset"]:
-        config = with_dataset(config, before, state["dataset"], config.logdir)
+        usual = run_dataset(before)
+        path = find_dataset(config.dataset.path, usual, state["dataset"], config.logdir)
+        config = replace(config, dataset=replace(config.dataset, path=str(path)))
     elif config.dataset.path:
         raise UserError(f"{config.logdir} began from scratch, without {config.dataset.path}")
     source = config.init_from or before.init_from
@@ -131,12 +135,13 @@ def state_with_model(config: OfflineConfig, agent: Agent, dataset: Dataset) -> S
     return {**state, **own, "agent": {**agent.state_dict(), **model}}
 
 
-def with_dataset(
-    config: OnlineConfig, before: TrainConfig, expected: str, run: str
-) -> OnlineConfig:
-    """The settings with the dataset that `before` used; `expected` is its fingerprint."""
-    path = Path(config.dataset.path or run_dataset(before))
-    if config.dataset.path and not path.exists():
+def find_dataset(named: str, usual: Path, expected: str, run: str) -> Path:
+    """The dataset that `run` was trained on: the file `named`, if any is, or else the `usual` one.
+
+    A file that is missing, or whose fingerprint is not the `expected` one, is a `UserError`.
+    """
+    path = Path(named) if named else usual
+    if named and not path.exists():
         raise UserError(f"no dataset {path}; it must be the one that {run} was trained on")
     if not path.exists():
         raise UserError(
@@ -148,7 +153,7 @@ def with_dataset(
             f"{path} is not the dataset that {run} was trained on; name that one with "
             "--dataset.path"
         )
-    return replace(config, dataset=replace(config.dataset, path=str(path)))
+    return path
 
 
 def _check_settings(config: TrainConfig, before: TrainConfig, source: str, what: str) -> None:

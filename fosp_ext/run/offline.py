@@ -1,4 +1,7 @@
-"""Training from a dataset alone: configuration cut into parts (docs/concepts/algorithm.md 7.2)."""
+"""Training from a dataset alone: the configuration cut into its parts.
+
+See docs/concepts/algorithm.md 7.2.
+"""
 
 from __future__ import annotations
 

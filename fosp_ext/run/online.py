@@ -1,4 +1,7 @@
-"""Learning in the environment: a configuration cut into parts (docs/concepts/algorithm.md 7.3)."""
+"""Learning in the environment: the configuration cut into its parts.
+
+See docs/concepts/algorithm.md 6 and 7.3.
+"""
 
 from __future__ import annotations
 

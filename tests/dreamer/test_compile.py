@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def test_acting_is_not_compiled(monkeypatch):
     """Only where gradients are asked for."""
     calls = []
-    monkeypatch.setattr("fosp_ext.build.can_compile", lambda device: True)
+    monkeypatch.setattr("dreamer.build.can_compile", lambda device: True)
     monkeypatch.setattr(torch, "compile", lambda f, **_: lambda *args: calls.append(f) or f(*args))
     agent, batch = make_agent(), make_batch()
     compile_agent(agent, "on", CPU)
@@ -44,7 +44,7 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
 def test_a_gpu_compiles_by_default_and_goes_on_without(monkeypatch):
     """The preset says auto; a processor stays plain, and `on` hides no failure."""
     asked = []
-    monkeypatch.setattr("fosp_ext.build.can_compile", lambda device: True)
+    monkeypatch.setattr("dreamer.build.can_compile", lambda device: True)
     monkeypatch.setattr("dreamer.rssm.RSSM.compile_steps", lambda rssm: asked.append(rssm))
     monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
     agent, when = make_agent(), make_config().compile

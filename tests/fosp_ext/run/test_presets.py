@@ -38,7 +38,9 @@ SOURCES = {  # words of every online run -> those of the offline run that it goe
     **{
         (name,): ({"fosp_online": "fosp_offline"}.get(name, name.removesuffix("_online")),)
         for name in WHAT
-        if make_config(*around(name)).mode == "online" and name not in PHASED
+        if make_config(*around(name)).mode == "online"
+        and name not in PHASED
+        and not name.endswith("_scratch")
     },
     **{
         ("fosp_online", name): ("fosp_offline", *(() if name in PHASED else (name,)))
