@@ -19,7 +19,7 @@ REACH = ("--env.id", "dreamer.envs.reach:Reach")
 DEBUG = ("--configs", "debug", "--device", "cpu", "--precision", "float32")
 SMALL = (  # words: what learns the task in some 700 updates
     "--configs cpu --device cpu --precision float32 --threads 1 --env.size 16 "
-    "--run.batch_length 16 --run.report_every 0 --run.eval_every 0 --run.save_every 1000 "
+    "--run.batch_length 16 --run.heldout_every 0 --run.eval_every 0 --run.save_every 1000 "
     "--online.steps 3300 --online.prefill 400 --online.ratio 0.25 --imagination.horizon 10 "
     "--world_model.rssm.deter 64 --world_model.rssm.hidden 64 --world_model.rssm.stoch 8 "
     "--world_model.rssm.classes 8 --world_model.heads.units 64 --world_model.cnn_depth 8 "
