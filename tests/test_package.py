@@ -125,7 +125,7 @@ def test_record_train_and_play_away_from_the_repository(installed, tmp_path):
     call(train, "--configs", "collect", *WORLD, *record, "--dataset.path", "toy.h5", cwd=tmp_path)
     words = ("--dataset.path", "toy.h5", "--logdir", "run", "--run.updates", "2")
     call(train, "--configs", "fosp_offline", "debug", *WORLD, *words, cwd=tmp_path)
-    assert list((tmp_path / "run" / "report").glob("*.gif"))
+    assert list((tmp_path / "run" / "open_loop").glob("*.gif"))
     assert '"commit": "fosp-pytorch ' in (tmp_path / "run" / "meta.json").read_text()
     said = call(
         *(installed / "fosp-eval", "--logdir", "run", "--episodes", "1", "--videos", "1"),

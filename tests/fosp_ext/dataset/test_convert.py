@@ -305,7 +305,7 @@ def test_the_note_of_a_conversion_is_plain_json(own, capsys):
     for text, message in (
         ("[", "fosp.json is not readable as JSON"),
         ("[]", "fosp.json must be a JSON object"),
-        (json.dumps(note), "'variant' is missing or wrong in its note 'fosp'"),
+        (json.dumps(note), "'environment' is missing or wrong in its note 'fosp'"),
         (json.dumps({"episodes": []}), "does not say its task"),
     ):
         file.write_text(text)

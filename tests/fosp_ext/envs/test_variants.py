@@ -381,7 +381,7 @@ def test_a_dataset_says_in_which_variant_it_was_recorded(tmp_path, monkeypatch):
     words = ["--configs", "collect", "debug", "--env.variant", "night", "--dataset.mix", "random=1"]
     words += ["--dataset.episodes", "1", "--env.size", "16", "--env.action_repeat", "40"]
     assert train.main(words) == 0
-    assert validate_dataset(f"logdir/{TASK}/dataset-night.h5").variant == "night"
+    assert validate_dataset(f"logdir/{TASK}/dataset-night.h5").environment["variant"] == "night"
 
 
 @pytest.mark.sim
