@@ -307,7 +307,7 @@ def _readers(key: str, siblings: Schemas) -> list[str]:
 
 
 def _shortened(readers: list[str], siblings: Schemas) -> str:
-    """Names of two words as a list; `offline` for all "... offline", `fosp` for all "fosp ..."."""
+    """Names as a list; of names with two words, `b` for all of "... b", and `a` for all "a ..."."""
     words, left = [name.split() for name in siblings], list(readers)
     said = []
     for place in (1, 0):

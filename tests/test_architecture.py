@@ -92,6 +92,11 @@ def test_imports_point_downward(path):
     assert not roots & FORBIDDEN[path.split("/")[0]]
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if path.startswith("dreamer/")])
+def test_the_core_knows_no_word_of_the_extension(path):
+    assert "fosp" not in (ROOT / path).read_text().lower()
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if path.count("/") == 1])
 def test_the_core_is_layered(path):
     package, name = path.removesuffix(".py").split("/")

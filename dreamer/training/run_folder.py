@@ -193,8 +193,8 @@ def _look_up(values: dict[str, Any], key: str) -> Any:
 def _git_commit() -> str:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():  # an installed package, perhaps inside another repository
-        version = _version("fosp-pytorch")
-        return f"fosp-pytorch {version}" if version else "unknown"
+        (name, *_) = metadata.packages_distributions().get("dreamer", ["unknown"])
+        return f"{name} {_version(name)}"
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

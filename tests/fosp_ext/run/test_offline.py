@@ -239,6 +239,10 @@ def test_at_first_only_the_world_model_learns(toy_dataset, tmp_path):
     words = ("--run.updates", "4", "--run.pretrain", "0.5", "--run.heldout_every", "0")
     assert train.main(offline(toy_dataset, tmp_path, *words)) == 0
     assert ["train/actor/loss" in line for line in metrics(tmp_path)] == [False, False, True, True]
+    longer = ("--run.updates", "12", *words[2:])  # half of 12 would be six
+    assert train.main(offline(toy_dataset, tmp_path, *longer)) == 0
+    learned = ["train/actor/loss" in line for line in metrics(tmp_path)]
+    assert learned == [False, False, *[True] * 10]
 
 
 @pytest.fixture(scope="module")
