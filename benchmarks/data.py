@@ -99,7 +99,7 @@ def settings(options: argparse.Namespace, path: str) -> OfflineConfig:
     """The configuration of the agent that learns, on the dataset `path`."""
     presets = load_presets(Path(__file__).parents[1] / "configs.yaml")
     words = {"dataset.path": path, "dataset.episodes": "12", "device": options.device}
-    config = resolve_config(presets, ["fosp_offline", options.size], words)
+    config = resolve_config(presets, ["fosp_offline", options.size, "quick"], words)
     assert isinstance(config, OfflineConfig)  # as the preset says
     return config
 

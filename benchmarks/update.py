@@ -75,17 +75,17 @@ SHAPES = {
             },
         },
     ),
-    "fosp": Shape(2, 16, 64, {}),
+    "full": Shape(2, 16, 64, {}),
 }
 MOST = {  # method, shape, precision -> normalised cost on one thread, GFLOP
     ("dreamerv3", "tiny", "float32"): 200,
     ("dreamerv3", "tiny", "bfloat16"): 150,
-    ("dreamerv3", "fosp", "float32"): 2900,
-    ("dreamerv3", "fosp", "bfloat16"): 2000,
+    ("dreamerv3", "full", "float32"): 2900,
+    ("dreamerv3", "full", "bfloat16"): 2000,
     ("fosp", "tiny", "float32"): 330,
     ("fosp", "tiny", "bfloat16"): 250,
-    ("fosp", "fosp", "float32"): 5500,
-    ("fosp", "fosp", "bfloat16"): 4000,
+    ("fosp", "full", "float32"): 5500,
+    ("fosp", "full", "bfloat16"): 4000,
 }
 
 

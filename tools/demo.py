@@ -16,11 +16,11 @@ VARIANT = "clustered"
 REPORT = "logdir/demo/report"
 DATA = ["--dataset.path", DATASET, "--dataset.episodes", "40"]
 TRAIN = [
-    *("--configs", "fosp_offline", "cpu", *DATA, "--logdir", RUN, "--run.updates", "500"),
+    *("--configs", "fosp_offline", "cpu", "quick", *DATA, "--logdir", RUN, "--run.updates", "500"),
     *("--run.eval_every", "0", "--run.heldout_every", "250", "--run.log_every", "25"),
 ]
 FINE_TUNE = [
-    *("--configs", "fosp_online", "cpu", "--from", RUN, "--env.variant", VARIANT),
+    *("--configs", "fosp_online", "cpu", "quick", "--from", RUN, "--env.variant", VARIANT),
     *("--logdir", ONLINE, "--online.steps", "1500", "--run.eval_every", "0"),
     *("--run.heldout_every", "0", "--run.log_every", "25"),
 ]

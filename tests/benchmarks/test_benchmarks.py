@@ -23,7 +23,7 @@ def small(monkeypatch):
     sizes = {f"{part}.net.units": "16" for part in ("actor", "critic", "cost_critic")}
     tiny = {"world_model.rssm.deter": "16", "world_model.rssm.hidden": "16"}
     shape = update.Shape(1, 2, 4, {**sizes, **tiny, "world_model.cnn_depth": "2"})
-    monkeypatch.setitem(update.SHAPES, "fosp", shape)
+    monkeypatch.setitem(update.SHAPES, "full", shape)
 
 
 def test_latency_in_parts(tmp_path, capsys):
@@ -83,7 +83,7 @@ def test_a_compiled_update_says_so(compiled, monkeypatch):
     monkeypatch.setattr(update, "compile_agent", lambda agent, when, device: asked.append(when))
     monkeypatch.setattr(update, "PRODUCT", 8)
     options = SimpleNamespace(device="cpu", updates=1, compile=compiled, threads=[1])
-    (result,) = update.measure("dreamerv3", "fosp", "float32", options)
+    (result,) = update.measure("dreamerv3", "full", "float32", options)
     assert asked == ["on"] * compiled
     assert (", compiled" in update.describe(result)) == compiled
 
@@ -92,7 +92,7 @@ def test_a_compiled_update_says_so(compiled, monkeypatch):
 def test_updates_are_measured_and_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(update, "PRODUCT", 8)
     path = tmp_path / "out.json"
-    words = ["--preset", "bc", "--shape", "fosp", "--precision", "float32", "--threads", "2,1"]
+    words = ["--preset", "bc", "--shape", "full", "--precision", "float32", "--threads", "2,1"]
     assert update.main([*words, "--updates", "3", "--json", str(path)]) in (0, 1)
     written = json.loads(path.read_text())
     assert written["provenance"]
@@ -107,7 +107,7 @@ def test_updates_are_measured_and_kept(tmp_path, capsys, monkeypatch):
     shares = re.findall(r"\| (\d+) %", out)
     assert len(shares) == sum(len(row["parts"]) for row in written["results"])
     assert sum(map(int, shares)) == pytest.approx(200, abs=len(shares) / 2)
-    assert out.count("bc fosp float32, two threads: ") == 1
+    assert out.count("bc full float32, two threads: ") == 1
 
 
 def test_an_unknown_method_is_one_line(capsys):
