@@ -28,7 +28,7 @@ from dreamer.training.run_folder import provenance
 from dreamer.utils import choose_device
 
 WARM_UP = 20  # actions
-MOST = {"fosp": 12}  # shape -> ms at the median, on one thread of a processor
+MOST = {"full": 12}  # shape -> ms at the median, on one thread of a processor
 WHOLE, REST = "whole action", "everything else"
 PARTS = {  # place below the agent -> part
     "world_model.encoder.forward": "encoder",
@@ -148,7 +148,7 @@ def targets(results: Sequence[Result]) -> list[Target]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print; returns the exit code, 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SHAPES, default="fosp")
+    parser.add_argument("--shape", choices=SHAPES, default="full")
     parser.add_argument("--precision", default="float32,bfloat16", help="comma-separated")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=1)

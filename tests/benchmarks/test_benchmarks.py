@@ -37,15 +37,15 @@ def test_latency_in_parts(tmp_path, capsys):
     ]  # fmt: skip
     assert all(len(row) == 4 for row in rows.values())
     assert all(value > 0 for name, row in rows.items() for value in row)
-    assert "fosp float32" in capsys.readouterr().out
+    assert "full float32" in capsys.readouterr().out
 
 
 def test_the_median_and_the_slowest_actions():
     milliseconds = {latency.WHOLE: [float(k) for k in range(1, 101)]}
-    result = latency.Result("fosp", "float32", "cpu", 1, milliseconds)
+    result = latency.Result("full", "float32", "cpu", 1, milliseconds)
     assert result.median() == 50.5
     assert 95 <= result.p95() <= 96
-    assert latency.targets([result]) == [Target("fosp float32", 50.5, most=12, unit="ms")]
+    assert latency.targets([result]) == [Target("full float32", 50.5, most=12, unit="ms")]
     others = (result._replace(threads=2), result._replace(device="cuda"))
     assert latency.targets(others) == []
 
