@@ -40,7 +40,7 @@ examples:
   python -m experiments.comparison --budget-minutes 10 --seeds 1 --methods fosp,bc
   python -m experiments.comparison --budget-minutes 600 --seeds 2 --json goal1.json
   python -m experiments.comparison --budget-minutes 60 --online-steps 0 --variant none \\
-      --set lagrange.penalty=1e-8 --out logdir/learning/slow-penalty     offline phases only
+      --set lagrange.penalty=1e-8 --out logdir/comparison/slow-penalty     offline phases only
 
 Ctrl-C and SIGTERM reach every running job; trainings save a checkpoint, and the same command
 goes on. Where a job fails, the others are stopped in the same way, and nothing more begins.
@@ -93,7 +93,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--threads", type=int, metavar="N",
         help="CPU threads of each training and evaluation; default: the cores divided by the jobs",
     )  # fmt: skip
-    add("--out", type=Path, metavar="DIR", help="default logdir/learning/TASK-SIZE-VARIANT")
+    add(
+        "--out", type=Path, metavar="DIR", help="default logdir/comparison/TASK-SIZE-RECIPE-VARIANT"
+    )
     add("--json", type=Path, metavar="FILE", help="for the numbers; default OUT/results.json")
     return parser.parse_args(argv)
 
