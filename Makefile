@@ -3,7 +3,7 @@
 #   PYTHON=python3.12   the Python that .venv is made with (3.10 to 3.13; 3.11 is tested)
 #   TORCH=cuda          the PyTorch of the default package index, with the CUDA packages it brings
 #   TORCH="..."         arguments for pip install, as "Get started" on pytorch.org gives them
-#   TESTS="..."         which tests and how, as "-n 2 --dist loadfile" or "tests/dreamer"
+#   TESTS="..."         which tests and how, as "-n 0" (one after the other) or "tests/dreamer"
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?=
@@ -25,7 +25,7 @@ demo: setup  ## record a dataset, train offline and online, videos, report
 	@$(RUN) tools/demo.py
 
 test: setup  ## run the tests
-	@$(RUN) -m pytest -q $(TESTS)
+	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 lint: setup  ## check style, formatting and types
 	@$(RUN) -m ruff check .
