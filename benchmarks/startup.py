@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print; returns the exit code, 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", type=Path, required=True, help="HDF5 file to train on")
-    parser.add_argument("--configs", nargs="+", default=["fosp_offline", "cpu", "quick"], help="presets")
+    parser.add_argument(
+        "--configs", nargs="+", default=["fosp_offline", "cpu", "quick"], help="presets"
+    )
     parser.add_argument("--helps", type=int, default=5, help="times that --help is asked")
     parser.add_argument("--starts", type=int, default=3, help="trainings that are started")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
