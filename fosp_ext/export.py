@@ -18,7 +18,7 @@ from fosp_ext.commands import as_called
 from fosp_ext.run.run_folder import leave_out, load_run
 
 EPILOG = """example:
-  python -m fosp_ext.export logdir/SafetyPointGoal1-v0/fosp_offline-cpu/seed0 --out mine.pt
+  python -m fosp_ext.export logdir/SafetyPointGoal1-v0/fosp_offline-cpu-quick/seed0 --out mine.pt
   python eval.py --checkpoint mine.pt
 
 The agent in the file acts and judges states as the run's does, but for the rounding of its weights

@@ -384,11 +384,10 @@ def load_plan(path: Path, request: Request) -> Plan | None:
         plan = Plan(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no plan of a comparison: {error}") from error
-    for name in ("task", "variant", "size", "recipe", "dataset", "settings"):
-        _check_same(path, name, getattr(plan, name), getattr(request, name))
-    for name in ("episodes", "eval_episodes", "updates", "online_steps"):
+    what = ("task", "variant", "size", "recipe", "dataset", "settings")
+    for name in (*what, "episodes", "eval_episodes", "updates", "online_steps"):
         asked = getattr(request, name)
-        if asked is not None:
+        if asked is not None:  # None leaves it to the plan
             _check_same(path, name, getattr(plan, name), asked)
     return plan
 
