@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from dreamer.errors import UserError
+
+ACTION_SCALE = "action_scale"  # a fact of `DatasetInfo.environment`: one number per component
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,26 @@ class DatasetInfo:
     size: int  # images are (size, size, 3)
     action_size: int
     environment: dict[str, str] = field(default_factory=dict)  # what else decides what it shows
+
+    @property
+    def action_scale(self) -> tuple[float, ...]:
+        """Share of the environment's range that an action of [-1, 1] covers, per component.
+
+        1 for all where the environment's facts do not say it.
+        """
+        numbers = self.environment.get(ACTION_SCALE, "1 " * self.action_size).split()
+        return tuple(map(float, numbers))
+
+
+def rescaled(action: np.ndarray, scale: Sequence[float], wanted: Sequence[float]) -> np.ndarray:
+    """Actions (..., A) of one scale in another, float32, cut off at [-1, 1].
+
+    To the environment they are the same, as long as it is at its limit at the end of `wanted`.
+    """
+    if tuple(scale) == tuple(wanted):
+        return action
+    factor = np.array(scale, np.float32) / np.array(wanted, np.float32)  # (A,)
+    return np.clip(action * factor, -1, 1).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dreamer.data.episode import DatasetInfo
+from dreamer.data.episode import DatasetInfo, rescaled
 from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, open_file
 from dreamer.data.memory import STORAGES
 from dreamer.data.rows import dataset_rows, empty_batch
@@ -46,19 +46,24 @@ class RowStore:
         storage: str,
         holdout: float = 0.1,
         decoded: Callable[[int], None] = lambda images: None,
+        action_scale: Sequence[float] | None = None,
     ) -> tuple[RowStore, RowStore | None]:
         """(training episodes, held-out episodes): the last ceil(holdout * E) are held out.
 
         `storage`: "ram" decodes all images now (`plan_memory` says whether they fit), "disk"
         decodes the windows when they are read. Without a holdout the second store is None.
-        `decoded` hears how many further images are in memory.
+        `decoded` hears how many further images are in memory. Actions come in `action_scale`; None:
+        as they are in the file.
         """
         path = Path(path)
         if storage not in STORAGES:
             raise UserError(f"storage must be one of {', '.join(STORAGES)}, not '{storage}'")
         info = validate_dataset(path)
         file = open_file(path)
-        small = dataset_rows({name: file[name][()] for name in ARRAYS})
+        arrays = {name: file[name][()] for name in ARRAYS}
+        scale = info.action_scale
+        arrays["actions"] = rescaled(arrays["actions"], scale, action_scale or scale)
+        small = dataset_rows(arrays)
         firsts = np.flatnonzero(small["is_first"])
         held = math.ceil(holdout * len(firsts))
         if held >= len(firsts):

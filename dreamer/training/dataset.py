@@ -30,6 +30,7 @@ def load_dataset(
 ) -> Dataset:
     """Open a valid file whose episodes share `info`: in memory if they fit, else from disk.
 
+    Actions are converted to the scale of `info`, where the file has another.
     `batch_rows` are the rows of one batch.
     """
     plan = plan_memory(
@@ -41,8 +42,10 @@ def load_dataset(
     )
     distributed.say(str(plan))
     if plan.storage == "disk":
-        stores = RowStore.open(path, "disk", settings.holdout)
+        stores = RowStore.open(path, "disk", settings.holdout, action_scale=info.action_scale)
     else:
         with Progress("decoding", plan.images, "images", distributed.screen()) as progress:
-            stores = RowStore.open(path, "ram", settings.holdout, progress.advance)
+            stores = RowStore.open(
+                path, "ram", settings.holdout, progress.advance, info.action_scale
+            )
     return Dataset(path, info, fingerprint(path), *stores)

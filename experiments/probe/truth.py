@@ -65,7 +65,8 @@ def load_truth(path: Path, info: DatasetInfo, episodes: Sequence[int]) -> Truth:
 
 def _simulate(path: Path, info: DatasetInfo, episodes: Sequence[int]) -> dict[str, np.ndarray]:
     variant = info.environment.get("variant", "none")
-    env = make_env(info.task, ("vision",), SMALLEST, info.action_repeat, "fast", variant)
+    shown = (("vision",), SMALLEST, info.action_repeat, "fast", variant)
+    env = make_env(info.task, *shown, info.action_scale)
     if not isinstance(env, SafetyGymEnv):
         raise UserError(f"{info.task}: only Safety-Gymnasium tasks tell where things are")
     found: dict[str, np.ndarray] = {}

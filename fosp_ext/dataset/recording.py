@@ -14,7 +14,7 @@ from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import write_dataset
 from dreamer.envs.worker import end_with_parent
 from fosp_ext.dataset.collect_plan import Recording
-from fosp_ext.envs import env_action_size, environment_facts, make_env
+from fosp_ext.envs import action_scale, env_action_size, environment_facts, make_env
 from fosp_ext.envs.scripted import ScriptedPolicy, make_scripted_policy
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
         choice.action_repeat,
         choice.size,
         episode.action.shape[1],
-        environment_facts(choice.render, choice.variant),
+        environment_facts(choice.render, choice.variant, action_scale(choice.task)),
     )
     write_dataset(path, [episode], info)
 

@@ -96,7 +96,11 @@ def describe(summary: DatasetSummary) -> Iterator[str]:
     yield f"  task           {info.task}, variant {environment.get('variant', 'none')}"
     drawn = f"{info.size}x{info.size}, {environment.get('render', '')}"
     yield f"  images         {' and '.join(info.cameras)}, {drawn}"
-    yield f"  action         {info.action_size} numbers, held for {info.action_repeat} frames"
+    scale = " ".join(f"{x:g}" for x in info.action_scale)
+    yield (
+        f"  action         {info.action_size} numbers, held for {info.action_repeat} frames; "
+        f"1 is {scale} of the range"
+    )
     yield f"  episodes       {len(summary.lengths)}, of which {ended} truly ended"
     yield f"  transitions    {len(summary.actions)}"
     yield (

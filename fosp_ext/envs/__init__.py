@@ -10,6 +10,7 @@ from fosp_ext.envs.gl import choose_backend
 from fosp_ext.envs.tasks import (
     CAMERAS,
     QUALITIES,
+    action_scale,
     action_size,
     check_cameras,
     check_task,
@@ -32,6 +33,7 @@ __all__ = [
     "CAMERAS",
     "QUALITIES",
     "VARIANTS",
+    "action_scale",
     "action_size",
     "check_action_size",
     "check_cameras",
@@ -54,11 +56,14 @@ def make_env(
     action_repeat: int = 4,
     render: str = "fast",
     variant: str = "none",
+    scale: Sequence[float] | None = None,
 ) -> SafetyGymEnv | CustomEnv:
     """A `gymnasium.Env` of the task with camera observations and `info["cost"]`.
 
     Wrong arguments and a missing or broken simulator are a `UserError`. `variant` is a name of
-    `VARIANTS` or several joined by `+`. `render` changes nothing in a custom environment.
+    `VARIANTS` or several joined by `+`. `scale` is the share of the simulator's range that an
+    action covers, `action_scale` of the task by default. `render` and `scale` change nothing in a
+    custom environment.
     """
     task, cameras = check_task(task), check_cameras(cameras, task_cameras(task))
     changes = check_variant(variant, task)
@@ -82,13 +87,18 @@ def make_env(
             f"the simulator cannot be imported ({type(error).__name__}: {error}); "
             "run: python -m fosp_ext.doctor"
         ) from error
-    return SafetyGymEnv(task, cameras, size, action_repeat, render, changes)
+    usual = action_scale(task)
+    assert usual is not None, "the robots of Safety-Gymnasium are known"
+    if scale is not None and len(scale) != len(usual):
+        raise UserError(f"an action of the environment has {len(usual)} numbers, not {len(scale)}")
+    return SafetyGymEnv(task, cameras, size, action_repeat, render, changes, scale or usual)
 
 
 def make_run_env(info: DatasetInfo, variant: str) -> SafetyGymEnv | CustomEnv:
     """The environment of a run; `info` describes its observations and actions."""
     render = info.environment.get("render", "fast")
-    env = make_env(info.task, info.cameras, info.size, info.action_repeat, render, variant)
+    shown = (info.cameras, info.size, info.action_repeat, render, variant)
+    env = make_env(info.task, *shown, info.action_scale)
     check_action_size(env, info.action_size)
     return env
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -45,7 +46,9 @@ class SafetyGymEnv(gymnasium.Env):
         action_repeat: int,
         render: str,
         variant: Variant,
+        scale: Sequence[float],
     ) -> None:
+        """Of the simulator's actions, [-1, 1] covers the share `scale` (A,) around their centre."""
         builder = importlib.import_module("safety_gymnasium.builder")
         self._resampling_error = builder.ResamplingError
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, 50 // action_repeat)}
@@ -69,7 +72,7 @@ class SafetyGymEnv(gymnasium.Env):
         image = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(cameras, image))
         low, high = self._world.action_space.low, self._world.action_space.high
-        self._action_center, self._action_scale = (high + low) / 2, (high - low) / 2
+        self._action_center, self._action_scale = (high + low) / 2, scale * (high - low) / 2
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, low.shape, np.float32)
 
     def reset(

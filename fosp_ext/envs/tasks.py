@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dreamer.data.episode import ACTION_SCALE
 from dreamer.errors import UserError, did_you_mean
 
 CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")
@@ -16,6 +17,8 @@ QUALITIES = ("fast", "exact")
 PREFIX = "safetygym_"  # the spelling of SafeDreamer's and FOSP's own configs
 
 _ROBOTS = {"Point": 2, "Car": 2, "Racecar": 2, "Doggo": 12, "Ant": 8}  # robot -> action size
+# Share of the action's range in which the simulator answers: beyond it a motor is at its limit.
+_ACTION_SCALES = {"Point": (0.05, 1.0), "Car": (0.02, 0.02)}
 _LEVELS = {
     "Goal": 3,
     "Button": 3,
@@ -86,15 +89,33 @@ def task_cameras(task: str) -> tuple[str, ...] | None:
 
 def action_size(task: str) -> int | None:
     """Action size, known without the simulator; None for custom environments."""
-    if is_custom(task):
-        return None
-    robots = [robot for robot in _ROBOTS if task.startswith(f"Safety{robot}")]
-    return _ROBOTS[robots[0]]
+    return None if is_custom(task) else _ROBOTS[_robot(task)]
 
 
-def environment_facts(render: str, variant: str = "none") -> dict[str, str]:
-    """`DatasetInfo.environment` of episodes drawn like this in this variant of their task."""
-    return {"render": render, "variant": variant}
+def action_scale(task: str) -> tuple[float, ...] | None:
+    """Share of the simulator's range that an action of [-1, 1] covers, per component.
+
+    The motors of some robots are at their limit long before the end of that range: of the Point's
+    thrust beyond 0.05 of it, nothing changes any more. Scaled, every number of an action counts,
+    and the same trajectories are possible. None for custom environments: their bounds say it.
+    """
+    size = action_size(task)
+    return None if size is None else _ACTION_SCALES.get(_robot(task), (1.0,) * size)
+
+
+def _robot(task: str) -> str:
+    return next(robot for robot in _ROBOTS if task.startswith(f"Safety{robot}"))
+
+
+def environment_facts(
+    render: str, variant: str = "none", scale: Sequence[float] | None = None
+) -> dict[str, str]:
+    """`DatasetInfo.environment` of episodes drawn like this in this variant of their task.
+
+    `scale` is that of their actions; None: they cover the environment's whole range.
+    """
+    scaled = {} if scale is None else {ACTION_SCALE: " ".join(f"{x:g}" for x in scale)}
+    return {"render": render, "variant": variant, **scaled}
 
 
 def task_folder(task: str) -> str:

@@ -6,13 +6,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from dreamer.data.episode import DatasetInfo
+from dreamer.data.episode import ACTION_SCALE, DatasetInfo
 from dreamer.data.hdf5 import check_compatible, validate_dataset
 from dreamer.errors import UserError, did_you_mean
 from fosp_ext.config import Config
 from fosp_ext.dataset.collect import CollectSettings, collect_dataset
 from fosp_ext.dataset.summary import summarise, table
 from fosp_ext.envs import (
+    action_scale,
     action_size,
     check_cameras,
     check_task,
@@ -80,13 +81,14 @@ def record_if_missing(
 def require_dataset(path: Path, task: str, env: EnvSettings) -> DatasetInfo:
     """What the episodes of the dataset share; a file that does not fit the settings is refused.
 
-    Its variant may be another one than the policy is to meet.
+    Its variant may be another one than the policy is to meet, and its actions in another scale:
+    they are converted.
     """
     found = validate_dataset(path)
     expected = expected_info(task, env, found.action_size)
     drawn = {} if is_custom(task) else {"render": env.render}
     check_compatible(found, replace(expected, environment=drawn), path)
-    return replace(expected, environment=found.environment)
+    return in_scale_of(replace(expected, environment=found.environment), expected)
 
 
 def expected_info(task: str, env: EnvSettings, actions: int) -> DatasetInfo:
@@ -102,5 +104,12 @@ def expected_info(task: str, env: EnvSettings, actions: int) -> DatasetInfo:
         env.action_repeat,
         env.size,
         action_size(task) or actions,
-        environment_facts(env.render, check_variant(env.variant, task).name),
+        environment_facts(env.render, check_variant(env.variant, task).name, action_scale(task)),
     )
+
+
+def in_scale_of(info: DatasetInfo, other: DatasetInfo) -> DatasetInfo:
+    """`info` with the action scale of `other`."""
+    facts = {fact: text for fact, text in info.environment.items() if fact != ACTION_SCALE}
+    scale = {fact: text for fact, text in other.environment.items() if fact == ACTION_SCALE}
+    return replace(info, environment={**facts, **scale})

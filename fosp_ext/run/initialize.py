@@ -25,7 +25,7 @@ from dreamer.training.run_folder import (
 from fosp_ext.build import begin_online, build_agent
 from fosp_ext.config import CloningMethod, FOSPOnline, OfflineConfig, OnlineConfig, TrainConfig
 from fosp_ext.envs import check_task, is_custom, make_env
-from fosp_ext.run.data import expected_info, run_dataset
+from fosp_ext.run.data import expected_info, in_scale_of, run_dataset
 from fosp_ext.run.run_folder import LoadedRun, load_run, saved_config
 
 
@@ -42,7 +42,8 @@ def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, Dat
     path = find_dataset(config.dataset.path, usual, source.dataset, config.init_from)
     config = replace(config, dataset=replace(config.dataset, path=str(path)))
     info = expected_info(config.task, config.env, source.info.action_size)
-    info = replace(info, action_size=source.info.action_size)  # else the environment is refused
+    # it acts as it learned to; an environment that wants another size is refused
+    info = replace(in_scale_of(info, source.info), action_size=source.info.action_size)
     return config, info, begin_online(config, info, source.agent)
 
 
@@ -123,6 +124,8 @@ def state_with_model(config: OfflineConfig, agent: Agent, dataset: Dataset) -> S
         raise UserError(f"{source} is of {before.method}; only that method has its world model")
     if state["dataset"] != dataset.fingerprint:
         raise UserError(f"{source} was trained on other data than {dataset.path}")
+    if saved_info(state).action_scale != dataset.info.action_scale:
+        raise UserError(f"{source} was trained with another action scale; train it anew")
     alone = int(config.run.pretrain * config.run.updates)
     if state["step"] > alone:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 import torch
 
 from dreamer.data import memory
+from dreamer.data.episode import ACTION_SCALE
+from dreamer.data.hdf5 import validate_dataset, write_dataset
 from dreamer.data.memory import plan_memory
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
 from dreamer.errors import UserError
 from dreamer.types import Batch
 from tests.support.agents import same_batch
-from tests.support.toy_data import toy_episode
+from tests.support.toy_data import TOY_INFO, toy_episode
 
 CPU = torch.device("cpu")
 
@@ -60,6 +63,24 @@ def test_the_last_episodes_are_held_out(toy_dataset, holdout, held, storage):
     first, second = all_rows(train), all_rows(heldout)
     for key, value in everything.items():
         np.testing.assert_array_equal(np.concatenate([first[key], second[key]]), value)
+
+
+@pytest.mark.parametrize("storage", ["ram", "disk"])
+def test_actions_come_in_the_scale_that_is_wanted(toy_dataset, tmp_path, storage):
+    """A file without the fact covers the whole range; the way back loses only what was cut off."""
+    as_recorded = all_rows(RowStore.open(toy_dataset, storage, 0)[0])
+    scaled = all_rows(RowStore.open(toy_dataset, storage, 0, action_scale=(0.05, 1.0))[0])
+    thrust, turn = as_recorded.pop("action").T
+    np.testing.assert_allclose(scaled["action"][:, 0], np.clip(thrust / 0.05, -1, 1), rtol=1e-6)
+    np.testing.assert_array_equal(scaled.pop("action")[:, 1], turn)
+    for key, value in as_recorded.items():
+        np.testing.assert_array_equal(scaled[key], value)
+    info = replace(TOY_INFO, environment={ACTION_SCALE: "0.05 1"})
+    write_dataset(tmp_path / "scaled.h5", [toy_episode()], info)
+    assert validate_dataset(tmp_path / "scaled.h5").action_scale == (0.05, 1)
+    whole = RowStore.open(tmp_path / "scaled.h5", storage, 0, action_scale=(1.0, 1.0))[0]
+    thrust = toy_episode().action[:, 0]
+    np.testing.assert_allclose(all_rows(whole)["action"][:-1, 0], 0.05 * thrust, rtol=1e-6)
 
 
 def test_holdout_limits(toy_dataset):

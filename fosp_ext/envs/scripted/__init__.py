@@ -81,7 +81,7 @@ def random_point(spec: PolicySpec) -> ScriptedPolicy:
 
 
 def safe_car(spec: PolicySpec) -> ScriptedPolicy:
-    """Plans around hazards and vases; noise rarely turns a wheel's sign, so no wider margin."""
+    """Plans around hazards and vases."""
     horizon = max(round(CAR_HORIZON_SECONDS / (CarModel.ENV_STEP * spec.action_repeat)), 2)
     model = CarModel(horizon, spec.action_repeat)
     return SafeDriver(model, ManoeuvrePlanner(spec.rng, horizon), MARGIN, spec.speed)
@@ -89,7 +89,7 @@ def safe_car(spec: PolicySpec) -> ScriptedPolicy:
 
 def unsafe_car(spec: PolicySpec) -> ScriptedPolicy:
     """Turns to the goal and drives straight for it."""
-    return GoalSeekingCar(spec.rng, spec.speed)
+    return GoalSeekingCar(spec.speed)
 
 
 def random_car(spec: PolicySpec) -> ScriptedPolicy:
@@ -184,8 +184,7 @@ def make_scripted_policy(
     """The policy `name` for `task`.
 
     noise: standard deviation of the Gaussian noise that is added to each executed action.
-    speed: share of the robot's top speed that it keeps to, over 0 and up to 1. (Scaling the forward
-        action would change nothing: the motor's force saturates at 5 % of it.)
+    speed: share of the robot's top speed that it keeps to, over 0 and up to 1.
     action_repeat: simulator steps per agent step, so that plans look equally far in seconds.
     action_size: numbers in an action; needed where `random` is all there is.
     cameras: the field of view of the Point in Goal and Button tasks, where all of them are its

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fosp_ext.envs.scripted.car_manoeuvres import AHEAD, LEFT, RIGHT, wheels
+from fosp_ext.envs.scripted.car_manoeuvres import AHEAD, LEFT, RIGHT, WHEELS
 from fosp_ext.envs.scripted.car_model import CarModel
 from fosp_ext.envs.world_state import WorldState
 
@@ -14,8 +14,8 @@ class GoalSeekingCar:
 
     AIMED, ASTRAY = 0.2, 0.4  # radians of heading error: when turning ends, and when it starts
 
-    def __init__(self, rng: np.random.Generator, speed: float):
-        self.rng, self.speed_limit = rng, speed * CarModel.TOP_SPEED
+    def __init__(self, speed: float):
+        self.speed_limit = speed * CarModel.TOP_SPEED
         self.turning = True
 
     def reset(self) -> None:
@@ -27,5 +27,4 @@ class GoalSeekingCar:
         error = (error + np.pi) % (2 * np.pi) - np.pi
         self.turning = abs(error) > (self.AIMED if self.turning else self.ASTRAY)
         manoeuvre = (LEFT if error > 0 else RIGHT) if self.turning else AHEAD
-        action = wheels(manoeuvre, self.rng)
-        return CarModel.limited(action, state, self.speed_limit).astype(np.float32)
+        return CarModel.limited(WHEELS[manoeuvre], state, self.speed_limit).astype(np.float32)

@@ -11,10 +11,10 @@ from fosp_ext.envs.world_state import WorldState
 class CarModel:
     """Two driven wheels behind the middle and a free ball in front; it hardly slides sideways.
 
-    Each action component is the torque of one wheel, the first of the right-hand one. Torques are
-    limited so tightly that any |u| >= 0.02 is the full one: only the signs count. Both wheels
-    forward drive ahead, opposite ones turn on the spot, and without torque friction stops the car
-    within 0.2 s. From one simulator step to the next, forward speed v and yaw rate w become
+    Each action component is the torque of one wheel, the first of the right-hand one; 1 is the
+    motor's limit (`fosp_ext.envs.action_scale`). Both wheels forward drive ahead, opposite ones
+    turn on the spot, and without torque friction stops the car within 0.2 s. From one simulator
+    step to the next, forward speed v and yaw rate w become
 
         v <- KEEP v + GAIN p |p|                                  p = mean of both torques
         w <- YAW_KEEP w + YAW_GAIN t (1 - YAW_LOSS |v|)           t = half their difference
@@ -25,7 +25,6 @@ class CarModel:
     """
 
     ENV_STEP = 0.04  # seconds of one simulator step of the Car robot
-    FULL_TORQUE_AT = 0.02  # action
     KEEP_AHEAD, KEEP_BACK, KEEP_ROLLING = 0.793, 0.90, 0.67
     GAIN_AHEAD, GAIN_BACK = 0.164, 0.074  # m/s
     YAW_KEEP, YAW_GAIN, YAW_LOSS = 0.37, 0.863, 0.46  # 1, rad/s, s/m
@@ -42,7 +41,7 @@ class CarModel:
     @classmethod
     def limited(cls, action: np.ndarray, state: WorldState, speed_limit: float) -> np.ndarray:
         """`action` (2,), or zeros where it would push a car that is at its speed limit already."""
-        push = np.clip(action / cls.FULL_TORQUE_AT, -1, 1).mean()
+        push = np.clip(action, -1, 1).mean()
         at_limit = forward_speed(state) * np.sign(push) >= speed_limit
         return np.zeros_like(action) if at_limit else action
 
@@ -66,7 +65,7 @@ class CarModel:
 
     def _motion(self, state: WorldState, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Forward speeds and yaw rates (n+1, P), now and after each of n simulator steps."""
-        torques = np.clip(actions / self.FULL_TORQUE_AT, -1, 1)  # (P, H, 2)
+        torques = np.clip(actions, -1, 1)  # (P, H, 2)
         push, twist = torques.mean(-1).T, (torques[..., 0] - torques[..., 1]).T / 2  # (H, P)
         gain = np.where(push > 0, self.GAIN_AHEAD, self.GAIN_BACK) * push * np.abs(push)
         keep_ahead = np.where(push > 0, self.KEEP_AHEAD, self.KEEP_ROLLING)

@@ -1,10 +1,10 @@
-"""Planning of manoeuvre sequences, for a robot whose wheels have no half strength."""
+"""Planning of manoeuvre sequences, each wheel at its limit forwards or backwards."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fosp_ext.envs.scripted.car_manoeuvres import AHEAD, SIGNS, wheels
+from fosp_ext.envs.scripted.car_manoeuvres import AHEAD, WHEELS
 from fosp_ext.envs.scripted.planner import Score
 
 FREQUENCY = np.array([0.5, 0.2, 0.2, 0.1])  # how often each manoeuvre is tried
@@ -33,13 +33,13 @@ class ManoeuvrePlanner:
         going_on = np.append(self.plan[1:], self.plan[-1])  # (H,): one step has passed
         varied = self._varied(np.tile(going_on, (self.SAMPLES // 2, 1)))
         tried = np.concatenate([going_on[None], varied, self._drawn(self.SAMPLES // 2)])  # (P, H)
-        scores = score(SIGNS[tried])
+        scores = score(WHEELS[tried])
         order = np.argsort(scores)[: self.ELITES]
         varied = self._varied(np.repeat(tried[order], self.SAMPLES // self.ELITES, 0))
         tried = np.concatenate([tried[order], varied])
-        scores = np.concatenate([scores[order], score(SIGNS[varied])])
+        scores = np.concatenate([scores[order], score(WHEELS[varied])])
         self.plan = tried[np.argmin(scores)]
-        return wheels(self.plan[0], self.rng)
+        return WHEELS[self.plan[0]]
 
     def _drawn(self, count: int) -> np.ndarray:
         """Fresh sequences (count, H)."""
@@ -61,4 +61,4 @@ class ManoeuvrePlanner:
         return np.where(self.rng.random((count, 1)) < 0.5, replaced, moved)
 
     def _manoeuvres(self, shape: tuple[int, int]) -> np.ndarray:
-        return self.rng.choice(len(SIGNS), shape, p=FREQUENCY)
+        return self.rng.choice(len(WHEELS), shape, p=FREQUENCY)

@@ -11,14 +11,13 @@ from fosp_ext.envs.world_state import WorldState
 class PointModel:
     """Thrust along the heading against linear drag: v' = thrust * heading - drag * v.
 
-    The motor's force is limited so tightly that any |u0| >= 0.05 is full thrust. The robot slides
+    A thrust u0 of 1 is the motor's limit (`fosp_ext.envs.action_scale`). The robot slides
     sideways freely. Its yaw rate follows u1 at once, less what friction with the floor holds back.
     As v is linear in the thrusts, the positions of all moments are one matrix product.
     """
 
     ENV_STEP = 0.02  # seconds of one simulator step of the Point robot
     THRUST = 2.83  # m/s^2
-    FULL_THRUST_AT = 0.05  # action
     DRAG = 1.89  # 1/s
     YAW_GAIN = 3.36  # rad/s per unit of action beyond the dead zone
     YAW_DEAD_ZONE = 0.066  # action
@@ -59,7 +58,7 @@ class PointModel:
     def rollout(self, state: WorldState, actions: np.ndarray) -> Rollout:
         """Motion from `state` under `actions` (P, H, 2)."""
         actions = np.repeat(actions, self.SUBSTEPS, axis=1)  # (P, S, 2)
-        thrust = self.THRUST * np.clip(actions[..., 0] / self.FULL_THRUST_AT, -1, 1)  # (P, S)
+        thrust = self.THRUST * np.clip(actions[..., 0], -1, 1)  # (P, S)
         turned = self.seconds * self.yaw_rate(actions[..., 1])  # (P, S)
         heading = state.agent_heading + np.cumsum(turned, 1)
         middle = heading - turned / 2

@@ -189,7 +189,7 @@ class PushModel:
         turns = self.seconds * PointModel.yaw_rate(actions[..., 1]).T  # (H, P)
         turns = np.repeat(turns, self.substeps, 0)  # (S, P)
         headings = state.agent_heading + np.cumsum(turns, 0)
-        thrusts = PointModel.THRUST * np.clip(actions[..., 0] / PointModel.FULL_THRUST_AT, -1, 1)
+        thrusts = PointModel.THRUST * np.clip(actions[..., 0], -1, 1)
         thrusts = np.repeat(thrusts.T, self.substeps, 0) * np.exp(1j * (headings - turns / 2))
         outlines = np.exp(1j * headings)[:, None] * OUTLINE  # (S, 3, P)
         robots = Robots(complex(*state.agent_pos), complex(*state.agent_vel), count)

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from dreamer.data.episode import rescaled
 from dreamer.envs.counting import CountingEnv
 from dreamer.errors import UserError
-from fosp_ext.envs import check_cameras, check_task, gl, known_tasks, make_env
+from fosp_ext.envs import action_scale, check_cameras, check_task, gl, known_tasks, make_env
 from tests.support.official import official
 
 STILL = np.zeros(2, np.float32)
@@ -67,6 +68,43 @@ def test_cameras_are_known_by_name():
         check_cameras(["vision", "vision"])
     with pytest.raises(UserError, match="at least one"):
         check_cameras([])
+
+
+def test_robots_have_action_scales():
+    assert action_scale("SafetyPointGoal1-v0") == (0.05, 1)
+    assert action_scale("SafetyCarGoal2-v0") == (0.02, 0.02)
+    assert action_scale("SafetyRacecarGoal1-v0") == (1, 1)
+    assert action_scale("my.module:Env-v0") is None
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("robot", ["Point", "Car"])
+def test_scaled_actions_reach_every_state_and_each_number_of_them_counts(robot):
+    """The same trajectories as with the whole range, in which nearly all numbers were alike."""
+    task = f"Safety{robot}Goal1-v0"
+    small = {"cameras": ("vision",), "size": 8}
+    scaled, whole = make_env(task, **small), make_env(task, **small, scale=(1.0, 1.0))
+    rng = np.random.default_rng(0)
+    for env in (scaled, whole):
+        env.reset(seed=5)
+    for _ in range(20):
+        action = rng.uniform(-1, 1, 2).astype(np.float32)
+        _, reward, *rest = scaled.step(rescaled(action, (1.0, 1.0), action_scale(task)))
+        _, theirs, *others = whole.step(action)
+        assert reward == pytest.approx(theirs, abs=1e-6)
+        assert rest == others
+    ours, official = (env._world.task.data.qpos for env in (scaled, whole))
+    np.testing.assert_allclose(ours, official, atol=1e-6)
+    speeds = {}
+    for env in (scaled, whole):
+        for push in (0.5, 1.0):
+            env.reset(seed=5)
+            for _ in range(3):
+                env.step(np.array([push, push if robot == "Car" else 0.0]))
+            speeds[env, push] = np.linalg.norm(env.privileged().agent_vel)
+        env.close()
+    assert speeds[whole, 0.5] == speeds[whole, 1.0] == pytest.approx(speeds[scaled, 1.0])
+    assert speeds[scaled, 0.5] < 0.75 * speeds[scaled, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +198,8 @@ def official_image(env) -> np.ndarray:
 @pytest.mark.parametrize("task", ["SafetyPointGoal1-v0", "SafetyCarGoal2-v0"])
 def test_exact_is_the_official_image(task):
     theirs = official(task)
-    env, fast = make_env(task, render="exact"), make_env(task, render="fast")
+    whole = {"scale": (1.0, 1.0)}  # the official actions
+    env, fast = make_env(task, render="exact", **whole), make_env(task, render="fast")
     for seed in (5, 6):  # the second world is drawn through the first one's context
         theirs.reset(seed=seed)
         obs, _ = env.reset(seed=seed)
@@ -182,7 +221,8 @@ def test_exact_is_the_official_image(task):
 @pytest.mark.sim
 def test_rewards_and_costs_are_summed_over_the_repeats():
     theirs = official("SafetyPointGoal1-v0")
-    env = make_env("SafetyPointGoal1-v0", cameras=("vision",), size=16, action_repeat=3)
+    small = {"cameras": ("vision",), "size": 16, "action_repeat": 3}
+    env = make_env("SafetyPointGoal1-v0", **small, scale=(1.0, 1.0))
     theirs.reset(seed=5)
     env.reset(seed=5)
     total_cost = 0.0

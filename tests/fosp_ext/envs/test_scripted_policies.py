@@ -32,7 +32,7 @@ def step(state: WorldState, action: np.ndarray) -> WorldState:
     )
     rate = np.clip(3.36 * np.sign(action[1]) * max(abs(action[1]) - 0.066, 0), -3, 3)
     for _ in range(80):
-        push = 2.83 * np.clip(20 * action[0], -1, 1) * np.array([np.cos(heading), np.sin(heading)])
+        push = 2.83 * np.clip(action[0], -1, 1) * np.array([np.cos(heading), np.sin(heading)])
         velocity = velocity + 0.001 * (push - 1.89 * velocity)
         position, heading = position + 0.001 * velocity, heading + 0.001 * rate
     heading = (heading + np.pi) % (2 * np.pi) - np.pi
@@ -81,7 +81,7 @@ BUTTONS = {  # the goal's behind a wrong one
 
 def test_model_follows_the_equation_of_motion():
     model = PointModel(horizon=3, action_repeat=4)
-    actions = np.array([[0.9, 0.5], [-0.03, -1.0], [1.0, 0.05]])
+    actions = np.array([[0.9, 0.5], [-0.6, -1.0], [1.0, 0.05]])
     state = world(agent_vel=np.array([0.5, -0.3]), agent_heading=2.0)
     rollout = model.rollout(state, actions[None])
     for h, action in enumerate(actions):
@@ -252,7 +252,7 @@ def test_actions_are_float32_within_bounds_and_repeatable(name):
 def test_near_miss_passes_closer_by_another_share_in_each_episode():
     """The robot's goal lies behind a hazard; only what is left of it is kept clear of."""
     state = world(hazards=np.array([[0.0, 0.02]]))
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(4)
     policy = NearMiss(make_scripted_policy("safe", TASK, rng), rng)
     ways = {}
     for _ in range(4):
