@@ -51,6 +51,7 @@ def setting(
     may_change: bool | None = None,
     must_match: tuple[str, ...] | None = None,
     decides_result: bool | None = None,
+    before: Any = None,
 ) -> Any:
     """A field of a schema; its value comes from the preset `defaults`.
 
@@ -58,6 +59,9 @@ def setting(
     where they say nothing: `may_change` when a run is continued (no), `must_match` names what a run
     can take from another one only if both have the same value (nothing), and `decides_result` is
     false where runs that differ in it are the same experiment (true).
+
+    `before` is the value that runs had without knowing it, which were saved before there was such a
+    setting.
     """
     limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
     marks = {
@@ -65,7 +69,7 @@ def setting(
         "must_match": must_match,
         "decides_result": decides_result,
     }
-    return dataclasses.field(metadata={"help": help, **limits, **marks})
+    return dataclasses.field(metadata={"help": help, "before": before, **limits, **marks})
 
 
 def load_presets(path: str | Path) -> dict[str, dict]:
@@ -136,8 +140,11 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(schema: type[Schema], values: dict[str, Any], where: str = "config") -> Schema:
-    """The inverse of `to_dict`, as strict as a preset; every setting must be there."""
-    flat = _dotted(_leaves(schema), values, where)
+    """The inverse of `to_dict`, as strict as a preset; only a newer setting may be missing."""
+    leaves = _leaves(schema)
+    newer = {key: leaf.metadata["before"] for key, leaf in leaves.items()}
+    flat = {key: value for key, value in newer.items() if value is not None}
+    flat |= _dotted(leaves, values, where)
     _check_complete(schema, flat, where)
     return _build(schema, flat)
 

@@ -48,6 +48,7 @@ class RSSM(nn.Module):
         self.stoch, self.classes, self.unimix = settings.stoch, settings.classes, settings.unimix
         D, hidden, flat = settings.deter, settings.hidden, settings.stoch * settings.classes
         self.feat_size = D + flat  # F
+        self.reads_probabilities = settings.read == "probabilities"
         self.initial_deter = nn.Parameter(torch.zeros(D))
         self.inputs = nn.Sequential(hidden_linear(flat + action_size, hidden), NormSiLU(hidden))
         self.cell = NormGRUCell(hidden, D)
@@ -89,9 +90,21 @@ class RSSM(nn.Module):
         return Posterior(latent, torch.stack(dists, 1), self.prior(latent.deter))
 
     def obs_step(self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor) -> Latent:
-        """One step of `observe`, for acting: action (N, A) led to the image embed (N, E)."""
+        """One step of `observe`, for acting: action (N, A) led to the image embed (N, E).
+
+        The state goes on as the policy reads it (`readable`): with probabilities, without chance.
+        """
         initial = self.initial(len(action))
-        return self._follow(state, initial, action, self.post_embed(embed), is_first)[0]
+        state, post = self._follow(state, initial, action, self.post_embed(embed), is_first)
+        return self.readable(state, post)
+
+    def readable(self, latent: Latent, post: Tensor) -> Latent:
+        """What policy and critics read of states and of the posterior (..., S, K) they came from.
+
+        The probabilities know more than one sample of them does. The model itself learns from
+        samples, and imagination draws them.
+        """
+        return Latent(latent.deter, post) if self.reads_probabilities else latent
 
     def _follow(
         self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor

@@ -36,6 +36,11 @@ class RSSMSettings:
     stoch: int = setting("number of categorical variables", minimum=1)
     classes: int = setting("classes of each categorical variable", minimum=2)
     unimix: float = setting("share of uniform probability mixed in", minimum=0, maximum=1)
+    read: str = setting(
+        "what policy and critics read of a state that was seen",
+        choices=("probabilities", "sample"),
+        before="sample",
+    )
 
 
 @dataclass(frozen=True)

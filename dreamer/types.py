@@ -51,7 +51,7 @@ class Latent(NamedTuple):
     """RSSM state: leading dims are (B, T) from data and (N,) when imagining."""
 
     deter: Tensor  # (..., D)
-    stoch: Tensor  # (..., S, K), one-hot rows with straight-through gradient
+    stoch: Tensor  # (..., S, K): one-hot rows with straight-through gradient, or probabilities
 
     def feat(self) -> Tensor:
         """The features every head, critic and policy reads, (..., F)."""

@@ -60,11 +60,12 @@ class WorldModel(nn.Module):
         self.optimizer = Optimizer(self.parameters(), settings.optimizer)
 
     def update(self, batch: Batch) -> tuple[Latent, Metrics]:
-        """One gradient step. Returns the posterior states (B, T), detached, and metrics."""
+        """One gradient step. Returns the states (B, T), as a policy reads them, and metrics."""
         posterior, losses, metrics = self.losses(batch, self.recon_rows(batch.reward.shape[1]))
         total = torch.stack([loss.mean() for loss in losses.values()]).sum()
         step = self.optimizer.step(total)
-        return posterior.latent.detach(), {**metrics, **step}
+        latent = self.rssm.readable(posterior.latent, posterior.post)
+        return latent.detach(), {**metrics, **step}
 
     def recon_rows(self, length: int) -> slice:
         """Every `recon_every`-th of `length` rows from a random one on; one row at least."""

@@ -70,7 +70,8 @@ def episode_bounds(store: RowStore) -> list[tuple[int, int]]:
 
 def follow(model: WorldModel, batch: Batch) -> Latent:
     """The states (B, T) of a model that sees the rows of a batch."""
-    return model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first).latent
+    posterior = model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first)
+    return model.rssm.readable(posterior.latent, posterior.post)
 
 
 def start_rows(rows: int, steps: int, device: torch.device) -> Tensor:

@@ -50,7 +50,8 @@ def heldout_estimates(
     """
     batch = stream.batch(0).to(device)
     with fixed_randomness(device), agent.autocast(device):
-        latent = agent.world_model.losses(batch)[0].latent.merge_time()
+        posterior = agent.world_model.losses(batch)[0]
+        latent = agent.world_model.rssm.readable(posterior.latent, posterior.post).merge_time()
         action, estimates = agent.policy.act(latent.feat(), explore=False)
         return {"action": action, **estimates}
 

@@ -95,7 +95,8 @@ def episode_violation_probability(
     batch = store.windows([begin], end - begin).to(device)
     model = agent.world_model
     with fixed_randomness(device), agent.autocast(device):
-        latent = model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first).latent
+        posterior = model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first)
+        latent = model.rssm.readable(posterior.latent, posterior.post)
         estimates = agent.policy.estimates(latent.feat())
     p = estimates.get("violation_probability")
     return None if p is None else p[0].float().cpu().numpy()

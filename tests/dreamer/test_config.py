@@ -285,6 +285,16 @@ def test_saved_config_is_read_back(presets, tmp_path):
         from_dict(Example, older)
 
 
+@dataclass(frozen=True)
+class Newer(Sizes):
+    read: str = setting("came later", choices=("all", "half"), before="half")
+
+
+def test_a_config_older_than_a_setting_has_the_value_from_before():
+    assert from_dict(Newer, {"deter": 3}) == Newer(3, "half")
+    assert from_dict(Newer, {"deter": 3, "read": "all"}) == Newer(3, "all")
+
+
 def test_changed_names_the_origin(presets):
     overrides = {"run.updates": "7", "storage": "ram"}
     assert changed(Example, presets, ["cpu"], overrides) == {

@@ -3,6 +3,8 @@
 See docs/concepts/algorithm.md 2.1, 2.3.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from dreamer.rssm import RSSM, kl_losses
 from dreamer.settings import RSSMSettings
 from dreamer.types import Latent
 
-SIZES = RSSMSettings(deter=8, hidden=12, stoch=3, classes=5, unimix=0.01)
+SIZES = RSSMSettings(deter=8, hidden=12, stoch=3, classes=5, unimix=0.01, read="sample")
 
 
 @pytest.fixture
@@ -129,3 +131,23 @@ def test_kl_is_zero_for_equal_dists_and_trains_one_side_each():
     assert (kl < 1e3).all()
     (grad,) = torch.autograd.grad(dyn.sum(), b)
     assert (grad == 0).all()
+
+
+def test_what_is_read_is_the_posterior_without_chance():
+    """Acting, two runs of the same images agree whatever is drawn elsewhere."""
+    rssm = RSSM(10, 2, replace(SIZES, read="probabilities"))
+    embed, action = torch.randn(3, 1, 10), torch.randn(3, 2)
+    runs = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        state = rssm.initial(3)
+        for first in (1.0, 0.0):
+            state = rssm.obs_step(state, action, embed[:, 0], torch.full((3,), first))
+        runs.append(state)
+    torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
+    torch.testing.assert_close(runs[0].stoch.sum(-1), torch.ones(3, 3))
+    assert 0 < runs[0].stoch.amax() < 1
+    posterior = rssm.observe(embed, action.unsqueeze(1), torch.ones(3, 1))
+    read = rssm.readable(posterior.latent, posterior.post)
+    assert read.stoch is posterior.post
+    assert set(posterior.latent.stoch.unique().tolist()) <= {0.0, 1.0}
