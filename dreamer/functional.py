@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+COLOUR_LEVELS = 16  # per channel, that `rarity_weights` tells apart
+
 
 def symlog(x: Tensor) -> Tensor:
     """sign(x) * ln(1 + |x|), elementwise (DreamerV3, equation 9). Any shape, any range."""
@@ -83,3 +85,23 @@ def polyak_(target_net: nn.Module, net: nn.Module, tau: float) -> None:
     """Polyak average, in place: every parameter moves by the share `tau` towards that of `net`."""
     for target, source in zip(target_net.parameters(), net.parameters(), strict=True):
         target.lerp_(source, tau)
+
+
+@torch.no_grad()
+def rarity_weights(pixels: Tensor, power: float) -> Tensor:
+    """Weight of each pixel in the image loss: rare colours count more, the mean weight is 1.
+
+    Pixels (..., 3 x cameras) in [-0.5, 0.5] -> weights of the same shape: the frequency of the
+    pixel's colour among all of them, to the power of -`power`. Sky and floor fill most of an image;
+    what a task is about (hazards, goals) fills little of it. Colours are told apart by 4 bits per
+    channel.
+    """
+    level = ((pixels + 0.5) * COLOUR_LEVELS).long().clamp(0, COLOUR_LEVELS - 1)
+    red, green, blue = level.unflatten(-1, (-1, 3)).unbind(-1)
+    colour = (red * COLOUR_LEVELS + green) * COLOUR_LEVELS + blue  # (..., cameras)
+    pixels_of = torch.zeros(COLOUR_LEVELS**3, device=pixels.device)
+    pixels_of.index_add_(
+        0, colour.flatten(), torch.ones_like(colour.flatten(), dtype=torch.float32)
+    )
+    weight = (pixels_of[colour] / colour.numel()) ** -power
+    return (weight / weight.mean()).repeat_interleave(3, -1)

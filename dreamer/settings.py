@@ -53,6 +53,12 @@ class WorldModelSettings:
     recon_every: int = setting(
         "images are drawn and compared in one of so many rows; the others save time", minimum=1
     )
+    image_scale: float = setting("weight of the images' squared error", minimum=0, before=1)
+    colour_rarity: float = setting(
+        "pixels weigh as the frequency of their colour to the power of minus this",
+        minimum=0,
+        before=0,
+    )
     free_nats: float = setting("KL divergence below which nothing is pulled", minimum=0)
     dyn_scale: float = setting("weight of the KL that trains the prior", minimum=0)
     rep_scale: float = setting("weight of the KL that trains the posterior", minimum=0)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamer.functional import rarity_weights
 from dreamer.networks import BernoulliHead, ImageDecoder, ImageEncoder, TwoHotHead
 from dreamer.optimizer import Optimizer
 from dreamer.rssm import RSSM, Posterior, kl_losses
@@ -98,10 +99,13 @@ class WorldModel(nn.Module):
         return posterior, losses, metrics
 
     def image_losses(self, feat: Tensor, pixels: Tensor) -> dict[str, Tensor]:
-        """Summed squared error of the images (B, T, 64, 64, C), camera -> (B, T)."""
+        """Scaled and weighted squared error of the images (B, T, 64, 64, C), camera -> (B, T)."""
         error = F.mse_loss(self.decoder.pixels(feat), pixels, reduction="none")
+        if self.settings.colour_rarity:
+            error = error * rarity_weights(pixels, self.settings.colour_rarity)
         by_camera = self.decoder.by_camera(error.sum((-3, -2)))  # summed over pixels first
-        return {name: channels.sum(-1) for name, channels in by_camera.items()}
+        scale = self.settings.image_scale
+        return {name: scale * channels.sum(-1) for name, channels in by_camera.items()}
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Losses of the scalar heads, name -> (B, T)."""

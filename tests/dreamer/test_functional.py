@@ -11,6 +11,7 @@ from dreamer.functional import (
     lambda_return,
     masked_mean,
     polyak_,
+    rarity_weights,
     symexp,
     symlog,
     two_hot,
@@ -140,3 +141,18 @@ def test_polyak_moves_by_the_rate():
     polyak_(target, net, 0.25)
     assert math.isclose(target.weight.item(), 1.25)
     assert net.weight.item() == 2.0
+
+
+def test_rare_colours_weigh_more_and_the_mean_weight_is_one():
+    """Twelve pixels of two cameras: one red, two nearly alike blue ones and nine black."""
+    pixels = torch.full((2, 3, 6), -0.5)
+    pixels[0, 0, 0] = 0.5  # red, first camera
+    pixels[1, 1, 5], pixels[1, 2, 5] = 0.5, 0.49  # blue, second camera
+    weights = rarity_weights(pixels, 0.5)
+    assert weights.shape == pixels.shape
+    assert weights.mean().item() == pytest.approx(1)
+    black = weights[0, 1, 3].item()
+    assert weights[0, 0, :3].tolist() == pytest.approx([3 * black] * 3)
+    assert weights[1, 2, 3:].tolist() == pytest.approx([(9 / 2) ** 0.5 * black] * 3)
+    assert weights[1, 2, :3].tolist() == pytest.approx([black] * 3)
+    torch.testing.assert_close(rarity_weights(pixels, 0), torch.ones_like(pixels))

@@ -1,10 +1,12 @@
 """The world model: sizes of docs/concepts/algorithm.md 2.1, losses, cost weighting, imagination."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
+from dreamer.functional import rarity_weights
 from dreamer.imagination import choose_starts, imagine
 from dreamer.world_model import ALL_ROWS
 from fosp_ext.world_model import cost_weights, unweighted_probability
@@ -67,6 +69,22 @@ def test_scale_weighs_the_cost_beside_other_losses():
         found.append(agent.world_model.losses(batch)[1])
     for name, loss in found[0].items():
         torch.testing.assert_close(found[1][name], (30 if name == "cost_loss" else 1) * loss)
+
+
+def test_images_are_scaled_and_their_pixels_weighted():
+    model, batch = make_agent().world_model, make_batch()
+    pixels = model.encoder.pixels(batch.obs)
+    feat = torch.zeros(4, 8, model.feat_size)
+    plain = model.image_losses(feat, pixels)
+    settings = model.settings
+    model.settings = replace(settings, image_scale=3.0)
+    for camera, loss in model.image_losses(feat, pixels).items():
+        torch.testing.assert_close(loss, 3 * plain[camera])
+    model.settings = replace(settings, colour_rarity=0.5)
+    error = (model.decoder.pixels(feat) - pixels) ** 2 * rarity_weights(pixels, 0.5)
+    wanted = model.decoder.by_camera(error.sum((-3, -2)))
+    for camera, loss in model.image_losses(feat, pixels).items():
+        torch.testing.assert_close(loss, wanted[camera].sum(-1))
 
 
 def test_some_rows_are_drawn_and_all_are_learned():
