@@ -24,7 +24,8 @@ class Optimizer(nn.Module):
     def __init__(self, parameters: Iterable[nn.Parameter], settings: OptimizerSettings):
         super().__init__()
         self._parameters_to_move = list(parameters)
-        self._clip = settings.clip
+        self._clip, self._lr, self._half_life = settings.clip, settings.lr, settings.half_life
+        self._steps = 0
         self._adam = torch.optim.Adam(self._parameters_to_move, lr=settings.lr, eps=settings.eps)
 
     def step(self, loss: Tensor) -> Metrics:
@@ -38,10 +39,16 @@ class Optimizer(nn.Module):
         for parameter, grad in zip(self._parameters_to_move, shared, strict=True):
             parameter.grad = grad
         norm = nn.utils.clip_grad_norm_(self._parameters_to_move, self._clip)
+        self._adam.param_groups[0]["lr"] = self.lr()
         self._adam.step()
+        self._steps += 1
         self._adam.zero_grad(set_to_none=True)
         clipped = (norm > self._clip).float()
         return {"loss": loss.detach(), "grad_norm": norm.detach(), "clipped": clipped}
+
+    def lr(self) -> float:
+        """Step size of the next step: halved every `half_life` steps, or constant if that is 0."""
+        return self._lr * 0.5 ** (self._steps / self._half_life) if self._half_life else self._lr
 
     def get_extra_state(self) -> dict[str, Any]:
         """State of Adam, saved with the module's parameters."""
@@ -49,8 +56,9 @@ class Optimizer(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the state of Adam; the learning rate in force stays the configured one."""
-        settings = [{"lr": now["lr"], "eps": now["eps"]} for now in self._adam.param_groups]
+        settings = [{"eps": now["eps"]} for now in self._adam.param_groups]
         groups = zip(state["param_groups"], settings, strict=True)
         self._adam.load_state_dict(
             {**state, "param_groups": [{**old, **new} for old, new in groups]}
         )
+        self._steps = max((int(x["step"]) for x in self._adam.state.values()), default=0)

@@ -17,6 +17,9 @@ class OptimizerSettings:
     lr: float = setting("step size", minimum=0)
     eps: float = setting("added to the root of the second moment", minimum=0)
     clip: float = setting("largest global gradient norm", minimum=0)
+    half_life: int = setting(
+        "steps after which the step size is half; 0: constant", minimum=0, before=0
+    )
 
 
 @dataclass(frozen=True)
