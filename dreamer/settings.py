@@ -47,6 +47,15 @@ class RSSMSettings:
 
 
 @dataclass(frozen=True)
+class OvershootSettings:
+    """Losses of the scalar heads after steps without an image."""
+
+    steps: int = setting("steps without an image; 0: none of these losses", minimum=0, before=0)
+    every: int = setting("of so many rows, one is a start", minimum=1, before=4)
+    scale: float = setting("weight of these losses", minimum=0, before=1)
+
+
+@dataclass(frozen=True)
 class WorldModelSettings:
     """Everything the world model needs to know besides its inputs."""
 
@@ -62,6 +71,7 @@ class WorldModelSettings:
         minimum=0,
         before=0,
     )
+    overshoot: OvershootSettings = setting("rollouts along recorded actions that heads learn from")
     free_nats: float = setting("KL divergence below which nothing is pulled", minimum=0)
     dyn_scale: float = setting("weight of the KL that trains the prior", minimum=0)
     rep_scale: float = setting("weight of the KL that trains the posterior", minimum=0)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamer.functional import rarity_weights
+from dreamer.functional import masked_mean, rarity_weights
 from dreamer.networks import BernoulliHead, ImageDecoder, ImageEncoder, TwoHotHead
 from dreamer.optimizer import Optimizer
 from dreamer.rssm import RSSM, Posterior, kl_losses
@@ -78,7 +78,7 @@ class WorldModel(nn.Module):
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Posterior states, every scaled loss and metrics, without moving anything.
 
-        A loss is (B, T); that of the images has the `reconstructed` rows alone.
+        A loss is (B, T) or a mean; that of the images has the `reconstructed` rows alone.
         """
         pixels = self.encoder.pixels(batch.obs)  # what the encoder reads and the decoder draws
         embed = self.encoder.embed(pixels)
@@ -92,11 +92,39 @@ class WorldModel(nn.Module):
             "dyn_loss": self.settings.dyn_scale * dyn,
             "rep_loss": self.settings.rep_scale * rep,
         }
+        if self.settings.overshoot.steps:
+            losses |= self.overshoot_losses(posterior.latent, batch)
         metrics = {name: loss.detach().mean() for name, loss in losses.items()}
         metrics["kl"] = kl.mean()
         for name, probs in (("post_ent", posterior.post), ("prior_ent", posterior.prior)):
             metrics[name] = -(probs * probs.log()).sum((-2, -1)).detach().mean()
         return posterior, losses, metrics
+
+    def overshoot_losses(self, latent: Latent, batch: Batch) -> dict[str, Tensor]:
+        """Scaled losses of the scalar heads after steps without an image, scalars by their name.
+
+        From some of the states (B, T), the recorded actions are followed `steps` rows on, as in
+        imagination; what the heads say there is held against the record. So the dynamics learn to
+        keep what reward and cost depend on for as long as a policy imagines. The idea of latent
+        overshooting (PlaNet, section 4) with the losses of TD-MPC (eq. 8) in place of the KL.
+        """
+        settings, T = self.settings.overshoot, batch.reward.shape[1]
+        steps = min(settings.steps, T - 1)
+        first = int(torch.randint(min(settings.every, T - steps), ()))
+        rows = torch.arange(first, T - steps, settings.every, device=batch.reward.device)  # (n,)
+        state = Latent(*(x[:, rows].flatten(0, 1) for x in latent))  # (B*n, ...)
+        feats = []
+        for k in range(steps):
+            state = self.rssm.img_step(state, batch.action[:, rows + k].flatten(0, 1))
+            feats.append(state.feat())
+        ahead = rows.unsqueeze(1) + torch.arange(1, steps + 1, device=rows.device)  # (n, K)
+        arrived = Batch({}, *(x[:, ahead].flatten(0, 1) for x in batch[1:]))  # (B*n, K)
+        same_episode = (1 - arrived.is_first).cumprod(1)
+        losses = self.head_losses(torch.stack(feats, 1), arrived)
+        return {
+            f"overshoot/{name}": settings.scale * masked_mean(loss, same_episode)
+            for name, loss in losses.items()
+        }
 
     def image_losses(self, feat: Tensor, pixels: Tensor) -> dict[str, Tensor]:
         """Scaled and weighted squared error of the images (B, T, 64, 64, C), camera -> (B, T)."""

@@ -87,6 +87,43 @@ def test_images_are_scaled_and_their_pixels_weighted():
         torch.testing.assert_close(loss, wanted[camera].sum(-1))
 
 
+def test_overshooting_follows_recorded_actions_within_an_episode():
+    """The losses are those of the heads along `img_step`, and reach the dynamics alone."""
+    model = make_agent(world_model__overshoot__steps="3", world_model__overshoot__every="2")
+    model, batch = model.world_model, make_batch()
+    posterior = model.losses(batch)[0]
+    seen = []
+    model.rssm.img_step = lambda state, action: seen.append(action) or state
+    torch.manual_seed(0)
+    losses = model.overshoot_losses(posterior.latent, batch)
+    torch.manual_seed(0)
+    rows = torch.arange(int(torch.randint(2, ())), 5, 2)
+    assert len(seen) == 3
+    for k, action in enumerate(seen):
+        torch.testing.assert_close(action, batch.action[:, rows + k].flatten(0, 1))
+    feat, total, count = posterior.latent.feat(), torch.zeros(()), 0
+    for b in range(4):
+        for row in rows.tolist():
+            for k in range(1, 4):
+                if batch.is_first[b, row + 1 : row + k + 1].any():
+                    break
+                total += model.cost_loss(feat[b, row], batch.cost[b, row + k])
+                count += 1
+    assert count < 4 * 3 * len(rows)  # two episodes end within the batch
+    torch.testing.assert_close(losses["overshoot/cost_loss"], total / count)
+
+
+def test_overshooting_teaches_the_dynamics():
+    agent, batch = make_agent(world_model__overshoot__steps="3"), make_batch()
+    model = agent.world_model
+    losses = model.losses(batch)[1]
+    loss = losses["overshoot/reward_loss"] + losses["overshoot/cost_loss"]
+    prior = model.rssm.prior_net[0].weight
+    (grad,) = torch.autograd.grad(loss, prior)
+    assert grad.abs().sum() > 0
+    assert not any("overshoot" in name for name in make_agent().world_model.losses(batch)[1])
+
+
 def test_some_rows_are_drawn_and_all_are_learned():
     agent, batch = make_agent(world_model__recon_every="4"), make_batch()
     model, losses = agent.world_model, []
