@@ -21,20 +21,21 @@ class Starts(NamedTuple):
     cost: Tensor  # (N,) recorded on arriving there
 
 
-def choose_starts(latent: Latent, batch: Batch, count: int, odds: Tensor | None = None) -> Starts:
-    """All B*T rows of a batch as starts, or `count` of them drawn at random (0 takes all).
+def choose_starts(latent: Latent, batch: Batch, count: int) -> Starts:
+    """All B*T rows of a batch as starts, or `count` different ones, at random (0 takes all)."""
+    rows = batch.cost.numel()
+    if not 0 < count < rows:
+        return starts_at(latent, batch)
+    return starts_at(latent, batch, torch.randperm(rows, device=batch.cost.device)[:count])
 
-    `odds` (B, T) are what the draws favour, without replacement; by default all rows alike.
-    """
-    cont, cost = (1 - batch.is_terminal).flatten(), batch.cost.flatten()
-    starts = Starts(latent.merge_time(), cont, cost)
-    if not 0 < count < len(cont):
-        return starts
-    if odds is None:
-        index = torch.randperm(len(cont), device=cont.device)[:count]
-    else:
-        index = torch.multinomial(odds.flatten(), count)
-    return Starts(Latent(*(x[index] for x in starts.latent)), cont[index], cost[index])
+
+def starts_at(latent: Latent, batch: Batch, index: Tensor | None = None) -> Starts:
+    """The rows `index` (N,) of a batch as starts, counted window after window; None is all B*T."""
+    starts = latent.merge_time(), (1 - batch.is_terminal).flatten(), batch.cost.flatten()
+    if index is None:
+        return Starts(*starts)
+    states, cont, cost = starts
+    return Starts(Latent(*(x[index] for x in states)), cont[index], cost[index])
 
 
 def imagine(

@@ -106,6 +106,7 @@ def _further(agent: Agent, feat: Tensor, action: Tensor) -> dict[str, Tensor]:
         critic = getattr(learner, part, None)
         if isinstance(critic, InSampleCritic):
             found[f"{name}in_sample_value"] = critic.in_sample_value(feat)
+            found[f"{name}in_sample_q"] = critic.in_sample_target_q(feat, action)
             found[f"{name}q"] = critic.q(feat, action)
     return found
 

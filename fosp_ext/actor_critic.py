@@ -209,9 +209,9 @@ class SafeActorCritic(nn.Module):
     def _recorded_action_value(
         self, critic: InSampleCritic, real: RealTransitions, signal: Tensor
     ) -> Tensor:
-        """Value of recorded actions, (B, T-1): target Q, or the lambda return of the record."""
+        """Value of recorded actions, (B, T-1): target Q*, or the lambda return of the record."""
         if self.settings.recorded_advantage == "q":
-            return critic.target_q(real.feat, real.action)
+            return critic.in_sample_target_q(real.feat, real.action)
         first, later = real.feat[:, :1], real.feat_next
         value = torch.cat([critic.in_sample_value(x) for x in (first, later)], 1)  # (B, T)
         im = self.imagination

@@ -11,7 +11,7 @@ from dreamer.functional import lambda_return, masked_mean, polyak_
 from dreamer.moments import Moments
 from dreamer.networks import TwoHotHead
 from dreamer.optimizer import Optimizer
-from dreamer.settings import ImaginationSettings
+from dreamer.settings import ImaginationSettings, OptimizerSettings
 from dreamer.types import Metrics, Trajectory
 from fosp_ext.settings import InSampleCriticSettings
 from fosp_ext.targets import expectile_weight, real_q_target
@@ -19,12 +19,13 @@ from fosp_ext.transitions import RealTransitions
 
 
 class InSampleCritic(nn.Module):
-    """Q(s, a), its target network, and two state values V(s) of one signal, in its raw units.
+    """Q(s, a) with its target network, and V(s), of one signal in its raw units: two of each.
 
-    `in_sample_value` is the expectile of Q over recorded actions (IQL, eq. 5): the value of the
+    `value` and `q` belong to the current policy: they learn in imagination alone. `in_sample_value`
+    is the expectile of `in_sample_target_q` over recorded actions (IQL, eq. 5), the value of the
     best action that the data support, hence the upper expectile for reward and the lower one for
-    cost. `value` is the value under the current policy, from imagined actions. Without
-    `split_value` both are one network.
+    cost: both learn from recorded rows alone. Without `split_value` there is one V and one Q, which
+    learn from both.
     """
 
     def __init__(
@@ -39,15 +40,26 @@ class InSampleCritic(nn.Module):
         super().__init__()
         self.settings, self.imagination, self.sign = settings, imagination, sign
         net = settings.net
-        self.value_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
-        self.in_sample_net = self.value_net
-        if settings.split_value:
-            self.in_sample_net = TwoHotHead(feat_size, net.layers, net.units, outscale=0.0)
-        self.q_net = TwoHotHead(feat_size + action_size, net.layers, net.units, outscale=0.0)
+
+        def head(inputs: int) -> TwoHotHead:
+            return TwoHotHead(inputs, net.layers, net.units, outscale=0.0)
+
+        self.value_net, self.q_net = head(feat_size), head(feat_size + action_size)
         self.target_q_net = frozen_copy(self.q_net)
+        self.optimizer = _optimizer(self.value_net, self.q_net, settings.optimizer)
+        self.in_sample_net, self.in_sample_q_net = self.value_net, self.q_net
+        self.in_sample_target_q_net = self.target_q_net
+        if settings.split_value:
+            self.in_sample_net, self.in_sample_q_net = (
+                head(feat_size),
+                head(feat_size + action_size),
+            )
+            self.in_sample_target_q_net = frozen_copy(self.in_sample_q_net)
+            # Of its own, so that neither part's gradient counts in the norm that clips the other's.
+            self.in_sample_optimizer = _optimizer(
+                self.in_sample_net, self.in_sample_q_net, settings.optimizer
+            )
         self.moments = Moments()
-        learning = nn.ModuleList([self.value_net, self.in_sample_net, self.q_net])
-        self.optimizer = Optimizer(learning.parameters(), settings.optimizer)
 
     def value(self, feat: Tensor) -> Tensor:
         """Value V^pi under the current policy: (..., F) -> (...)."""
@@ -58,26 +70,37 @@ class InSampleCritic(nn.Module):
         return self.in_sample_net(feat).mean()
 
     def q(self, feat: Tensor, action: Tensor) -> Tensor:
-        """Q of features (..., F) and actions (..., A) -> (...)."""
+        """Q^pi, the policy's after this action: (..., F) and (..., A) -> (...)."""
         return self.q_net(torch.cat([feat, action], -1)).mean()
 
     @torch.no_grad()
     def target_q(self, feat: Tensor, action: Tensor) -> Tensor:
-        """Q of the target network: (..., F) and (..., A) -> (...), without gradient."""
+        """Q^pi of the target network: (..., F) and (..., A) -> (...), without gradient."""
         return self.target_q_net(torch.cat([feat, action], -1)).mean()
+
+    @torch.no_grad()
+    def in_sample_target_q(self, feat: Tensor, action: Tensor) -> Tensor:
+        """Q*, that of the best supported actions afterwards, of its target network, likewise."""
+        return self.in_sample_target_q_net(torch.cat([feat, action], -1)).mean()
 
     def update(
         self, traj: Trajectory, signal: Tensor, real: RealTransitions, real_signal: Tensor
     ) -> Metrics:
         """One step on imagined (N, H) and recorded (B, T-1) transitions, both detached.
 
-        With `real_weight` 0, as in the online phase, the recorded ones are left alone.
+        With `real_weight` 0, as in the online phase, the recorded ones are left alone; in-sample
+        networks of their own then stay as they are.
         """
         imagined = self.imagined_losses(traj, signal)
         loss, recorded = imagined["v_loss"] + imagined["q_loss"], {}
         if self.settings.real_weight:
             recorded = self.real_losses(real, real_signal)
-            loss = loss + self.settings.real_weight * (recorded["v_loss"] + recorded["q_loss"])
+            real_loss = self.settings.real_weight * (recorded["v_loss"] + recorded["q_loss"])
+            if self.settings.split_value:
+                recorded |= self.in_sample_optimizer.step(real_loss)
+                polyak_(self.in_sample_target_q_net, self.in_sample_q_net, self.settings.tau)
+            else:
+                loss = loss + real_loss
         step = self.optimizer.step(loss)
         polyak_(self.target_q_net, self.q_net, self.settings.tau)
         return {
@@ -88,7 +111,7 @@ class InSampleCritic(nn.Module):
         }
 
     def imagined_losses(self, traj: Trajectory, signal: Tensor) -> dict[str, Tensor]:
-        """Losses and means, scalars: V towards target Q of the policy's actions, Q towards (1)."""
+        """Losses and means, scalars: V^pi towards target Q^pi of its actions, Q^pi towards (1)."""
         feat, im = traj.feat[:, :-1], self.imagination
         dist = self.value_net(traj.feat)  # over (N, H+1)
         value = dist.mean().detach()
@@ -97,7 +120,7 @@ class InSampleCritic(nn.Module):
         here = TwoHot(dist.logits[:, :-1], dist.bins)  # at the states acted in, (N, H)
         expectile = self.settings.imagined_expectile
         v_loss = self._expectile_loss(here, value[:, :-1], target_q, expectile)
-        q_loss = self._q_loss(feat, traj.action, returns, target_q)
+        q_loss = self._q_loss(self.q_net(torch.cat([feat, traj.action], -1)), returns, target_q)
         return {
             "v_loss": (traj.weight * v_loss).mean(),
             "q_loss": (traj.weight * q_loss).mean(),
@@ -107,13 +130,14 @@ class InSampleCritic(nn.Module):
         }
 
     def real_losses(self, real: RealTransitions, signal: Tensor) -> dict[str, Tensor]:
-        """IQL on recorded actions, scalars: V* towards target Q (eq. 5), Q towards eq. 6."""
+        """IQL on recorded actions, scalars: V* towards target Q* (eq. 5), Q* towards eq. 6."""
         dist = self.in_sample_net(real.feat)
         value = dist.mean().detach()
-        target_q = self.target_q(real.feat, real.action)
+        target_q = self.in_sample_target_q(real.feat, real.action)
         v_loss = self._expectile_loss(dist, value, target_q, self.settings.expectile)
         target = self.real_target(real, signal)
-        q_loss = self._q_loss(real.feat, real.action, target, target_q)
+        q_dist = self.in_sample_q_net(torch.cat([real.feat, real.action], -1))
+        q_loss = self._q_loss(q_dist, target, target_q)
         return {
             "v_loss": masked_mean(v_loss, real.mask),
             "q_loss": masked_mean(q_loss, real.mask),
@@ -125,13 +149,16 @@ class InSampleCritic(nn.Module):
 
     @torch.no_grad()
     def real_target(self, real: RealTransitions, signal: Tensor) -> Tensor:
-        """Target of Q at recorded pairs (IQL, eq. 6), (B, T-1)."""
+        """Target of Q* at recorded pairs (IQL, eq. 6), (B, T-1)."""
         value_next = self.in_sample_value(real.feat_next)
         return real_q_target(signal, real.cont, value_next, self.imagination.gamma)
 
     def _expectile_loss(self, dist: TwoHot, value: Tensor, q: Tensor, expectile: float) -> Tensor:
         return expectile_weight(self.sign * (q - value), expectile) * dist.loss(q)
 
-    def _q_loss(self, feat: Tensor, action: Tensor, target: Tensor, target_q: Tensor) -> Tensor:
-        dist = self.q_net(torch.cat([feat, action], -1))
+    def _q_loss(self, dist: TwoHot, target: Tensor, target_q: Tensor) -> Tensor:
         return dist.loss(target) + self.settings.target_weight * dist.loss(target_q)
+
+
+def _optimizer(value_net: nn.Module, q_net: nn.Module, settings: OptimizerSettings) -> Optimizer:
+    return Optimizer([*value_net.parameters(), *q_net.parameters()], settings)

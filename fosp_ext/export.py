@@ -15,7 +15,7 @@ from dreamer.errors import UserError, tell_error
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.run_folder import provenance, run_of
 from fosp_ext.commands import as_called
-from fosp_ext.run.run_folder import leave_out, load_run
+from fosp_ext.run.run_folder import leave_out_learning, load_run
 
 EPILOG = """example:
   python -m fosp_ext.export logdir/SafetyPointGoal1-v0/fosp_offline-cpu-quick/seed0 --out mine.pt
@@ -24,12 +24,6 @@ EPILOG = """example:
 The agent in the file acts and judges states as the run's does, but for the rounding of its weights
 to float16, and it predicts images. It cannot be trained. Exit codes: 0 done, 2 wrong words, a RUN
 without a checkpoint, or a FILE that exists."""
-
-# Parts by the last word of their name: acting, estimates and open-loop images do without them.
-LEARNING = {
-    "optimizer", "target_net", "target_q_net", "in_sample_net",
-    "reward_head", "cont_head", "cost_head",
-}  # fmt: skip
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -63,9 +57,7 @@ def export(source: Path, out: Path) -> Path:
     run = load_run(source, torch.device("cpu"))
     if run.exported:
         raise UserError(f"{source} is an exported agent already")
-    modules = run.agent.named_modules(remove_duplicate=False)
-    parts = [name for name, _ in modules if name.rpartition(".")[2] in LEARNING]
-    leave_out(run.agent, parts)
+    parts = leave_out_learning(run.agent)
     weights = run.agent.state_dict()
     state = {
         "agent": {name: x.half() if x.ndim > 1 else x for name, x in weights.items()},

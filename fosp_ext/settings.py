@@ -108,7 +108,8 @@ class SafeImaginationSettings(ImaginationSettings):
     """How imagined rollouts of safe agents are made."""
 
     risky: float = setting(
-        "share of the drawn starts that a recorded violation soon follows; needs starts > 0",
+        "share of the drawn starts that a recorded violation soon follows, in batches with both "
+        "kinds of rows; has no effect with starts 0, which takes every row once",
         minimum=0,
         maximum=1,
     )
@@ -153,7 +154,8 @@ class InSampleCriticSettings(CriticSettings):
     )
     real_weight: float = setting("weight of the losses on recorded pairs", minimum=0)
     split_value: bool = setting(
-        "separate value heads for recorded and imagined actions", must_match=(AGENT,)
+        "in-sample values V and Q are networks of their own, which recorded rows alone teach",
+        must_match=(AGENT,),
     )
 
 

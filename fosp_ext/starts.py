@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dreamer.functional import violates
-from dreamer.imagination import Starts, choose_starts
+from dreamer.imagination import Starts, choose_starts, starts_at
 from dreamer.types import Batch, Latent
 from fosp_ext.settings import SafeImaginationSettings
 
@@ -15,20 +16,39 @@ NEAR = 8  # agent steps before a violation in which it counts as near
 def choose_safe_starts(
     latent: Latent, batch: Batch, settings: SafeImaginationSettings, violation: float
 ) -> Starts:
-    """As `choose_starts`; about the share `risky` of the draws are rows with a violation near.
+    """As `choose_starts`, but the share `risky` of the starts are rows with a violation near.
 
-    Such rows are rare: drawn evenly, hardly any rollout would show how to avoid a violation.
+    Such rows are rare: drawn evenly, hardly any rollout would show how to avoid a violation. With
+    `starts` 0 all rows begin one rollout each, and `risky` has no effect.
     """
-    odds = start_odds(batch, settings.risky, violation) if settings.risky else None
-    return choose_starts(latent, batch, settings.starts, odds)
+    count = min(settings.starts, batch.cost.numel())
+    if not settings.risky or not count:
+        return choose_starts(latent, batch, settings.starts)
+    return starts_at(latent, batch, risky_rows(batch, settings.risky, count, violation))
 
 
-def start_odds(batch: Batch, risky: float, violation: float) -> Tensor:
-    """Sampling weights of the rows, (B, T); rows with a violation near share `risky` of them."""
-    near = violation_near(batch, violation, NEAR).float()
-    calm = 1 - near
-    share = risky * near.amax()  # 0 in a batch without violations
-    return share * near / near.sum().clamp_min(1) + (1 - share) * calm / calm.sum().clamp_min(1)
+def risky_rows(batch: Batch, risky: float, count: int, violation: float) -> Tensor:
+    """`count` rows of a batch, (count,): round(`risky` * `count`) near a violation, the rest not.
+
+    In a batch with one kind of rows alone, all of them are of that kind.
+    """
+    near = violation_near(batch, violation, NEAR).flatten()
+    risky_count = round(risky * count)
+    return torch.cat(
+        [
+            draw_rows(near | ~near.any(), risky_count),
+            draw_rows(~near | near.all(), count - risky_count),
+        ]
+    )
+
+
+def draw_rows(eligible: Tensor, count: int) -> Tensor:
+    """`count` indices (count,) of rows that are `eligible` (R,) bool, of which there is one.
+
+    Each is drawn as often as any other, give or take one: none repeats before all have had a turn.
+    """
+    shuffled = (eligible + torch.rand_like(eligible, dtype=torch.float)).argsort(descending=True)
+    return shuffled[torch.arange(count, device=eligible.device) % eligible.sum()]
 
 
 def violation_near(batch: Batch, violation: float, ahead: int) -> Tensor:

@@ -14,6 +14,13 @@ from dreamer.training.run_folder import saved_info, saved_state
 from fosp_ext.build import build_agent
 from fosp_ext.config import TrainConfig, config_from_dict
 
+# Parts by the last word of their name: acting, estimates and open-loop images do without them.
+LEARNING = {
+    "optimizer", "target_net", "target_q_net",
+    "in_sample_net", "in_sample_q_net", "in_sample_target_q_net", "in_sample_optimizer",
+    "reward_head", "cont_head", "cost_head",
+}  # fmt: skip
+
 
 class LoadedRun(NamedTuple):
     """A trained agent and what it was trained for."""
@@ -35,9 +42,10 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
     config = saved_config(state, path)
     info = saved_info(state)
     agent = build_agent(config, info, device)
-    leave_out(agent, state.get("left_out", []))
-    agent.load_state_dict(state["agent"])
     exported = "left_out" in state
+    if exported:
+        leave_out_learning(agent)
+    agent.load_state_dict(state["agent"])
     return LoadedRun(agent, config, info, state["step"], state["dataset"], exported)
 
 
@@ -49,8 +57,14 @@ def saved_config(state: dict[str, Any], path: str | Path) -> TrainConfig:
     return config
 
 
-def leave_out(agent: Agent, parts: list[str]) -> None:
-    """Remove modules by their dotted names: to ask one is an error then, not a wrong answer."""
+def leave_out_learning(agent: Agent) -> list[str]:
+    """Remove what acting, estimates and images do without; returns the dotted names.
+
+    To ask one of these modules is an error then, not a wrong answer.
+    """
+    modules = agent.named_modules(remove_duplicate=False)
+    parts = [name for name, _ in modules if name.rpartition(".")[2] in LEARNING]
     for part in parts:
         parent, _, name = part.rpartition(".")
         delattr(agent.get_submodule(parent), name)
+    return parts

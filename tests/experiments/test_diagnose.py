@@ -102,7 +102,8 @@ def test_a_run_has_a_number_behind_each_point(run, capsys):
     assert found["images"]["windows"] == 2
     assert 0 < found["images"]["error of the last image"] < 1
     assert found["critics"].keys() == {
-        "value", "cost_value", "in_sample_value", "q", "cost_in_sample_value", "cost_q",
+        "value", "in_sample_value", "in_sample_q", "q",
+        "cost_value", "cost_in_sample_value", "cost_in_sample_q", "cost_q",
     }  # fmt: skip
     assert found["multiplier"]["cap"] == 10
     for line in ("| reachability | AUROC |", "targets", "multiplier: last"):

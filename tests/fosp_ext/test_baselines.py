@@ -283,10 +283,11 @@ def test_without_in_sample_critics_recorded_rewards_move_nothing():
         assert all(p.equal(q) for p, q in zip(*states, strict=True)) == same
 
 
-def test_without_in_sample_critics_there_is_one_value():
+def test_without_in_sample_critics_there_is_one_v_and_one_q():
     agent = make_agent(*FOSP, "no_in_sample")
     for critic in (agent.policy.reward_critic, agent.policy.cost_critic):
         assert critic.in_sample_net is critic.value_net
+        assert critic.in_sample_q_net is critic.q_net
 
 
 # The two presets of the published program

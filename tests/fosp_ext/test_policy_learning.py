@@ -109,10 +109,12 @@ def test_values_lean_to_the_good_side(parts):
     torch.testing.assert_close(cost, torch.tensor([0.8, 0.2]))
 
 
-def test_shared_value_network_when_not_split():
-    agent = make_agent(critic__split_value="false")
-    assert agent.policy.reward_critic.in_sample_net is agent.policy.reward_critic.value_net
-    assert agent.policy.cost_critic.in_sample_net is not agent.policy.cost_critic.value_net
+def test_one_v_and_one_q_when_not_split():
+    policy = make_agent(critic__split_value="false").policy
+    for critic, shared in ((policy.reward_critic, True), (policy.cost_critic, False)):
+        assert (critic.in_sample_net is critic.value_net) == shared
+        assert (critic.in_sample_q_net is critic.q_net) == shared
+        assert (critic.in_sample_target_q_net is critic.target_q_net) == shared
 
 
 def test_target_networks_follow_by_tau(parts):
@@ -120,6 +122,7 @@ def test_target_networks_follow_by_tau(parts):
     policy = agent.policy
     critics = (policy.reward_critic, policy.cost_critic)
     pairs = [(critic.target_q_net, critic.q_net) for critic in critics]
+    pairs += [(critic.in_sample_target_q_net, critic.in_sample_q_net) for critic in critics]
     pairs.append((policy.reachability.target_net, policy.reachability.net))
     before = [target.mlp[-1].weight.clone() for target, _ in pairs]
     agent.update(batch)
@@ -234,7 +237,7 @@ def test_gate_judges_value_or_advantage(gate, open_share):
     """Where every action costs the same, none is safe by value and all are by advantage."""
     agent, batch = make_agent(actor__gate=gate), make_batch()
     critic = agent.policy.cost_critic
-    for net in (critic.in_sample_net, critic.q_net, critic.target_q_net):
+    for net in (critic.in_sample_net, critic.in_sample_target_q_net):
         net.mlp[-1].bias.data[160] = 50.0  # all of them say the same cost, well above the tolerance
     latent, _ = agent.world_model.update(batch)
     _, is_open = agent.policy.data_weights(real_transitions(latent, batch))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dreamer.agent import AgentState
 from dreamer.distributions import Normal
 from dreamer.imagination import choose_starts, imagine
+from dreamer.networks import TwoHotHead
 from dreamer.types import Latent, Trajectory
 from fosp_ext.actor_critic import SafeActorCritic
 from fosp_ext.targets import policy_weight
@@ -41,7 +42,7 @@ def lively_agent(**settings: str):
     torch.manual_seed(4)
     policy = agent.policy
     for critic in (policy.reward_critic, policy.cost_critic):
-        for net in (critic.value_net, critic.in_sample_net, critic.q_net, critic.target_q_net):
+        for net in (module for module in critic.modules() if isinstance(module, TwoHotHead)):
             nn.init.normal_(net.mlp[-1].weight, std=0.3)
     nn.init.normal_(policy.reachability.net.mlp[-1].weight)
     return agent
@@ -171,7 +172,7 @@ def test_the_best_clone_on_a_bandit_is_the_weighted_policy(u):
     action = taken.float().reshape(1, -1, 1)
     real = RealTransitions(feat, action, flag, flag, flag, flag, feat, flag, flag + 1)
     for critic, values in ((policy.reward_critic, q_r), (policy.cost_critic, q_c)):
-        critic.target_q = lambda _, action, values=values: values[action[..., 0].long()]
+        critic.in_sample_target_q = lambda _, action, values=values: values[action[..., 0].long()]
         critic.in_sample_value = lambda feat: torch.zeros(feat.shape[:-1])
     policy.reachability.feasibility = lambda feat: torch.full(feat.shape[:-1], u)
     optimizer = torch.optim.LBFGS(arms.parameters(), max_iter=200, line_search_fn="strong_wolfe")

@@ -116,7 +116,7 @@ def test_masked_pairs_teach_nothing():
     latent, _ = agent.world_model.update(batch)
     real = real_transitions(latent, batch)
     net = agent.policy.reward_critic
-    for nets in (net.q_net, net.target_q_net, net.in_sample_net):
+    for nets in (net.in_sample_q_net, net.in_sample_target_q_net, net.in_sample_net):
         excite(nets)
     wild = torch.where(real.mask.bool(), real.reward, 1e4)
     assert not wild.equal(real.reward)
@@ -174,7 +174,7 @@ def test_reward_and_cost_losses_are_mirror_images():
 
 def fitted(net: InSampleCritic, q: torch.Tensor) -> float:
     """The in-sample value of one state with these target Qs (K,), fitted by `real_losses`."""
-    net.target_q = lambda feat, action: q.unsqueeze(0)
+    net.in_sample_target_q = lambda feat, action: q.unsqueeze(0)
     feat, flag = torch.zeros(1, len(q), F), torch.zeros(1, len(q))
     action, mask = torch.zeros(1, len(q), A), torch.ones(1, len(q))
     real = RealTransitions(feat, action, flag, flag, flag, flag, feat, flag, mask)
@@ -235,20 +235,91 @@ def test_small_signals_are_not_blown_up_and_large_ones_scale_away():
     torch.testing.assert_close(1e3 * signal / loud.scale(), 1e5 * signal / louder.scale())
 
 
-@pytest.mark.invariant(38)
-def test_offline_losses_touch_recorded_pairs_and_a_weight_of_zero_leaves_them_out():
-    def heads(real_weight: str, reward: float) -> list[torch.Tensor]:
-        net = critic(+1, real_weight=real_weight)
-        latent, batch = chain([0.0, reward, 2, 0], lasts=[], terminals=[])
-        real = real_transitions(latent, batch)
-        flag = torch.ones(4, 2)
-        feat = torch.ones(4, 3, F)
-        traj = Trajectory(feat, torch.zeros(4, 2, A), *[flag] * 6)
+def flat(value: float, count: int, horizon: int) -> Trajectory:
+    """Rollouts in one state under one action, each step of which pays `value`, without end."""
+    one = torch.ones(count, horizon)
+    signal = value * one
+    feat, action = torch.ones(count, horizon + 1, F), torch.ones(count, horizon, A)
+    return Trajectory(feat, action, signal, signal, one, one, one, one)
+
+
+def records(signal: torch.Tensor) -> RealTransitions:
+    """Recorded steps (1, T) in the same state; what pays is the action of `flat`."""
+    none, one = torch.zeros_like(signal), torch.ones_like(signal)
+    feat = torch.ones(*signal.shape, F)
+    action = (2 * (signal > 0) - 1.0).unsqueeze(-1).expand(*signal.shape, A)
+    return RealTransitions(feat, action, none, signal, signal, one, feat, none, one)
+
+
+@pytest.mark.invariant(42)
+def test_the_policys_value_and_the_supported_one_are_both_right():
+    """One absorbing state, discount 0.95: the policy always pays 1, half of the records nothing.
+
+    The policy's cost value is 1 / (1 - 0.95) = 20, that of the best recorded action 0.
+    """
+    torch.manual_seed(0)
+    words = {"expectile": "0.99", "tau": "0.1", "optimizer__lr": "1e-2"}
+    config = make_config(
+        "fosp_offline",
+        "debug",
+        imagination__gamma="0.95",
+        **{f"cost_critic__{key}": value for key, value in words.items()},
+    )
+    net = InSampleCritic(F, A, config.cost_critic, config.imagination, sign=-1)
+    traj, real = flat(1.0, 1, 15), records(torch.tensor([[0.0, 1.0]]))
+    for _ in range(1500):
+        net.update(traj, traj.cost, real, real.cost)
+    state = torch.ones(F)
+    assert net.value(state).item() == pytest.approx(20, rel=0.02)
+    assert net.q(state, torch.ones(A)).item() == pytest.approx(20, rel=0.02)
+    assert abs(net.in_sample_value(state).item()) <= 0.02 * 20
+
+
+def taught(imagined: float, recorded: float, **settings: str) -> dict[str, torch.Tensor]:
+    """All that a critic holds after two updates with these signals, Adam's state left out."""
+    net = critic(+1, **settings)
+    real = records(torch.tensor([[0.0, recorded, 1.0]]))
+    traj = flat(imagined, 4, 3)
+    for _ in range(2):
         net.update(traj, traj.reward, real, real.reward)
-        return [parameter.detach().clone() for parameter in net.q_net.parameters()]
+    return {name: x.clone() for name, x in net.state_dict().items() if "optimizer" not in name}
 
-    def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
-        return all(a.equal(b) for a, b in zip(left, right, strict=True))
 
-    assert not same(heads("1.0", 1.0), heads("1.0", 9.0))
-    assert same(heads("0.0", 1.0), heads("0.0", 9.0))
+@pytest.mark.invariant(42)
+@pytest.mark.parametrize("clip", ["100", "1e-3"])
+def test_imagination_and_records_teach_networks_of_their_own(clip):
+    """Where gradients are clipped, too: the one's size does not shorten the other's step."""
+    base = taught(1, 2, optimizer__clip=clip)
+    for imagined, recorded, in_sample in ((1, 50, True), (50, 2, False)):
+        other = taught(imagined, recorded, optimizer__clip=clip)
+        changed = {name.partition(".")[0] for name, x in other.items() if not x.equal(base[name])}
+        own = {"in_sample_net", "in_sample_q_net", "in_sample_target_q_net"}
+        assert changed == (own if in_sample else {"value_net", "q_net", "target_q_net"})
+
+
+@pytest.mark.invariant(42)
+def test_without_the_split_one_v_and_one_q_learn_from_both():
+    base, other = (taught(1, recorded, split_value="false") for recorded in (2, 50))
+    for name in ("value_net", "q_net"):
+        bias = f"{name}.mlp.{len(critic().q_net.mlp) - 1}.bias"
+        assert not base[bias].equal(other[bias])
+
+
+@pytest.mark.invariant(38)
+@pytest.mark.parametrize("split", ["true", "false"])
+def test_a_weight_of_zero_leaves_recorded_pairs_out(split):
+    base, other = (taught(1, x, real_weight="0", split_value=split) for x in (2, 50))
+    assert all(x.equal(base[name]) for name, x in other.items())
+
+
+@pytest.mark.invariant(38)
+def test_online_nothing_of_the_in_sample_values_moves():
+    net = critic(+1)
+    excite(net)  # the target network differs from what it follows
+    online = critic(+1, real_weight="0")
+    online.load_state_dict(net.state_dict())
+    real, traj = records(torch.tensor([[0.0, 1.0]])), flat(1.0, 4, 3)
+    metrics = online.update(traj, traj.reward, real, real.reward)
+    assert not any(name.startswith("real_") for name in metrics)
+    for name, before in net.named_parameters():
+        assert online.get_parameter(name).equal(before) == name.startswith("in_sample_"), name

@@ -68,7 +68,7 @@ def test_a_fresh_agent_expects_no_reward_and_no_value():
     means = [agent.world_model.reward_head(feat).mean()]
     for critic in (agent.policy.reward_critic, agent.policy.cost_critic):
         means += [critic.value(feat), critic.in_sample_value(feat), critic.q(feat, action)]
-        means += [critic.target_q(feat, action)]
+        means += [critic.target_q(feat, action), critic.in_sample_target_q(feat, action)]
     assert all(mean.abs().max() < 1e-6 for mean in means)
     assert agent.world_model.cost_head(feat).mean().abs().min() > 1e-6, "it does not start at 0"
 
