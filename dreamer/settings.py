@@ -36,6 +36,7 @@ class RSSMSettings:
     stoch: int = setting("number of categorical variables", minimum=1)
     classes: int = setting("classes of each categorical variable", minimum=2)
     unimix: float = setting("share of uniform probability mixed in", minimum=0, maximum=1)
+    priors: int = setting("prior heads on the one GRU; from 2 on they can disagree", minimum=1)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class ImaginationSettings:
     starts: int = setting("start states per update, drawn from the batch; 0 takes all", minimum=0)
     gamma: float = setting("discount per agent step", minimum=0, maximum=1)
     lam: float = setting("mixing of n-step returns", minimum=0, maximum=1)
+    disagreement: float = setting(
+        "imagined reward falls by so much per nat by which the priors disagree; needs priors > 1",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,10 @@ class SafeImaginationSettings(ImaginationSettings):
         minimum=0,
         maximum=1,
     )
+    worst_cost: bool = setting(
+        "imagined costs and violations are those of the prior that predicts the highest; needs "
+        "priors > 1"
+    )
 
 
 @dataclass(frozen=True)

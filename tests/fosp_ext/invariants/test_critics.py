@@ -243,7 +243,7 @@ def test_offline_losses_touch_recorded_pairs_and_a_weight_of_zero_leaves_them_ou
         real = real_transitions(latent, batch)
         flag = torch.ones(4, 2)
         feat = torch.ones(4, 3, F)
-        traj = Trajectory(feat, torch.zeros(4, 2, A), *[flag] * 6)
+        traj = Trajectory(feat, torch.zeros(4, 2, A), *[flag] * 7)
         net.update(traj, traj.reward, real, real.reward)
         return [parameter.detach().clone() for parameter in net.q_net.parameters()]
 
