@@ -116,12 +116,13 @@ class ActorCritic(nn.Module):
         """Imagine, move the actor, then the critic on the same rollout."""
         im = self.imagination
         starts = choose_starts(latent, batch, im.starts)
-        traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)
+        traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma, im.disagreement)
         returns, value = self.critic.returns(traj, traj.reward)
         self.moments.update_(returns.detach())
         actor_metrics = self.update_actor(traj, returns, value.detach())
         critic_metrics = self.critic.update(traj.detach(), returns.detach())
         return {
+            "imagination/disagreement": traj.disagreement.detach().mean(),
             **{f"actor/{name}": value for name, value in actor_metrics.items()},
             **{f"critic/{name}": value for name, value in critic_metrics.items()},
         }

@@ -102,11 +102,20 @@ def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
     return (1 - unimix) * probs + unimix / probs.shape[-1]
 
 
-def sample_one_hot(probs: Tensor) -> Tensor:
-    """One-hot samples (..., K) whose gradient is that of `probs` (straight-through)."""
-    threshold = torch.rand(*probs.shape[:-1], 1, device=probs.device)
-    index = (probs.detach().cumsum(-1) < threshold).sum(-1).clamp_max(probs.shape[-1] - 1)
+def sample_one_hot(probs: Tensor, noise: Tensor | None = None) -> Tensor:
+    """One-hot samples (..., K) whose gradient is that of `probs` (straight-through).
+
+    `noise` (..., 1) in [0, 1) says which; where none is given it is drawn. Equal probabilities
+    give equal samples of the same noise.
+    """
+    noise = draw_noise(probs) if noise is None else noise
+    index = (probs.detach().cumsum(-1) < noise).sum(-1).clamp_max(probs.shape[-1] - 1)
     return straight_through(index, probs)
+
+
+def draw_noise(probs: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1) for one sample of each of the categoricals (..., K): (..., 1)."""
+    return torch.rand(*probs.shape[:-1], 1, device=probs.device)
 
 
 def mode_one_hot(probs: Tensor) -> Tensor:
@@ -123,3 +132,16 @@ def straight_through(index: Tensor, probs: Tensor) -> Tensor:
 def categorical_kl(left: Tensor, right: Tensor) -> Tensor:
     """KL(left || right), summed over S categoricals: probabilities (..., S, K) -> (...)."""
     return (left * (left.log() - right.log())).sum((-2, -1))
+
+
+def jensen_shannon(probs: Tensor) -> Tensor:
+    """How far members disagree about categoricals: (M, ..., S, K) -> (...), the mean over S.
+
+    Entropy of the members' mean minus mean of their entropies, which is their mean KL divergence
+    from their mean: in nats, from 0 (they agree) to ln M.
+    """
+
+    def entropy(p: Tensor) -> Tensor:
+        return -(p * p.log()).sum(-1)
+
+    return (entropy(probs.mean(0)) - entropy(probs).mean(0)).mean(-1)

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dreamer.distributions import jensen_shannon
 from dreamer.functional import discount_weights
 from dreamer.networks import Actor
+from dreamer.rssm import Imagined
 from dreamer.types import Batch, Latent, Trajectory
 from dreamer.world_model import WorldModel
 
@@ -39,24 +41,49 @@ def starts_at(latent: Latent, batch: Batch, index: Tensor | None = None) -> Star
 
 
 def imagine(
-    world_model: WorldModel, actor: Actor, starts: Starts, horizon: int, gamma: float
+    world_model: WorldModel,
+    actor: Actor,
+    starts: Starts,
+    horizon: int,
+    gamma: float,
+    disagreement: float = 0.0,
+    worst_cost: bool = False,
 ) -> Trajectory:
     """Follow `actor` for `horizon` steps from each start (docs/concepts/algorithm.md 2.4).
 
     Starts (N,) -> Trajectory (N, H). The policy sees detached states; its actions are
     reparameterised and clipped to [-1, 1], so the rollout is differentiable in the policy through
-    the dynamics.
+    the dynamics. Each nat by which the priors disagree lowers the reward by `disagreement`. With
+    `worst_cost`, costs and violations are the highest that any prior leads to.
     """
-    state, feats, actions, entropies = starts.latent, [starts.latent.feat()], [], []
+    state, feats, steps = starts.latent, [starts.latent.feat()], []
+    actions, entropies = [], []
     for _ in range(horizon):
         policy = actor(feats[-1].detach())
         action = policy.sample().clamp(-1, 1)
-        state = world_model.rssm.img_step(state, action)
+        steps.append(world_model.rssm.imagine_step(state, action))
+        state = steps[-1].latent
         feats.append(state.feat())
         actions.append(action)
         entropies.append(policy.entropy())  # here: the policy is not asked a second time
     feat = torch.stack(feats, 1)  # (N, H+1, F)
     arrived = world_model.predict(feat[:, 1:])  # (N, H) each
+    apart = torch.zeros_like(arrived.reward)
+    if len(steps[0].prior) > 1:
+        every = joined(steps)
+        apart = jensen_shannon(every.prior if disagreement else every.prior.detach())
+        arrived = arrived._replace(reward=arrived.reward - disagreement * apart)
+        if worst_cost:
+            costs = world_model.predict_cost(every.members().feat())  # (M, N, H) each
+            cost, violation = (x.amax(0) for x in costs)
+            arrived = arrived._replace(cost=cost, violation=violation)
     weight = discount_weights(starts.cont, arrived.cont, gamma)
     action, entropy = torch.stack(actions, 1), torch.stack(entropies, 1)
-    return Trajectory(feat, action, *arrived, weight, entropy)
+    return Trajectory(feat, action, *arrived, weight, entropy, apart)
+
+
+def joined(steps: list[Imagined]) -> Imagined:
+    """H steps of N rollouts, each (N,), as one bundle (N, H)."""
+    latent = Latent(*(torch.stack(x, 1) for x in zip(*(s.latent for s in steps), strict=True)))
+    prior = torch.stack([step.prior for step in steps], 2)  # (M, N, H, S, K)
+    return Imagined(latent, prior, torch.stack([step.noise for step in steps], 1))

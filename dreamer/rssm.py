@@ -8,10 +8,24 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamer.distributions import categorical_kl, mode_one_hot, sample_one_hot, unimix_probs
-from dreamer.networks import NORM_EPS, NormSiLU, hidden_linear, output_linear
+from dreamer.distributions import (
+    categorical_kl,
+    draw_noise,
+    mode_one_hot,
+    sample_one_hot,
+    unimix_probs,
+)
+from dreamer.networks import (
+    NORM_EPS,
+    NormSiLU,
+    hidden_linear,
+    init_hidden_,
+    init_output_,
+    output_linear,
+)
 from dreamer.settings import RSSMSettings
 from dreamer.types import Latent
 from dreamer.utils import compiled
@@ -22,7 +36,20 @@ class Posterior(NamedTuple):
 
     latent: Latent  # (B, T)
     post: Tensor  # (B, T, S, K) probabilities after seeing the image
-    prior: Tensor  # (B, T, S, K) probabilities before
+    prior: Tensor  # (M, B, T, S, K) probabilities before, by each of the M prior heads
+
+
+class Imagined(NamedTuple):
+    """What the M prior heads, the members, expect after a step, and the state that came of it."""
+
+    latent: Latent  # (N,), of one member, drawn anew for each row and step
+    prior: Tensor  # (M, N, S, K) probabilities
+    noise: Tensor  # (N, S, 1) in [0, 1): what drew z from that member's probabilities
+
+    def members(self) -> Latent:
+        """The state (M, N) that each member makes of the same noise: equal where they agree."""
+        deter = self.latent.deter.expand(len(self.prior), *self.latent.deter.shape)
+        return Latent(deter, sample_one_hot(self.prior, self.noise))
 
 
 class NormGRUCell(nn.Module):
@@ -40,6 +67,41 @@ class NormGRUCell(nn.Module):
         return update * cand + (1 - update) * deter
 
 
+class PriorHead(nn.Sequential):
+    """One prior head: (..., D) -> logits (1, ..., S*K)."""
+
+    def __init__(self, deter: int, hidden: int, flat: int):
+        super().__init__(
+            hidden_linear(deter, hidden), NormSiLU(hidden), output_linear(hidden, flat)
+        )
+
+    def forward(self, deter: Tensor) -> Tensor:
+        return super().forward(deter).unsqueeze(0)
+
+
+class PriorEnsemble(nn.Module):
+    """M heads of the shape of `PriorHead`, asked together: (..., D) -> logits (M, ..., S*K).
+
+    They differ by their first weights alone, as in V-D4RL and ActSafe.
+    """
+
+    def __init__(self, members: int, deter: int, hidden: int, flat: int):
+        super().__init__()
+        self.hidden = nn.Parameter(torch.empty(members, hidden, deter))
+        self.scale = nn.Parameter(torch.ones(members, hidden))
+        self.shift = nn.Parameter(torch.zeros(members, hidden))
+        self.output = nn.Parameter(torch.empty(members, hidden, flat))
+        self.bias = nn.Parameter(torch.zeros(members, 1, flat))
+        init_hidden_(self.hidden, deter, hidden)
+        init_output_(self.output, hidden, flat, 1.0)
+
+    def forward(self, deter: Tensor) -> Tensor:
+        x = F.linear(deter.flatten(0, -2), self.hidden.flatten(0, 1))  # all read the same
+        x = F.layer_norm(x.unflatten(-1, self.scale.shape), self.scale.shape[1:], eps=NORM_EPS)
+        x = F.silu(x * self.scale + self.shift).transpose(0, 1)  # (M, N, hidden)
+        return torch.baddbmm(self.bias, x, self.output).unflatten(1, deter.shape[:-1])
+
+
 class RSSM(nn.Module):
     """Deterministic GRU state and S categoricals of K classes."""
 
@@ -52,8 +114,10 @@ class RSSM(nn.Module):
         self.initial_deter = nn.Parameter(torch.zeros(D))
         self.inputs = nn.Sequential(hidden_linear(flat + action_size, hidden), NormSiLU(hidden))
         self.cell = NormGRUCell(hidden, D)
-        self.prior_net = nn.Sequential(
-            hidden_linear(D, hidden), NormSiLU(hidden), output_linear(hidden, flat)
+        self.prior_net = (
+            PriorHead(D, hidden, flat)
+            if settings.priors == 1
+            else PriorEnsemble(settings.priors, D, hidden, flat)
         )
         # One layer on [deter, embed], kept as two: the embeddings of all steps go through at once.
         self.post_deter = hidden_linear(D, hidden, fan_in=D + embed_size)
@@ -62,13 +126,13 @@ class RSSM(nn.Module):
 
     def compile_steps(self) -> None:
         """Have the two steps that an update repeats compiled, when it first takes them."""
-        for name in ("_follow", "img_step"):
+        for name in ("_follow", "imagine_step"):
             setattr(self, name, compiled(getattr(self, name)))
 
     def initial(self, count: int) -> Latent:
-        """The learned first state, (count, ...): z is the mode of its own prior."""
+        """The learned first state, (count, ...): z is the mode of the priors' mean."""
         deter = torch.tanh(self.initial_deter).unsqueeze(0)  # (1, D)
-        stoch = mode_one_hot(self.prior(deter))
+        stoch = mode_one_hot(self.prior(deter).mean(0))
         return Latent(deter.expand(count, -1), stoch.expand(count, -1, -1))
 
     def observe(self, embed: Tensor, action: Tensor, is_first: Tensor) -> Posterior:
@@ -118,12 +182,19 @@ class RSSM(nn.Module):
         return Latent(deter, sample_one_hot(post)), post
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
-        """Imagine one step: state (N,), action (N, A) -> state (N,), sampled from the prior."""
+        """Imagine one step: state (N,), action (N, A) -> state (N,), sampled from a prior."""
+        return self.imagine_step(state, action).latent
+
+    def imagine_step(self, state: Latent, action: Tensor) -> Imagined:
+        """The same, with what every prior head expected."""
         deter = self._advance(state, action)
-        return Latent(deter, sample_one_hot(self.prior(deter)))
+        prior = self.prior(deter)
+        drawn = prior[0] if len(prior) == 1 else one_of(prior)
+        noise = draw_noise(drawn)
+        return Imagined(Latent(deter, sample_one_hot(drawn, noise)), prior, noise)
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Probabilities of the next z before any image: (..., D) -> (..., S, K)."""
+        """Probabilities of the next z before any image, by M heads: (..., D) -> (M, ..., S, K)."""
         return self._probs(self.prior_net(deter))
 
     def _advance(self, state: Latent, action: Tensor) -> Tensor:
@@ -134,14 +205,26 @@ class RSSM(nn.Module):
         return unimix_probs(logits.unflatten(-1, (self.stoch, self.classes)), self.unimix)
 
 
+def one_of(members: Tensor) -> Tensor:
+    """For each of N rows one of M members, drawn evenly: (M, N, S, K) -> (N, S, K)."""
+    M, N = members.shape[:2]
+    chosen = torch.randint(M, (1, N, 1, 1), device=members.device)
+    return torch.take_along_dim(members, chosen, 0).squeeze(0)
+
+
 def kl_losses(post: Tensor, prior: Tensor, free_nats: float) -> tuple[Tensor, Tensor, Tensor]:
     """The two halves of KL balancing, and the plain KL.
 
     See docs/concepts/algorithm.md 2.3 and DreamerV3, eq. 5.
 
-    Shapes: post, prior (B, T, S, K) probabilities -> dyn, rep, kl, each (B, T) in nats. `dyn` moves
-    only the prior, `rep` only the posterior; below `free_nats` both are constant.
+    Shapes: post (B, T, S, K), prior (M, B, T, S, K) probabilities -> dyn, rep, kl, each (B, T) in
+    nats, means over the M prior heads. `dyn` moves only the priors, `rep` only the posterior; where
+    a head's KL is below `free_nats`, its part of both is constant.
     """
     dyn = categorical_kl(post.detach(), prior)
     rep = categorical_kl(post, prior.detach())
-    return dyn.clamp_min(free_nats), rep.clamp_min(free_nats), dyn.detach()
+    return (
+        dyn.clamp_min(free_nats).mean(0),
+        rep.clamp_min(free_nats).mean(0),
+        dyn.detach().mean(0),
+    )

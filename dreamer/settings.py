@@ -44,6 +44,9 @@ class RSSMSettings:
         choices=("probabilities", "sample"),
         before="sample",
     )
+    priors: int = setting(
+        "prior heads on the one GRU; from 2 on they can disagree", minimum=1, before=1
+    )
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class ImaginationSettings:
     starts: int = setting("start states per update, drawn from the batch; 0 takes all", minimum=0)
     gamma: float = setting("discount per agent step", minimum=0, maximum=1)
     lam: float = setting("mixing of n-step returns", minimum=0, maximum=1)
+    disagreement: float = setting(
+        "imagined reward falls by so much per nat by which the priors disagree; needs priors > 1",
+        minimum=0,
+        before=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Trajectory(NamedTuple):
     cont: Tensor  # (N, H) in {0, 1}: mode of the continue head after the transition
     weight: Tensor  # (N, H): discounted probability that the rollout is still alive at feat[:, h]
     entropy: Tensor  # (N, H), nats: of the policy at feat[:, h], differentiable in the policy
+    disagreement: Tensor  # (N, H), nats: of the priors about feat[:, h+1]; zeros where one is alone
 
     def detach(self) -> Trajectory:
         """The same numbers without their graph."""

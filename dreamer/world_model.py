@@ -36,7 +36,7 @@ class WorldModel(nn.Module):
     """Learns to predict images, rewards and the end of an episode. It has no notion of cost.
 
     A subclass may pass further heads, and adds their losses and read-outs in `head_losses` and
-    `predict`.
+    `predict_cost`.
     """
 
     def __init__(
@@ -143,10 +143,14 @@ class WorldModel(nn.Module):
         }
 
     def predict(self, feat: Tensor) -> Prediction:
-        """Read-outs of the heads at states (..., F); cost and violation are zero."""
-        reward = self.reward_head(feat).mean()
-        nothing = torch.zeros_like(reward)
-        return Prediction(reward, nothing, nothing, self.cont_head(feat).mode())
+        """Read-outs of the heads at states (..., F)."""
+        reward, cont = self.reward_head(feat).mean(), self.cont_head(feat).mode()
+        return Prediction(reward, *self.predict_cost(feat), cont)
+
+    def predict_cost(self, feat: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost and violation of a `Prediction` at states (..., F): here always zero."""
+        nothing = torch.zeros_like(feat[..., 0])
+        return nothing, nothing
 
     @torch.no_grad()
     def open_loop(self, batch: Batch, context: int) -> dict[str, Tensor]:

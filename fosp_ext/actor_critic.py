@@ -96,7 +96,8 @@ class SafeActorCritic(nn.Module):
         im = self.imagination
         real = real_transitions(latent, batch)  # (B, T-1)
         starts = choose_safe_starts(latent, batch, im, self.violation)
-        traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
+        pessimism = im.disagreement, im.worst_cost
+        traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma, *pessimism)  # (N, H)
         values = self.rollout_values(traj)
         self.reward_critic.moments.update_(values.action_value_r.detach())
         self.cost_critic.moments.update_(values.action_value_c.detach())
@@ -104,6 +105,7 @@ class SafeActorCritic(nn.Module):
         traj = traj.detach()
         violation = violation_labels(traj, starts, self.violation)
         parts = {
+            "imagination": {"disagreement": traj.disagreement.mean()},
             "actor": actor_metrics,
             "lagrange": self.lagrangian.metrics(),
             "reward_critic": self.reward_critic.update(traj, traj.reward, real, real.reward),

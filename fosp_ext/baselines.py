@@ -59,13 +59,15 @@ class SafeDreamer(nn.Module):
         """Imagine, move the actor, then both critics on the same rollout."""
         im = self.imagination
         starts = choose_safe_starts(latent, batch, im, self.violation)
-        traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma)  # (N, H)
+        pessimism = im.disagreement, im.worst_cost
+        traj = imagine(world_model, self.actor, starts, im.horizon, im.gamma, *pessimism)  # (N, H)
         returns, value = self.reward_critic.returns(traj, traj.reward)
         cost_returns, _ = self.cost_critic.returns(traj, traj.cost)
         self.moments.update_(returns.detach())
         actor_metrics = self.update_actor(traj, returns, value.detach(), cost_returns)
         traj = traj.detach()
         parts = {
+            "imagination": {"disagreement": traj.disagreement.mean()},
             "actor": actor_metrics,
             "lagrange": self.lagrangian.metrics(),
             "reward_critic": self.reward_critic.update(traj, returns.detach()),

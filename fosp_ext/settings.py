@@ -113,6 +113,11 @@ class SafeImaginationSettings(ImaginationSettings):
         minimum=0,
         maximum=1,
     )
+    worst_cost: bool = setting(
+        "imagined costs and violations are those of the prior that predicts the highest; needs "
+        "priors > 1",
+        before=False,
+    )
 
 
 @dataclass(frozen=True)

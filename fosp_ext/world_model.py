@@ -14,7 +14,7 @@ from dreamer.networks import TwoHotHead
 from dreamer.rssm import Posterior
 from dreamer.settings import WorldModelSettings
 from dreamer.types import Batch, Metrics
-from dreamer.world_model import ALL_ROWS, Prediction, WorldModel
+from dreamer.world_model import ALL_ROWS, WorldModel
 from fosp_ext.settings import CostHeadSettings
 
 
@@ -62,13 +62,15 @@ class SafeWorldModel(WorldModel):
         weight = self.cost_settings.scale * cost_weights(cost, self.cost_settings.weight)
         return weight * self.cost_head(feat).loss(cost)
 
-    def predict(self, feat: Tensor) -> Prediction:
-        """Read-outs of all heads at states (..., F); `violation` is freed of the class weight."""
+    def predict_cost(self, feat: Tensor) -> tuple[Tensor, Tensor]:
+        """Read-outs of the cost decoder at states (..., F); `violation` is freed of the class
+        weight.
+        """
         dist: TwoHot = self.cost_head(feat)
         with torch.no_grad():
             fitted = dist.mass_above(self.violation)
             violation = unweighted_probability(fitted, self.cost_settings.weight)
-        return super().predict(feat)._replace(cost=dist.mean(), violation=violation)
+        return dist.mean(), violation
 
     def losses(
         self, batch: Batch, reconstructed: slice = ALL_ROWS

@@ -158,7 +158,7 @@ def test_each_part_of_an_update_goes_forward_and_backward():
         ("kl_losses", "rest of the world model"),
         ("world_model.decoder.pixels", "decoder"),
         ("world_model.head_losses", "heads"),
-        ("world_model.rssm.img_step", "imagination"),
+        ("world_model.rssm.imagine_step", "imagination"),
         ("policy.rollout_values", "critics on rollouts"),
         ("policy.in_sample_loss", "actor"),
         ("policy.reward_critic.real_losses", "critics"),

@@ -29,7 +29,7 @@ def test_acting_is_not_compiled(monkeypatch):
     assert calls == []
     agent.update(batch)
     steps = [f.__name__ for f in calls]
-    assert steps == ["_follow"] * 8 + ["img_step"] * 5
+    assert steps == ["_follow"] * 8 + ["imagine_step"] * 5
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch):

@@ -13,7 +13,7 @@ from dreamer.rssm import RSSM, kl_losses
 from dreamer.settings import RSSMSettings
 from dreamer.types import Latent
 
-SIZES = RSSMSettings(deter=8, hidden=12, stoch=3, classes=5, unimix=0.01, read="sample")
+SIZES = RSSMSettings(deter=8, hidden=12, stoch=3, classes=5, unimix=0.01, read="sample", priors=1)
 
 
 @pytest.fixture
@@ -123,10 +123,10 @@ def test_kl_is_zero_for_equal_dists_and_trains_one_side_each():
     post, prior = unimix_probs(a, 0.01), unimix_probs(b, 0.01)
     assert categorical_kl(post, post).abs().max() < 1e-6
     assert (categorical_kl(post, prior) >= 0).all()
-    dyn, rep, _ = kl_losses(post, prior, free_nats=0.0)
+    dyn, rep, _ = kl_losses(post, prior.unsqueeze(0), free_nats=0.0)
     assert torch.autograd.grad(dyn.sum(), (a, b), allow_unused=True, retain_graph=True)[0] is None
     assert torch.autograd.grad(rep.sum(), (a, b), allow_unused=True, retain_graph=True)[1] is None
-    dyn, rep, kl = kl_losses(post, prior, free_nats=1e3)
+    dyn, rep, kl = kl_losses(post, prior.unsqueeze(0), free_nats=1e3)
     assert (dyn == 1e3).all()
     assert (kl < 1e3).all()
     (grad,) = torch.autograd.grad(dyn.sum(), b)

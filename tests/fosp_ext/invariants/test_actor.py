@@ -225,7 +225,8 @@ def aimed(value: float) -> tuple[SafeActorCritic, Trajectory, RealTransitions]:
     cost = torch.ones(N, H)
     weight = randoms(N, H, seed=2).sigmoid()
     entropy = aim(feat[:, :-1]).entropy()
-    return policy, Trajectory(feat, action, cost, cost, cost, cost, weight, entropy), real
+    traj = Trajectory(feat, action, *[cost] * 4, weight, entropy, disagreement=0 * cost)
+    return policy, traj, real
 
 
 def gradient(policy: SafeActorCritic, traj: Trajectory, real: RealTransitions) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamer.rssm import Imagined
 from dreamer.types import Batch, Latent
 from dreamer.world_model import Prediction
 from tests.support.agents import make_agent
@@ -43,8 +44,9 @@ class Corridor:
     def __init__(self) -> None:
         self.rssm = self
 
-    def img_step(self, state: Latent, action: Tensor) -> Latent:
-        return at((state.deter[..., 0] + STEP * action[..., 0]).clamp(-1, 1))
+    def imagine_step(self, state: Latent, action: Tensor) -> Imagined:
+        after = at((state.deter[..., 0] + STEP * action[..., 0]).clamp(-1, 1))
+        return Imagined(after, prior=torch.ones(1, 1), noise=torch.ones(1))
 
     def predict(self, feat: Tensor) -> Prediction:
         place = feat[..., 0]

@@ -240,7 +240,7 @@ def flat(value: float, count: int, horizon: int) -> Trajectory:
     one = torch.ones(count, horizon)
     signal = value * one
     feat, action = torch.ones(count, horizon + 1, F), torch.ones(count, horizon, A)
-    return Trajectory(feat, action, signal, signal, one, one, one, one)
+    return Trajectory(feat, action, signal, signal, *[one] * 5)
 
 
 def records(signal: torch.Tensor) -> RealTransitions:

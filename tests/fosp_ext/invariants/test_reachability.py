@@ -30,7 +30,7 @@ def trajectory(cont: torch.Tensor) -> Trajectory:
     feat = torch.randn(len(cont), cont.shape[1] + 1, F, generator=g)
     nothing = torch.zeros_like(cont)
     ones = torch.ones_like(cont)
-    return Trajectory(feat, nothing.unsqueeze(-1), *[nothing] * 3, cont, ones, nothing)
+    return Trajectory(feat, nothing.unsqueeze(-1), *[nothing] * 3, cont, ones, *[nothing] * 2)
 
 
 def transitions(violation: torch.Tensor, cont: torch.Tensor) -> RealTransitions:
@@ -222,7 +222,7 @@ def test_violation_labels_do_not_ask_the_estimate():
     feat = torch.randn(6, 4, model.feat_size)
     cost = torch.tensor([0.0, 0.49, 0.5, 1.0, 4.0, 0.0])
     zero, violation = torch.zeros(6, 3), model.predict(feat[:, 1:]).violation
-    traj = Trajectory(feat, zero.unsqueeze(-1), zero, zero, violation, zero, zero, zero)
+    traj = Trajectory(feat, zero.unsqueeze(-1), zero, zero, violation, *[zero] * 4)
     starts = Starts(Latent(feat[:, 0], feat[:, :1, :1]), torch.ones(6), cost)
     labels = violation_labels(traj, starts, 0.5)
     torch.nn.init.constant_(reach.net.mlp[-1].bias, 9.0)
