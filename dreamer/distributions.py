@@ -102,10 +102,15 @@ def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
     return (1 - unimix) * probs + unimix / probs.shape[-1]
 
 
-def sample_one_hot(probs: Tensor) -> Tensor:
-    """One-hot samples (..., K) whose gradient is that of `probs` (straight-through)."""
-    threshold = torch.rand(*probs.shape[:-1], 1, device=probs.device)
-    index = (probs.detach().cumsum(-1) < threshold).sum(-1).clamp_max(probs.shape[-1] - 1)
+def sample_one_hot(probs: Tensor, chance: Tensor | None = None) -> Tensor:
+    """One-hot samples (..., K) whose gradient is that of `probs` (straight-through).
+
+    `chance`, numbers in [0, 1) that broadcast to (..., 1), decides in place of new random ones:
+    equal ones give equal samples of equal probabilities.
+    """
+    if chance is None:
+        chance = torch.rand(*probs.shape[:-1], 1, device=probs.device)
+    index = (probs.detach().cumsum(-1) < chance).sum(-1).clamp_max(probs.shape[-1] - 1)
     return straight_through(index, probs)
 
 

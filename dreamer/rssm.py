@@ -119,8 +119,13 @@ class RSSM(nn.Module):
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
         """Imagine one step: state (N,), action (N, A) -> state (N,), sampled from the prior."""
+        prior = self.prior_step(state, action)
+        return Latent(prior.deter, sample_one_hot(prior.stoch))
+
+    def prior_step(self, state: Latent, action: Tensor) -> Latent:
+        """The same without chance: state and action (..., A) -> state whose z is probabilities."""
         deter = self._advance(state, action)
-        return Latent(deter, sample_one_hot(self.prior(deter)))
+        return Latent(deter, self.prior(deter))
 
     def prior(self, deter: Tensor) -> Tensor:
         """Probabilities of the next z before any image: (..., D) -> (..., S, K)."""
