@@ -15,6 +15,7 @@ from dreamer.errors import UserError, tell_error
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.run_folder import provenance, run_of
 from fosp_ext.commands import as_called
+from fosp_ext.config import FOSPOnline, TrainConfig
 from fosp_ext.run.run_folder import leave_out, load_run
 
 EPILOG = """example:
@@ -26,10 +27,8 @@ to float16, and it predicts images. It cannot be trained. Exit codes: 0 done, 2 
 without a checkpoint, or a FILE that exists."""
 
 # Parts by the last word of their name: acting, estimates and open-loop images do without them.
-LEARNING = {
-    "optimizer", "target_net", "target_q_net", "in_sample_net",
-    "reward_head", "cont_head", "cost_head",
-}  # fmt: skip
+LEARNING = {"optimizer", "target_net", "target_q_net", "in_sample_net"}
+HEADS = {"reward_head", "cont_head", "cost_head"}  # acting needs them to judge by rollouts alone
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -64,7 +63,8 @@ def export(source: Path, out: Path) -> Path:
     if run.exported:
         raise UserError(f"{source} is an exported agent already")
     modules = run.agent.named_modules(remove_duplicate=False)
-    parts = [name for name, _ in modules if name.rpartition(".")[2] in LEARNING]
+    spared = LEARNING if judges_by_rollouts(run.config) else LEARNING | HEADS
+    parts = [name for name, _ in modules if name.rpartition(".")[2] in spared]
     leave_out(run.agent, parts)
     weights = run.agent.state_dict()
     state = {
@@ -83,6 +83,13 @@ def export(source: Path, out: Path) -> Path:
     }
     Checkpoint.write(out, run.updates, state)
     return out
+
+
+def judges_by_rollouts(config: TrainConfig) -> bool:
+    """Does the agent of a run imagine rewards and costs when it acts?"""
+    if not isinstance(config, FOSPOnline):
+        return False
+    return config.policy_set.enabled and config.policy_set.score == "rollout"
 
 
 def starts_of(source: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from dreamer.networks import Actor
 from dreamer.types import Batch, Latent, Metrics
 from dreamer.world_model import WorldModel
 from fosp_ext.actor_critic import SafeActorCritic
-from fosp_ext.choice import Choice
+from fosp_ext.choice import Choice, Critics
 from fosp_ext.settings import PolicySetSettings
 
 
@@ -63,6 +63,50 @@ class PolicySet(nn.Module):
     def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
         """One step of the learner, which imagines with its own policy alone."""
         return self.learner.update(world_model, latent, batch)
+
+
+class ChoosingPolicy(nn.Module):
+    """One policy alone that proposes several actions; the critics beside it choose."""
+
+    def __init__(self, learner: Critics, settings: PolicySetSettings):
+        """Share everything with the learner."""
+        super().__init__()
+        self.learner = learner
+        self.choice = Choice(settings)
+
+    def act(
+        self, world_model: WorldModel, latent: Latent, explore: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) for states (N,), proposals as they were made, and the estimates."""
+        learner = self.learner
+        chosen = self.choice.choose(world_model, latent, [learner.actor], learner, explore)
+        return chosen.action, self.estimates(latent.feat())
+
+    def estimates(self, feat: Tensor) -> dict[str, Tensor]:
+        """The learner's estimates of states (N, F), name -> (N,)."""
+        return self.learner.estimates(feat)
+
+    def update(self, world_model: WorldModel, latent: Latent, batch: Batch) -> Metrics:
+        """One step of the learner."""
+        return self.learner.update(world_model, latent, batch)
+
+
+def choosing_policy(agent: Agent, settings: PolicySetSettings) -> Agent:
+    """The agent whose one policy, of a set the learning one, proposes several actions.
+
+    It shares all networks with the agent and is meant for acting. Settings that leave no choice,
+    and an agent without the critics for it, are a `UserError`.
+    """
+    policy = agent.policy
+    learner = policy.learner if isinstance(policy, PolicySet) else policy
+    if not isinstance(learner, Critics):
+        raise UserError("policy 'proposals' cannot be chosen: this agent does not judge costs")
+    if settings.proposals < 2:
+        raise UserError("one proposal leaves no choice; add --policy_set.proposals 8")
+    if settings.score == "q" and not isinstance(learner, SafeActorCritic):
+        raise UserError("this agent has no Q; add --policy_set.score rollout")
+    choosing = ChoosingPolicy(learner, settings)
+    return Agent(agent.world_model, choosing, agent.action_size, agent.precision)
 
 
 def single_policy(agent: Agent, policy: str) -> Agent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dreamer.errors import UserError
 from dreamer.training.diagnostics import heldout_estimates
 from dreamer.training.evaluation import Moment, run_episode
 from fosp_ext.choice import Spread, preference
-from fosp_ext.policy_set import PolicySet, single_policy
+from fosp_ext.policy_set import PolicySet, choosing_policy, single_policy
 from fosp_ext.run.evaluate import default_folder
 from tests.support.agents import (
     INFO,
@@ -310,6 +311,71 @@ def test_a_run_with_one_policy_has_none_to_choose(tmp_path, monkeypatch, capsys)
     assert not (run / "eval").exists()
     assert evaluation_command.main(play) == 0
     assert "policy" not in summary(run / "eval" / "000000007")
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("fosp_offline", ("--policy_set.proposals", "3")),
+        ("fosp_offline", ("--policy_set.proposals=2", "--policy_set.score=rollout")),
+        ("safedreamer", ("--policy_set.proposals=2", "--policy_set.score=rollout")),
+        ("fosp_online", ("--policy_set.proposals=2", "--policy_set.score=rollout")),
+    ],
+)
+def test_one_policy_with_several_proposals(tmp_path, monkeypatch, capsys, method, words):
+    monkeypatch.setattr(fosp_ext.run.evaluate, "make_run_env", counting_env)
+    run = written_run(tmp_path / "run", make_agent(method, "debug"), method, "debug", "quick")
+    play = ["--logdir", str(run), "--episodes", "1", "--videos", "0", "--policy", "proposals"]
+    assert evaluation_command.main([*play, *words]) == 0, capsys.readouterr().err
+    told = summary(run / "eval" / "000000007-proposals")
+    assert told["policy"] == "proposals"
+    assert told["policy_set"]["kappa"] == 5, "of the run's recipe"
+    assert told["policy_set"]["proposals"] == (2 if "=" in words[0] else 3)
+
+
+def test_a_choice_among_the_proposals_of_one_policy():
+    agent = judged_by_hand()
+    settings = replace(agent.policy.choice.settings, proposals=4, kappa=0.0)
+    alone = choosing_policy(agent, settings)
+    feat = features(agent, N)
+    action, told = act(alone, feat, explore=False)
+    assert told.keys() == {"value", "cost_value", "violation_probability"}
+    assert (action[:, 0] >= agent.policy.actor(feat).mean[:, 0]).all()
+    assert (action[:, 0] > agent.policy.actor(feat).mean[:, 0]).float().mean() > 0.5
+    own = {parameter.data_ptr() for parameter in agent.parameters()}
+    assert {parameter.data_ptr() for parameter in alone.parameters()} <= own
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "error"),
+    [
+        ("fosp_offline", "--policy proposals", "one proposal leaves no choice"),
+        ("bc", "--policy proposals --policy_set.proposals 2", "does not judge costs"),
+        ("dreamerv3", "--policy proposals --policy_set.proposals 2", "does not judge costs"),
+        ("safedreamer", "--policy proposals --policy_set.proposals 2", "this agent has no Q"),
+        ("fosp_offline", "--policy_set.score rollout", "is for a policy set, or for --policy"),
+        ("fosp_offline", "--policy proposals --policy_set.kapa 2", "did you mean"),
+    ],
+)
+def test_choices_that_cannot_be_made(tmp_path, monkeypatch, capsys, method, words, error):
+    monkeypatch.setattr(fosp_ext.run.evaluate, "make_run_env", counting_env)
+    run = written_run(tmp_path / "run", make_agent(method, "debug"), method, "debug")
+    assert evaluation_command.main(["--logdir", str(run), *words.split()]) == 2
+    assert error in capsys.readouterr().err
+
+
+def test_the_set_with_other_settings(run, monkeypatch, capsys):
+    monkeypatch.setattr(fosp_ext.run.evaluate, "make_run_env", counting_env)
+    argv = ["--logdir", str(run), "--episodes", "1", "--videos", "0", "--policy_set.score"]
+    assert evaluation_command.main([*argv, "rollout", "--policy_set.draws", "2"]) == 0
+    told = summary(run / "eval" / "000000007")
+    assert told["policy"] == "set"
+    assert told["policy_set"] == {
+        "enabled": True, "kappa": 0.1, "alpha": 5.0, "scaled": True, "proposals": 1,
+        "score": "rollout", "horizon": 5, "draws": 2, "draw_cost": "mean",
+    }  # fmt: skip
+    with pytest.raises(SystemExit):
+        evaluation_command.main([*argv, "q", "--run.updates", "3"])
 
 
 def test_where_evaluations_of_one_policy_go(tmp_path):
