@@ -15,8 +15,8 @@ from dreamer.errors import UserError, tell_error
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.run_folder import provenance, run_of
 from fosp_ext.commands import as_called
-from fosp_ext.config import FOSPOnline, TrainConfig
-from fosp_ext.run.run_folder import leave_out, load_run
+from fosp_ext.policy_set import PolicySet
+from fosp_ext.run.run_folder import LoadedRun, leave_out, load_run
 
 EPILOG = """example:
   python -m fosp_ext.export logdir/SafetyPointGoal1-v0/fosp_offline-cpu-quick/seed0 --out mine.pt
@@ -63,7 +63,7 @@ def export(source: Path, out: Path) -> Path:
     if run.exported:
         raise UserError(f"{source} is an exported agent already")
     modules = run.agent.named_modules(remove_duplicate=False)
-    spared = LEARNING if judges_by_rollouts(run.config) else LEARNING | HEADS
+    spared = LEARNING if judges_by_rollouts(run) else LEARNING | HEADS
     parts = [name for name, _ in modules if name.rpartition(".")[2] in spared]
     leave_out(run.agent, parts)
     weights = run.agent.state_dict()
@@ -85,11 +85,10 @@ def export(source: Path, out: Path) -> Path:
     return out
 
 
-def judges_by_rollouts(config: TrainConfig) -> bool:
+def judges_by_rollouts(run: LoadedRun) -> bool:
     """Does the agent of a run imagine rewards and costs when it acts?"""
-    if not isinstance(config, FOSPOnline):
-        return False
-    return config.policy_set.enabled and config.policy_set.score == "rollout"
+    policy = run.agent.policy
+    return isinstance(policy, PolicySet) and policy.choice.settings.score == "rollout"
 
 
 def starts_of(source: Path) -> list[dict[str, Any]]:

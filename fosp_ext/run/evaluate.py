@@ -27,7 +27,7 @@ from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance, run_of
 from dreamer.training.video import FPS, write_mp4
 from dreamer.utils import choose_device
-from fosp_ext.config import FOSPOnline, TrainConfig, resolve_config
+from fosp_ext.config import FOSPOnline, resolve_config
 from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.envs.variants import NONE
 from fosp_ext.policy_set import PolicySet, choosing_policy, single_policy
@@ -127,13 +127,13 @@ def choose_policy(
     """
     agent = run.agent
     if policy == "proposals":
-        choice = choice_settings(run.config, words)
+        choice = choice_settings(run, words)
         check_rollouts(run, choice)
         return choosing_policy(agent, choice), policy, choice
     if isinstance(agent.policy, PolicySet) and policy in (None, "set"):
         if not words:
             return agent, "set", None
-        choice = choice_settings(run.config, words)
+        choice = choice_settings(run, words)
         check_rollouts(run, choice)
         agent.policy.choice.settings = choice
         return agent, "set", choice
@@ -144,9 +144,10 @@ def choose_policy(
     return single_policy(agent, policy), policy, None
 
 
-def choice_settings(config: TrainConfig, words: Mapping[str, str]) -> PolicySetSettings:
+def choice_settings(run: LoadedRun, words: Mapping[str, str]) -> PolicySetSettings:
     """Settings of the choice: the run's, or where it has none those of its recipe, then `words`."""
     own: dict[str, str] = {}
+    config = run.config
     if isinstance(config, FOSPOnline):
         values = asdict(config.policy_set).items()
         own = {f"policy_set.{key}": str(value).lower() for key, value in values}
