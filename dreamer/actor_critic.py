@@ -23,8 +23,10 @@ M = TypeVar("M", bound=nn.Module)
 class PolicyLearner(Protocol):
     """How to act from a latent, and how to learn from a batch of them."""
 
-    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actions (N, A) in [-1, 1] for features (N, F): sampled to explore, else the mean.
+    def act(
+        self, world_model: WorldModel, latent: Latent, explore: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) in [-1, 1] for states (N,): sampled to explore, else the mean.
 
         Beside them the `estimates` of these states, and what a policy tells of its choice.
         """
@@ -104,8 +106,11 @@ class ActorCritic(nn.Module):
         self.moments = Moments()
         self.optimizer = Optimizer(self.actor.parameters(), actor.optimizer)
 
-    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actions (N, A) and estimates for features (N, F)."""
+    def act(
+        self, world_model: WorldModel, latent: Latent, explore: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) and estimates for states (N,)."""
+        feat = latent.feat()
         return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ class Agent(nn.Module):
             latent = self.world_model.rssm.obs_step(
                 state.latent, state.action, embed[:, 0], is_first
             )
-            action, estimates = self.policy.act(latent.feat(), explore)
+            action, estimates = self.policy.act(self.world_model, latent, explore)
         return action, AgentState(latent, action), estimates
 
     def autocast(

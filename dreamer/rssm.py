@@ -193,6 +193,14 @@ class RSSM(nn.Module):
         noise = draw_noise(drawn)
         return Imagined(Latent(deter, sample_one_hot(drawn, noise)), prior, noise)
 
+    def prior_step(self, state: Latent, action: Tensor) -> Latent:
+        """Imagine without chance: state and action (..., A) -> state whose z is probabilities.
+
+        Those of several priors are averaged.
+        """
+        deter = self._advance(state, action)
+        return Latent(deter, self.prior(deter).mean(0))
+
     def prior(self, deter: Tensor) -> Tensor:
         """Probabilities of the next z before any image, by M heads: (..., D) -> (M, ..., S, K)."""
         return self._probs(self.prior_net(deter))

@@ -148,7 +148,7 @@ def imagination(agent: Agent, store: RowStore, device: torch.device) -> dict[str
         with fixed_randomness(device), agent.autocast(device):
             state = Latent(*(x[0, rows] for x in follow(model, batch)))
             for k in range(1, HORIZON + 1):
-                action, _ = agent.policy.act(state.feat(), explore=False)
+                action, _ = agent.policy.act(model, state, explore=False)
                 state = model.rssm.img_step(state, action)
                 predicted = model.predict(state.feat())
                 for kind in kinds:

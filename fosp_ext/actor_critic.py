@@ -79,8 +79,11 @@ class SafeActorCritic(nn.Module):
             self.violation,
         )
 
-    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actions (N, A) and estimates for features (N, F)."""
+    def act(
+        self, world_model: WorldModel, latent: Latent, explore: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) and estimates for states (N,)."""
+        feat = latent.feat()
         return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:

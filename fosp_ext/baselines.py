@@ -44,8 +44,11 @@ class SafeDreamer(nn.Module):
         self.reward_critic, self.cost_critic = reward_critic, cost_critic
         self.lagrangian, self.moments = lagrangian, Moments()
 
-    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actions (N, A) and estimates for features (N, F)."""
+    def act(
+        self, world_model: WorldModel, latent: Latent, explore: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) and estimates for states (N,)."""
+        feat = latent.feat()
         return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:
@@ -111,8 +114,11 @@ class BehaviourCloning(nn.Module):
         self.actor = actor
         self.optimizer = Optimizer(actor.parameters(), settings.optimizer)
 
-    def act(self, feat: Tensor, explore: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actions (N, A) and estimates for features (N, F)."""
+    def act(
+        self, world_model: WorldModel, latent: Latent, explore: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions (N, A) and estimates for states (N,)."""
+        feat = latent.feat()
         return policy_action(self.actor, feat, explore), self.estimates(feat)
 
     def estimates(self, feat: Tensor) -> dict[str, Tensor]:

@@ -15,7 +15,8 @@ from dreamer.errors import UserError, tell_error
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.run_folder import provenance, run_of
 from fosp_ext.commands import as_called
-from fosp_ext.run.run_folder import leave_out_learning, load_run
+from fosp_ext.policy_set import PolicySet
+from fosp_ext.run.run_folder import LoadedRun, leave_out_learning, load_run
 
 EPILOG = """example:
   python -m fosp_ext.export logdir/SafetyPointGoal1-v0/fosp_offline-cpu-quick/seed0 --out mine.pt
@@ -57,7 +58,7 @@ def export(source: Path, out: Path) -> Path:
     run = load_run(source, torch.device("cpu"))
     if run.exported:
         raise UserError(f"{source} is an exported agent already")
-    parts = leave_out_learning(run.agent)
+    parts = leave_out_learning(run.agent, heads=not judges_by_rollouts(run))
     weights = run.agent.state_dict()
     state = {
         "agent": {name: x.half() if x.ndim > 1 else x for name, x in weights.items()},
@@ -75,6 +76,12 @@ def export(source: Path, out: Path) -> Path:
     }
     Checkpoint.write(out, run.updates, state)
     return out
+
+
+def judges_by_rollouts(run: LoadedRun) -> bool:
+    """Does the agent of a run imagine rewards and costs when it acts?"""
+    policy = run.agent.policy
+    return isinstance(policy, PolicySet) and policy.choice.settings.score == "rollout"
 
 
 def starts_of(source: Path) -> list[dict[str, Any]]:

@@ -212,6 +212,21 @@ class PolicySetSettings:
     enabled: bool = setting("false: the learning policy acts alone")
     kappa: float = setting("reward that a unit of cost is worth in the choice", minimum=0)
     alpha: float = setting("greed of the choice while exploring; 0 is uniform", minimum=0)
+    scaled: bool = setting(
+        "while exploring, scores are divided by the running spread of proposals of one state",
+        before=False,
+    )
+    proposals: int = setting("actions that each policy proposes at every step", minimum=1, before=1)
+    score: str = setting(
+        "proposals are judged by Q, or by imagining open-loop where they lead",
+        choices=("q", "rollout"),
+        before="q",
+    )
+    horizon: int = setting("steps of such a rollout", minimum=1, before=5)
+    draws: int = setting("draws of the state that each rollout starts from", minimum=1, before=8)
+    draw_cost: str = setting(
+        "the cost of a proposal over its draws", choices=("mean", "max"), before="mean"
+    )
 
 
 @dataclass(frozen=True)

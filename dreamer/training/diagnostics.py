@@ -52,7 +52,7 @@ def heldout_estimates(
     with fixed_randomness(device), agent.autocast(device):
         posterior = agent.world_model.losses(batch)[0]
         latent = agent.world_model.rssm.readable(posterior.latent, posterior.post).merge_time()
-        action, estimates = agent.policy.act(latent.feat(), explore=False)
+        action, estimates = agent.policy.act(agent.world_model, latent, explore=False)
         return {"action": action, **estimates}
 
 

@@ -61,7 +61,7 @@ def _roll(
         action = (
             batch.action[0, rows + k]
             if way == "replayed"
-            else agent.policy.act(state.feat(), explore=False)[0]
+            else agent.policy.act(agent.world_model, state, explore=False)[0]
         )
         state = agent.world_model.rssm.img_step(state, action)
         predicted = agent.world_model.predict(state.feat())

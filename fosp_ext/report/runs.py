@@ -39,6 +39,7 @@ EPISODES = Source("training episodes", "episode")
 SOURCES = (EVALUATIONS, *ALONE, EPISODES)
 PLAYERS = {
     "set": ", policy set", "online": ", online policy alone", "offline": ", offline policy alone",
+    "proposals": ", several proposals",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dreamer.command_line import parse_command_line
 from dreamer.errors import UserError, tell_error
 
 
@@ -12,6 +13,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Play episodes with fixed seeds; write a summary, episodes and videos.",
+        epilog="--policy_set.KEY VALUE changes a setting of the choice between proposals "
+        "(train.py --help), for --policy proposals or a run with a policy set.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
@@ -26,8 +29,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--variant", help="variant of the task, instead of the run's own")
     parser.add_argument(
         "--policy",
-        choices=("set", "online", "offline"),
-        help="who acts in a run with a policy set, instead of the set",
+        choices=("set", "online", "offline", "proposals"),
+        help="who acts in a run with a policy set, instead of the set; proposals: in any run with "
+        "critics of costs, the best of several actions that the one policy proposes",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
@@ -38,11 +42,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="folder to write; default RUN/eval/<updates>[-<variant>][-<policy>], "
         "for a file outside a run logdir/<name of FILE>/eval/...",
     )
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    arguments.choice = choice_words(parser, rest)
     for name, least in (("episodes", 1), ("seed", 0), ("videos", 0), ("threads", 0)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name} must be at least {least}")
     return arguments
+
+
+def choice_words(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, str]:
+    """Settings policy_set.KEY -> value among the words that the parser does not know."""
+    try:
+        names, settings, _ = parse_command_line(words, {})
+    except UserError as error:
+        parser.error(str(error))
+    if names or not all(key.startswith("policy_set.") for key in settings):
+        parser.error(f"unrecognized arguments: {' '.join(words)}")
+    return settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
                 out=Path(arguments.out) if arguments.out else None,
                 policy=arguments.policy,
                 threads=arguments.threads,
+                choice=arguments.choice,
             )
         )
         return 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -12,6 +13,7 @@ import gymnasium
 import torch
 
 from dreamer.agent import Agent
+from dreamer.config import load_presets
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.evaluation import (
@@ -25,10 +27,13 @@ from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance, run_of
 from dreamer.training.video import FPS, write_mp4
 from dreamer.utils import choose_device
+from fosp_ext.config import FOSPOnline, resolve_config
 from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.envs.variants import NONE
-from fosp_ext.policy_set import PolicySet, single_policy
+from fosp_ext.policy_set import PolicySet, choosing_policy, single_policy
+from fosp_ext.run.presets import PRESETS
 from fosp_ext.run.run_folder import LoadedRun, load_run
+from fosp_ext.settings import PolicySetSettings
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class RolloutSettings:
     variant: str | None  # None: the one that the run names
     device: str
     out: Path | None
-    policy: str | None = None  # set, online or offline; None: what acts in the run itself
+    policy: str | None = None  # set, online, offline, proposals; None: what acts in the run itself
+    choice: Mapping[str, str] = field(default_factory=dict)  # policy_set.KEY -> value
     threads: int = 0  # of torch; 0: every core
 
 
@@ -54,7 +60,7 @@ def play(settings: RolloutSettings) -> Path:
         torch.set_num_threads(settings.threads)
     run = load_run(settings.source, device)
     check_trained_for(run, settings)
-    agent, policy = choose_policy(run.agent, settings.policy)
+    agent, policy, choice = choose_policy(run, settings.policy, settings.choice)
     info = run.info
     variant = check_variant(settings.variant or run.config.env.variant, info.task).name
     env = make_run_env(info, variant)
@@ -68,6 +74,7 @@ def play(settings: RolloutSettings) -> Path:
         "task": info.task,
         "variant": variant,
         **({} if policy is None else {"policy": policy}),
+        **({} if choice is None else {"policy_set": asdict(choice)}),
         "updates": run.updates,
         "checkpoint": str(settings.source),
         **provenance(),
@@ -109,15 +116,51 @@ def check_trained_for(run: LoadedRun, settings: RolloutSettings) -> None:
         raise UserError(f"{settings.source} was trained for {run.info.task}, not for {asked}")
 
 
-def choose_policy(agent: Agent, policy: str | None) -> tuple[Agent, str | None]:
-    """The agent with the chosen policy, and its name: set, online or offline; None without a set.
+def choose_policy(
+    run: LoadedRun, policy: str | None, words: Mapping[str, str]
+) -> tuple[Agent, str | None, PolicySetSettings | None]:
+    """The agent with the chosen policy, its name, and the settings of a choice that is not the
+    run's own.
 
-    Choosing one of the three without a policy set is a `UserError`.
+    The name is set, online, offline or proposals; None without a set. `words` change settings of
+    the choice. What the agent does not have, or does not need, is a `UserError`.
     """
-    has_set = isinstance(agent.policy, PolicySet)
-    if policy is None or (policy == "set" and has_set):
-        return agent, "set" if has_set else None
-    return single_policy(agent, policy), policy
+    agent = run.agent
+    if policy == "proposals":
+        choice = choice_settings(run, words)
+        check_rollouts(run, choice)
+        return choosing_policy(agent, choice), policy, choice
+    if isinstance(agent.policy, PolicySet) and policy in (None, "set"):
+        if not words:
+            return agent, "set", None
+        choice = choice_settings(run, words)
+        check_rollouts(run, choice)
+        agent.policy.choice.settings = choice
+        return agent, "set", choice
+    if words:
+        raise UserError("--policy_set.KEY is for a policy set, or for --policy proposals")
+    if policy is None:
+        return agent, None, None
+    return single_policy(agent, policy), policy, None
+
+
+def choice_settings(run: LoadedRun, words: Mapping[str, str]) -> PolicySetSettings:
+    """Settings of the choice: the run's, or where it has none those of its recipe, then `words`."""
+    own: dict[str, str] = {}
+    config = run.config
+    if isinstance(config, FOSPOnline):
+        values = asdict(config.policy_set).items()
+        own = {f"policy_set.{key}": str(value).lower() for key, value in values}
+    names = ["fosp_online", config.size, config.recipe]
+    resolved = resolve_config(load_presets(PRESETS), names, {**own, **words})
+    assert isinstance(resolved, FOSPOnline)
+    return resolved.policy_set
+
+
+def check_rollouts(run: LoadedRun, choice: PolicySetSettings) -> None:
+    """Rollouts need rewards and costs, which an exported agent may lack."""
+    if choice.score == "rollout" and not hasattr(run.agent.world_model, "reward_head"):
+        raise UserError("an exported agent predicts no reward; evaluate rollouts on its run")
 
 
 def default_folder(

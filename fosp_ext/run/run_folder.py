@@ -18,8 +18,8 @@ from fosp_ext.config import TrainConfig, config_from_dict
 LEARNING = {
     "optimizer", "target_net", "target_q_net",
     "in_sample_net", "in_sample_q_net", "in_sample_target_q_net", "in_sample_optimizer",
-    "reward_head", "cont_head", "cost_head",
 }  # fmt: skip
+HEADS = {"reward_head", "cont_head", "cost_head"}  # acting needs them to judge by rollouts alone
 
 
 class LoadedRun(NamedTuple):
@@ -44,7 +44,7 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
     agent = build_agent(config, info, device)
     exported = "left_out" in state
     if exported:
-        leave_out_learning(agent)
+        leave_out_learning(agent, heads="world_model.reward_head" in state["left_out"])
     agent.load_state_dict(state["agent"])
     return LoadedRun(agent, config, info, state["step"], state["dataset"], exported)
 
@@ -57,13 +57,16 @@ def saved_config(state: dict[str, Any], path: str | Path) -> TrainConfig:
     return config
 
 
-def leave_out_learning(agent: Agent) -> list[str]:
+def leave_out_learning(agent: Agent, heads: bool) -> list[str]:
     """Remove what acting, estimates and images do without; returns the dotted names.
+
+    The `heads` of the world model are removed where nothing that acts imagines.
 
     To ask one of these modules is an error then, not a wrong answer.
     """
     modules = agent.named_modules(remove_duplicate=False)
-    parts = [name for name, _ in modules if name.rpartition(".")[2] in LEARNING]
+    unused = LEARNING | HEADS if heads else LEARNING
+    parts = [name for name, _ in modules if name.rpartition(".")[2] in unused]
     for part in parts:
         parent, _, name = part.rpartition(".")
         delattr(agent.get_submodule(parent), name)

@@ -216,9 +216,9 @@ def test_imagined_steps_stand_beside_those_that_followed(played, monkeypatch, la
         rows = torch.arange(action.shape[1]).reshape(1, -1, 1).float()
         return SimpleNamespace(latent=Latent(rows, rows.unsqueeze(-1)))
 
-    def act(feat, explore):
+    def act(world_model, latent, explore):
         assert not explore
-        return feat / 100, {}  # the action says in which state it was taken, (N, 2)
+        return latent.feat() / 100, {}  # the action says in which state it was taken, (N, 2)
 
     def img_step(state, action):
         assert torch.equal(action, state.feat() / 100)

@@ -8,8 +8,8 @@ import torch
 
 from dreamer.distributions import TwoHot, symlog_bins
 from dreamer.functional import symexp
+from fosp_ext.choice import preference, selection_probabilities
 from fosp_ext.lagrange import AugmentedLagrangian
-from fosp_ext.policy_set import selection_probabilities
 from fosp_ext.targets import (
     expectile_weight,
     policy_weight,
@@ -204,16 +204,19 @@ def test_multiplier_is_capped():
 @pytest.mark.invariant(32)
 def test_selection_probabilities():
     q_r, q_c = torch.tensor([[1.0, 2.0], [5.0, 5.0]]), torch.tensor([[0.0, 3.0], [1.0, 1.0]])
-    p = selection_probabilities(q_r, q_c, kappa=0.1, alpha=5.0)
+    scores = preference(q_r, q_c, kappa=0.1)
+    p = selection_probabilities(scores, alpha=5.0, scale=1.0)
     torch.testing.assert_close(p.sum(-1), torch.ones(2))
     torch.testing.assert_close(p[0], torch.tensor([5.0, 8.5]).softmax(-1))
     torch.testing.assert_close(p[1], torch.tensor([0.5, 0.5]))
-    torch.testing.assert_close(selection_probabilities(q_r + 7, q_c, 0.1, 5.0), p)
-    uniform = selection_probabilities(q_r, q_c, 0.1, 0.0)
-    torch.testing.assert_close(uniform, torch.full((2, 2), 0.5))
-    riskier = selection_probabilities(q_r, q_c + torch.tensor([0.0, 5.0]), 0.1, 5.0)
-    assert (riskier[:, 1] < p[:, 1]).all()
-    greedy = selection_probabilities(q_r[:1], q_c[:1], 0.1, 1e4)
+    torch.testing.assert_close(selection_probabilities(scores + 7, 5.0, 1.0), p)
+    torch.testing.assert_close(selection_probabilities(100 * scores, 5.0, 100.0), p)
+    for alpha, scale in ((0.0, 1.0), (5.0, torch.tensor(torch.inf))):
+        uniform = selection_probabilities(scores, alpha, scale)
+        torch.testing.assert_close(uniform, torch.full((2, 2), 0.5))
+    riskier = preference(q_r, q_c + torch.tensor([0.0, 5.0]), 0.1)
+    assert (selection_probabilities(riskier, 5.0, 1.0)[:, 1] < p[:, 1]).all()
+    greedy = selection_probabilities(scores[:1], 1e4, 1.0)
     torch.testing.assert_close(greedy, torch.tensor([[0.0, 1.0]]))
-    blind = selection_probabilities(q_r, q_c, 0.0, 10.0)  # PEX: a softmax over reward values
-    torch.testing.assert_close(blind, (10 * q_r).softmax(-1))
+    blind = preference(q_r, q_c, 0.0)  # PEX: a softmax over reward values
+    torch.testing.assert_close(selection_probabilities(blind, 10.0, 1.0), (10 * q_r).softmax(-1))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamer.agent import Agent
+from dreamer.types import Latent
 from tests.support.agents import make_agent
 
 
@@ -36,4 +37,11 @@ def act(agent: Agent, feat: Tensor, explore: bool, seed: int = 0) -> tuple[Tenso
     """What the agent's policy does, with random numbers of its own."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        return agent.policy.act(feat, explore)
+        return agent.policy.act(agent.world_model, as_latent(agent, feat), explore)
+
+
+def as_latent(agent: Agent, feat: Tensor) -> Latent:
+    """The states that have these features (N, F)."""
+    rssm = agent.world_model.rssm
+    deter, stoch = feat.split([rssm.initial_deter.numel(), rssm.stoch * rssm.classes], 1)
+    return Latent(deter, stoch.unflatten(1, (rssm.stoch, rssm.classes)))

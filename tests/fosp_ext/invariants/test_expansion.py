@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamer.agent import Agent
+from dreamer.agent import Agent, AgentState
 from dreamer.imagination import choose_starts, imagine
 from dreamer.training.checkpoint import Checkpoint
 from fosp_ext.build import begin_online
 from fosp_ext.transitions import real_transitions
 from tests.support.agents import INFO, make_agent, make_batch, make_config
-from tests.support.policy_sets import act, disagreeing, expanded, features
+from tests.support.policy_sets import act, as_latent, disagreeing, expanded, features
 
 N = 64
 
@@ -55,6 +55,7 @@ def storages(value: Any) -> set[int]:
 def test_equal_proposals_are_equally_likely_and_others_are_not():
     agent = disagreeing()
     feat = features(agent, N)
+    act(agent, feat, explore=True)  # else nobody knows what much is
     _, unlike = act(agent, feat, explore=False)
     assert (unlike["p_online"] != 0.5).all()
     assert (unlike["p_online"] - 0.5).abs().mean() > 0.05
@@ -67,12 +68,14 @@ def test_equal_proposals_are_equally_likely_and_others_are_not():
 @pytest.mark.parametrize("explore", [True, False])
 def test_the_executed_action_is_the_proposal_that_was_judged(explore):
     agent = disagreeing()
-    policy_set, score, seen = agent.policy, agent.policy.score_proposals, []
-    policy_set.score_proposals = lambda feat, actions: (
-        seen.append(actions.clone()) or score(feat, actions)
+    choice, seen = agent.policy.choice, []
+    score = choice.score
+    choice.score = lambda model, latent, actions, *rest: (
+        seen.append(actions.clone()) or score(model, latent, actions, *rest)
     )
     obs = {name: image[:, 0] for name, image in make_batch(B=N).obs.items()}
-    action, state, chosen = agent.act(obs, torch.ones(N), agent.initial(N), explore)
+    before = AgentState(as_latent(agent, features(agent, N)), torch.zeros(N, INFO.action_size))
+    action, state, chosen = agent.act(obs, torch.zeros(N), before, explore)
     (proposals,) = seen
     assert proposals.shape == (N, 2, INFO.action_size)
     assert proposals.abs().max() <= 1
@@ -88,13 +91,14 @@ def test_the_executed_action_is_the_proposal_that_was_judged(explore):
 def test_each_environment_chooses_for_itself(explore):
     agent = disagreeing()
     feat = features(agent, N)
-    action, chosen = act(agent, feat, explore)
+    act(agent, features(agent, N, seed=2), explore=True)
+    action, chosen = act(copy.deepcopy(agent), feat, explore)
     assert 0 < chosen["online"].sum() < N
     others = features(agent, N, seed=1)
     for row in range(0, N, 8):
         mixed = others.clone()
         mixed[row] = feat[row]
-        again, chosen_again = act(agent, mixed, explore)
+        again, chosen_again = act(copy.deepcopy(agent), mixed, explore)
         assert torch.equal(again[row], action[row])
         assert all(torch.equal(chosen_again[name][row], chosen[name][row]) for name in chosen)
 
@@ -133,6 +137,7 @@ def test_an_online_agent_begins_with_everything_of_the_offline_one():
 @pytest.mark.invariant(34)
 def test_a_checkpoint_restores_everything_that_moves(tmp_path):
     agent, fresh = updated(disagreeing()), expanded()
+    act(agent, features(agent, N), explore=True)
     for parameter in fresh.parameters():
         nn.init.normal_(parameter)
     path = Checkpoint(tmp_path, keep_last=1).save(2, {"agent": agent.state_dict()})
@@ -145,6 +150,8 @@ def test_a_checkpoint_restores_everything_that_moves(tmp_path):
         "learner.reward_critic.moments.range",
         "learner.cost_critic.moments.range",
         "learner.reachability.target_net.mlp.0.weight",
+        "choice.spread.total",
+        "choice.spread.weight",
         "learner.optimizer._extra_state",
     ):
         assert f"policy.{part}" in saved
@@ -184,9 +191,11 @@ def test_choosing_leaves_what_it_is_given_unchanged(explore):
     obs = {name: image[:, 0] for name, image in batch.obs.items()}
     first = torch.ones(4)
     _, state, _ = agent.act(obs, first, agent.initial(4), explore)
-    given = [*state.latent, state.action, *obs.values(), first, state.latent.feat()]
-    kept, networks = [x.clone() for x in given], content(agent)
+    given = [*state.latent, state.action, *obs.values(), first]
+    kept, before = [x.clone() for x in given], content(agent)
     agent.act(obs, torch.zeros(4), state, explore)
-    agent.policy.act(given[-1], explore)
     assert all(map(torch.equal, given, kept))
-    assert same(content(agent), networks)
+    after = content(agent)
+    moved = {name for name, x in after.items() if not same(x, before[name])}
+    spread = {"policy.choice.spread.total", "policy.choice.spread.weight"}
+    assert moved == (spread if explore else set())

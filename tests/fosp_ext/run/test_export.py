@@ -75,6 +75,16 @@ def test_it_acts_like_the_original(tmp_path, method):
     assert_same(answers(load_run(file, CPU).agent), given)
 
 
+def test_it_keeps_what_rollouts_need(tmp_path):
+    """Where these judge proposals; a rounded weight may change what they draw."""
+    run, file = exported(tmp_path, "fosp_online", "debug", policy_set__score="rollout")
+    given, expected = (answers(load_run(path, CPU).agent)["p_online"] for path in (file, run))
+    assert (given - expected).abs().median() < 0.01
+    _, other = exported(tmp_path / "q", "fosp_online", "debug")
+    left_out = torch.load(other, weights_only=True)["left_out"]
+    assert "world_model.reward_head" in left_out
+
+
 @pytest.mark.parametrize("part", ["target_q_net", "in_sample_net", "in_sample_q_net"])
 def test_what_it_does_not_need_is_missing_and_said(tmp_path, part):
     run, file = exported(tmp_path, "fosp_online", "debug")
