@@ -144,7 +144,8 @@ def test_forecast_compares_the_row_that_was_predicted(run, monkeypatch, right, e
 
     def observe(embed, action, is_first):
         rows = torch.arange(action.shape[1]).reshape(1, -1, 1).float()
-        return SimpleNamespace(latent=Latent(rows, rows.unsqueeze(-1)))
+        state = Latent(rows, rows.unsqueeze(-1))
+        return SimpleNamespace(latent=state, post=state.stoch)
 
     monkeypatch.setattr(model.rssm, "observe", observe)
     monkeypatch.setattr(model.rssm, "img_step", lambda state, _: Latent(*(x + 1 for x in state)))
@@ -214,7 +215,8 @@ def test_imagined_steps_stand_beside_those_that_followed(played, monkeypatch, la
 
     def observe(embed, action, is_first):
         rows = torch.arange(action.shape[1]).reshape(1, -1, 1).float()
-        return SimpleNamespace(latent=Latent(rows, rows.unsqueeze(-1)))
+        state = Latent(rows, rows.unsqueeze(-1))
+        return SimpleNamespace(latent=state, post=state.stoch)
 
     def act(world_model, latent, explore):
         assert not explore

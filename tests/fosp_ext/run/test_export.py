@@ -38,6 +38,8 @@ def trained(*names: str, **settings: str) -> Agent:
     with torch.no_grad():
         for parameter in agent.parameters():
             parameter += 0.2 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
+    obs = {name: images[:, 0] for name, images in make_batch().obs.items()}
+    agent.act(obs, torch.ones(4), agent.initial(4), explore=True)  # moves the scale of a choice
     return agent
 
 
