@@ -1,8 +1,7 @@
 """Short runs of every method, offline and online, give the numbers that are kept beside this file.
 
-They were written by commit 1943cfd, before settings, parts and tags got their present names, so
-this shows that renaming and moving changed nothing that is computed. A change that is meant to
-alter a number replaces it here, with the reason in the commit.
+So renaming and moving change nothing that is computed. A change that is meant to alter a number
+replaces it here, with the reason in the commit.
 """
 
 from __future__ import annotations
