@@ -94,7 +94,7 @@ class TrainConfig(Config):
     )
     augment: str = setting(
         "random change of training images: of place (shift), or of light and hues (colour)",
-        choices=("none", "shift", "colour"),
+        choices=("none", "shift", "colour", "light"),
         must_match=(MODEL,),
     )
     init_from: str = setting(

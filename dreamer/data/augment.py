@@ -8,6 +8,7 @@ within one, so that the world model has nothing random to predict.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -22,13 +23,14 @@ Augmentation = Callable[[Batch, np.random.Generator], Batch]
 SHIFT = 1 / 16  # images move by up to this share of their side
 LIGHT = 0.4  # brightness, contrast and saturation change by up to this share
 HUE = 0.05  # of the colour circle; goal and hazards lie 0.33 apart
+DARKEST, BRIGHTEST = 0.25, 1.25  # factors of `light`; the variant `night` is 0.4 of the usual light
 
 
 def augmentation(name: str) -> Augmentation:
-    """`none`, `shift` or `colour`: changes a batch with the given generator and nothing else."""
-    if name != "none":
+    """One of `AUGMENTATIONS`: changes a batch with the given generator and nothing else."""
+    if name in ("shift", "colour"):
         image_operations()  # an import of two seconds: now, not at the first batch
-    return {"none": unchanged, "shift": shift, "colour": colour}[name]
+    return AUGMENTATIONS[name]
 
 
 def unchanged(batch: Batch, rng: np.random.Generator) -> Batch:
@@ -52,6 +54,25 @@ def colour(batch: Batch, rng: np.random.Generator) -> Batch:
     factors = rng.uniform(middle - reach, middle + reach, size=(len(batch.action), 4))
     obs = {camera: _each_sequence(images, _lit, factors) for camera, images in batch.obs.items()}
     return batch._replace(obs=obs)
+
+
+def light(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Multiply all pixels by one factor, drawn evenly on a logarithmic scale."""
+    reach = math.log(DARKEST), math.log(BRIGHTEST)
+    factor = np.exp(rng.uniform(*reach, size=len(batch.action)))
+    obs = {}
+    for camera, images in batch.obs.items():
+        wide = torch.as_tensor(factor, dtype=torch.float32, device=images.device)
+        obs[camera] = (images * wide[:, None, None, None, None]).clamp_(0, 255).to(torch.uint8)
+    return batch._replace(obs=obs)
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": unchanged,
+    "shift": shift,
+    "colour": colour,
+    "light": light,
+}
 
 
 def _moved(margin: int, images: Tensor, top: int, left: int) -> Tensor:

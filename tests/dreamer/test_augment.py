@@ -19,7 +19,7 @@ from tests.support.agents import make_batch, same_batch
 from tests.support.commands import metrics, offline
 
 NAMES = TrainConfig.__dataclass_fields__["augment"].metadata["choices"]
-CHANGING = [name for name in NAMES if name != "none"]
+CHANGING = ("shift", "colour", "light")
 
 
 def changed(name: str, images: Tensor, seed: int = 0) -> Tensor:
@@ -88,7 +88,7 @@ def test_shift_moves_by_up_to_four_pixels_and_repeats_edges():
 def test_each_camera_shifts_on_its_own_and_light_falls_on_both():
     batch = make_batch(B=8)
     batch = batch._replace(obs=dict.fromkeys(batch.obs, batch.obs["vision"]))
-    for name, together in {"shift": False, "colour": True}.items():
+    for name, together in {"shift": False, "colour": True, "light": True}.items():
         front, back = augmentation(name)(batch, np.random.default_rng(0)).obs.values()
         assert torch.equal(front, back) == together
 
@@ -100,6 +100,18 @@ def test_colour_changes_light_within_its_limits():
     levels = lit[:, 0, 0, 0, 0]
     assert 57 <= levels.min() < 70  # 60 to 140, and what rounding adds
     assert 130 < levels.max() <= 141
+
+
+def test_light_dims_all_pixels_by_one_factor_and_reaches_the_night():
+    image = torch.tensor([200, 100, 40], dtype=torch.uint8).expand(300, 1, 64, 64, 3)
+    dimmed = changed("light", image)
+    assert torch.equal(dimmed.amin((2, 3)), dimmed.amax((2, 3)))
+    red, green, blue = dimmed[:, 0, 0, 0].float().unbind(-1)
+    assert red.min() < 0.27 * 200
+    assert red.max() > 1.22 * 200
+    assert 0.2 < (red < 0.4 * 200).float().mean() < 0.4, "a fifth to two fifths below night's 0.4"
+    torch.testing.assert_close(red / 2, green, atol=1, rtol=0)
+    torch.testing.assert_close(red / 5, blue, atol=1, rtol=0)
 
 
 def test_colour_keeps_what_is_green_green():
