@@ -55,17 +55,22 @@ def load_truth(path: Path, info: DatasetInfo, episodes: Sequence[int]) -> Truth:
     unequal lengths are a `UserError`.
     """
     kept = path.with_name(f"{path.stem}-truth-{fingerprint(path)}.npz")
-    known = dict(np.load(kept)) if kept.exists() else {}
+    known = _known(kept)
     names = Truth.__annotations__
     missing = [k for k in episodes if any(f"{k}/{name}" not in known for name in names)]
     if missing:
-        known |= _simulate(path, info, missing)
+        found = _simulate(path, info, missing)
+        known = _known(kept) | found  # another process may have kept more in the meantime
         with atomic_path(kept) as part, part.open("wb") as file:
             np.savez_compressed(file, **known)
     columns = {name: [known[f"{index}/{name}"] for index in episodes] for name in names}
     if len({len(rows) for rows in columns["cost"]}) != 1:
         raise UserError(f"the episodes of {path} have unequal lengths; probes need equal ones")
     return Truth(**{name: np.stack(rows) for name, rows in columns.items()})
+
+
+def _known(kept: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(kept)) if kept.exists() else {}
 
 
 def _simulate(path: Path, info: DatasetInfo, episodes: Sequence[int]) -> dict[str, np.ndarray]:
