@@ -178,7 +178,7 @@ class RSSM(nn.Module):
         stoch = torch.where(first.unsqueeze(-1), initial.stoch, state.stoch)
         action = action * (1 - is_first.unsqueeze(-1))
         deter = self._advance(Latent(deter, stoch), action)
-        post = self._probs(self.post_net(self.post_deter(deter) + embed))
+        post = self.posterior(deter, embed)
         return Latent(deter, sample_one_hot(post)), post
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
@@ -204,6 +204,10 @@ class RSSM(nn.Module):
     def prior(self, deter: Tensor) -> Tensor:
         """Probabilities of the next z before any image, by M heads: (..., D) -> (M, ..., S, K)."""
         return self._probs(self.prior_net(deter))
+
+    def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
+        """Probabilities of z with its image, whose `post_embed` is (..., hidden): (..., S, K)."""
+        return self._probs(self.post_net(self.post_deter(deter) + embed))
 
     def _advance(self, state: Latent, action: Tensor) -> Tensor:
         action = action / action.detach().abs().clamp_min(1.0)

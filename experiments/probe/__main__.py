@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from dreamer.data.hdf5 import fingerprint
 from dreamer.data.validation import validate_dataset
 from dreamer.errors import UserError, tell_error
 from dreamer.files import atomic_path
@@ -27,12 +26,11 @@ from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
 from dreamer.utils import choose_device
 from experiments.diagnose_own import play_own
-from experiments.probe.features import FEATURES, chosen_episodes, features_of
+from experiments.probe.features import FEATURES, chosen_episodes, features_of, run_data
 from experiments.probe.imagined import KINDS, WAYS, imagined_steps
 from experiments.probe.probes import Split, probe_all
 from experiments.probe.truth import load_truth
 from fosp_ext.dataset.summary import summarise
-from fosp_ext.run.data import run_dataset
 from fosp_ext.run.run_folder import LoadedRun, load_run
 
 TEACH, TEST, OWN = 192, 48, 5  # episodes
@@ -65,9 +63,7 @@ def probe(
 ) -> dict[str, dict[str, float]]:
     """What probes tell from each kind of features."""
     config = loaded.config
-    path = run_dataset(config)
-    if fingerprint(path) != loaded.dataset:
-        raise UserError(f"{path} is not the dataset that the run was trained on")
+    path = run_data(loaded)
     info, count = validate_dataset(path), len(summarise(path).lengths)
     chosen = chosen_episodes(count, config.dataset.holdout, teach, test)
     truths = [load_truth(path, info, episodes) for episodes in chosen]

@@ -11,12 +11,23 @@ import torch
 from torch import Tensor
 
 from dreamer.agent import Agent
-from dreamer.data.hdf5 import read_episodes
+from dreamer.data.hdf5 import fingerprint, read_episodes
+from dreamer.errors import UserError
 from dreamer.training.diagnostics import fixed_randomness
 from dreamer.training.progress import Progress
 from experiments.diagnose_own import join
+from fosp_ext.run.data import run_dataset
+from fosp_ext.run.run_folder import LoadedRun
 
 FEATURES = ("encoder", "probabilities", "sample")
+
+
+def run_data(loaded: LoadedRun) -> Path:
+    """The dataset that a run was trained on; any other one in its place is a `UserError`."""
+    path = run_dataset(loaded.config)
+    if fingerprint(path) != loaded.dataset:
+        raise UserError(f"{path} is not the dataset that the run was trained on")
+    return path
 
 
 @torch.no_grad()

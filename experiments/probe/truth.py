@@ -33,13 +33,19 @@ SMALLEST = 8  # pixels of images that nobody looks at
 class Truth:
     """The rows of E episodes of equal length R; positions in metres, in the robot's frame."""
 
-    hazard: np.ndarray  # (E, R, 2) the nearest hazard: forward, left
-    hazard_seen: np.ndarray  # (E, R) bool: in view of one of the cameras
+    hazards: np.ndarray  # (E, R, n, 2) all hazards, the nearest first: forward, left
+    hazard_seen: np.ndarray  # (E, R) bool: the nearest is in view of one of the cameras
     goal: np.ndarray  # (E, R, 2)
     goal_seen: np.ndarray  # (E, R) bool
+    motion: np.ndarray  # (E, R, 3) metres per second forward and left, yaw rate (left, 1/s)
     cost: np.ndarray  # (E, R), received on arriving at the row
     action: np.ndarray  # (E, R, A) chosen there; zero on the last row
     policy: np.ndarray  # (E,) text: who acted
+
+    @property
+    def hazard(self) -> np.ndarray:
+        """The nearest hazard, (E, R, 2)."""
+        return self.hazards[..., 0, :]
 
 
 def load_truth(path: Path, info: DatasetInfo, episodes: Sequence[int]) -> Truth:
@@ -49,18 +55,22 @@ def load_truth(path: Path, info: DatasetInfo, episodes: Sequence[int]) -> Truth:
     unequal lengths are a `UserError`.
     """
     kept = path.with_name(f"{path.stem}-truth-{fingerprint(path)}.npz")
-    known = dict(np.load(kept)) if kept.exists() else {}
-    missing = [index for index in episodes if f"{index}/hazard" not in known]
+    known = _known(kept)
+    names = Truth.__annotations__
+    missing = [k for k in episodes if any(f"{k}/{name}" not in known for name in names)]
     if missing:
-        known |= _simulate(path, info, missing)
+        found = _simulate(path, info, missing)
+        known = _known(kept) | found  # another process may have kept more in the meantime
         with atomic_path(kept) as part, part.open("wb") as file:
             np.savez_compressed(file, **known)
-    columns = {
-        name: [known[f"{index}/{name}"] for index in episodes] for name in Truth.__annotations__
-    }
+    columns = {name: [known[f"{index}/{name}"] for index in episodes] for name in names}
     if len({len(rows) for rows in columns["cost"]}) != 1:
         raise UserError(f"the episodes of {path} have unequal lengths; probes need equal ones")
     return Truth(**{name: np.stack(rows) for name, rows in columns.items()})
+
+
+def _known(kept: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(kept)) if kept.exists() else {}
 
 
 def _simulate(path: Path, info: DatasetInfo, episodes: Sequence[int]) -> dict[str, np.ndarray]:
@@ -104,10 +114,10 @@ def _play_again(
         raise UserError(f"{env.task} has no hazards to look for")
     policies = [text(name) for name in file.attrs["policies"]]
     seen = [_in_view(state, cameras) for state in states]
+    around = [surroundings(state) for state in states]
     return {
-        "hazard": np.stack([_egocentric(state, _nearest(state)) for state in states]),
+        **{name: np.stack([each[name] for each in around]) for name in around[0]},
         "hazard_seen": np.array([each[0] for each in seen]),
-        "goal": np.stack([_egocentric(state, state.goal_pos) for state in states]),
         "goal_seen": np.array([each[1] for each in seen]),
         "cost": np.append(0, costs).astype(np.float32),
         "action": np.concatenate([actions, np.zeros_like(actions[:1])]).astype(np.float32),
@@ -115,21 +125,30 @@ def _play_again(
     }
 
 
-def _nearest(state: WorldState) -> np.ndarray:
-    """The nearest hazard in the world frame, (2,)."""
-    return state.hazards[np.linalg.norm(state.hazards - state.agent_pos, axis=1).argmin()]
+def surroundings(state: WorldState) -> dict[str, np.ndarray]:
+    """`hazards` (n, 2), `goal` (2,) and `motion` (3,) as in `Truth`, float32."""
+    velocity = _turned(state, state.agent_vel)
+    return {
+        "hazards": _turned(state, _by_distance(state) - state.agent_pos),
+        "goal": _turned(state, state.goal_pos - state.agent_pos),
+        "motion": np.append(velocity, np.float32(state.agent_yaw_rate)),
+    }
+
+
+def _by_distance(state: WorldState) -> np.ndarray:
+    """The hazards in the world frame, the nearest first, (n, 2)."""
+    return state.hazards[np.linalg.norm(state.hazards - state.agent_pos, axis=1).argsort()]
 
 
 def _in_view(state: WorldState, cameras: Sequence[str]) -> tuple[bool, bool]:
     """Whether the nearest hazard, and the goal, are in view."""
-    places = np.stack([_nearest(state), state.goal_pos])
+    places = np.stack([_by_distance(state)[0], state.goal_pos])
     hazard, goal = off_axis(state, places, cameras) < SEEN
     return bool(hazard), bool(goal)
 
 
-def _egocentric(state: WorldState, place: np.ndarray) -> np.ndarray:
-    """A place of the world frame in the robot's: metres forward and to the left, (2,) float32."""
+def _turned(state: WorldState, way: np.ndarray) -> np.ndarray:
+    """Vectors (..., 2) of the world frame in the robot's: forward and left, float32."""
     forward = np.array([np.cos(state.agent_heading), np.sin(state.agent_heading)])
     left = np.array([-forward[1], forward[0]])
-    way = place - state.agent_pos
-    return np.array([way @ forward, way @ left], np.float32)
+    return np.stack([way @ forward, way @ left], -1).astype(np.float32)

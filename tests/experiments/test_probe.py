@@ -17,11 +17,10 @@ from experiments.probe.features import chosen_episodes
 from experiments.probe.imagined import imagined_steps
 from experiments.probe.probes import Split, fit, probe_all
 from experiments.probe.truth import Truth, load_truth
-from fosp_ext.dataset.collect import collect_dataset
-from fosp_ext.dataset.collect_plan import CollectSettings
 from fosp_ext.envs import make_env
 from tests.support.agents import make_agent, written_run
 from tests.support.commands import offline
+from tests.support.recordings import record_goal
 from tests.support.toy_data import toy_episode
 
 CPU = torch.device("cpu")
@@ -30,15 +29,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two episodes of the real simulator, one of them of the safe policy."""
-    path = tmp_path_factory.mktemp("probe") / "goal.h5"
-    settings = CollectSettings(
-        task="SafetyPointGoal1-v0", cameras=("vision", "vision_back"), size=64, action_repeat=20,
-        render="fast", episodes=2, mix={"safe": 0.5, "random": 0.5}, noise=0.3, min_speed=0.5,
-        workers=1, seed=0, variant="none", field_of_view="cameras",
-    )  # fmt: skip
-    with open("/dev/null", "w") as silent:
-        collect_dataset(path, settings, silent)
-    return path
+    mix = {"safe": 0.5, "random": 0.5}
+    return record_goal(tmp_path_factory.mktemp("probe") / "goal.h5", mix)
 
 
 @pytest.mark.sim
@@ -97,10 +89,11 @@ def test_a_probe_finds_what_features_hold_and_nothing_else() -> None:
     x = features.numpy()
     noise = rng.normal(size=(12, 101, 2)).astype(np.float32)
     truth = Truth(
-        hazard=x[..., :2] / 3,
+        hazards=x[..., None, :2] / 3,
         hazard_seen=np.ones((12, 101), bool),
         goal=noise,
         goal_seen=np.ones((12, 101), bool),
+        motion=noise,
         cost=(rng.random((12, 101)) < 0.02).astype(np.float32),
         action=np.tanh(x[..., 2:4]),
         policy=np.array(["safe"] * 12),
@@ -119,7 +112,7 @@ def test_a_probe_finds_what_features_hold_and_nothing_else() -> None:
 
 def test_a_probe_is_the_same_every_time() -> None:
     features = torch.randn(2, 600, 4, generator=torch.Generator().manual_seed(1))
-    truth = Truth(*[np.zeros((2, 600, 2), np.float32)] * 6, policy=np.array(["safe"] * 2))
+    truth = Truth(*[np.zeros((2, 600, 2), np.float32)] * 7, policy=np.array(["safe"] * 2))
     asked = np.ones((2, 600), bool)
     once, again = (
         fit(Split(features, truth), features.numpy()[..., :1], asked, torch.nn.functional.mse_loss)
