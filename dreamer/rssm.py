@@ -158,9 +158,14 @@ class RSSM(nn.Module):
 
         The state goes on as the policy reads it (`readable`): with probabilities, without chance.
         """
+        return self.readable(*self.sampled_step(state, action, embed, is_first))
+
+    def sampled_step(
+        self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+    ) -> tuple[Latent, Tensor]:
+        """The same as training takes it: the sampled state, and the posterior (N, S, K)."""
         initial = self.initial(len(action))
-        state, post = self._follow(state, initial, action, self.post_embed(embed), is_first)
-        return self.readable(state, post)
+        return self._follow(state, initial, action, self.post_embed(embed), is_first)
 
     def readable(self, latent: Latent, post: Tensor) -> Latent:
         """What policy and critics read of states and of the posterior (..., S, K) they came from.
@@ -178,7 +183,7 @@ class RSSM(nn.Module):
         stoch = torch.where(first.unsqueeze(-1), initial.stoch, state.stoch)
         action = action * (1 - is_first.unsqueeze(-1))
         deter = self._advance(Latent(deter, stoch), action)
-        post = self.posterior(deter, embed)
+        post = self._probs(self.post_net(self.post_deter(deter) + embed))
         return Latent(deter, sample_one_hot(post)), post
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
@@ -204,10 +209,6 @@ class RSSM(nn.Module):
     def prior(self, deter: Tensor) -> Tensor:
         """Probabilities of the next z before any image, by M heads: (..., D) -> (M, ..., S, K)."""
         return self._probs(self.prior_net(deter))
-
-    def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
-        """Probabilities of z with its image, whose `post_embed` is (..., hidden): (..., S, K)."""
-        return self._probs(self.post_net(self.post_deter(deter) + embed))
 
     def _advance(self, state: Latent, action: Tensor) -> Tensor:
         action = action / action.detach().abs().clamp_min(1.0)

@@ -4,8 +4,7 @@ Behaviour cloning from several inputs, each clone played in the environment. Whe
 true positions does well and one of the world model's state does not, the state lacks something;
 where all do badly, imitation itself fails. Inputs: `positions` (privileged: hazards, goal and own
 motion, for this diagnosis alone), `encoder` (the embeddings of the last 20 rows), `sample` and
-`probabilities` (the state, with the drawn classes or their posterior probabilities). Targets: `raw`
-actions, or `rescaled` ones, as a share of what the motors can do.
+`probabilities` (the state, with the drawn classes or their posterior probabilities).
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamer.data.episode import rescaled
 from dreamer.data.validation import validate_dataset
 from dreamer.errors import UserError, tell_error
 from dreamer.training.progress import Progress
@@ -29,7 +29,6 @@ from dreamer.utils import choose_device
 from experiments.cloning.clone import Rows, fit
 from experiments.cloning.inputs import WINDOWS, Reader, recorded_inputs
 from experiments.cloning.play import FIRST_SEED, play
-from experiments.cloning.scaling import SCALINGS, make_scaling
 from experiments.comparison.results import processor, save_json
 from experiments.probe.features import run_data
 from experiments.probe.truth import load_truth
@@ -40,7 +39,7 @@ from fosp_ext.report.statistics import mean_interval
 from fosp_ext.run.run_folder import LoadedRun, load_run
 
 CLONED = "safe"  # the recorded policy
-VARIANTS = tuple(f"{name}-{scaling}" for name in WINDOWS for scaling in SCALINGS)
+VARIANTS = tuple(WINDOWS)
 UPDATES, EPISODES = 4000, 20
 
 
@@ -96,9 +95,12 @@ def record(
     device: torch.device,
 ) -> Recorded:
     """What clones learn from, of these episodes."""
-    truth = load_truth(path, validate_dataset(path), episodes)
-    inputs = recorded_inputs(names, loaded.agent, path, episodes, truth, device)
-    return Recorded(inputs, torch.from_numpy(truth.action))
+    info = validate_dataset(path)
+    truth = load_truth(path, info, episodes)
+    scale = loaded.info.action_scale
+    inputs = recorded_inputs(names, loaded.agent, path, episodes, truth, device, scale)
+    actions = rescaled(truth.action, info.action_scale, scale)
+    return Recorded(inputs, torch.from_numpy(actions))
 
 
 def clone_all(
@@ -107,27 +109,23 @@ def clone_all(
     """The numbers of each clone, after those of the recorded episodes."""
     path = run_data(loaded)
     summary = summarise(path)
-    names = list(dict.fromkeys(variant.partition("-")[0] for variant in options.variants))
     env = make_run_env(loaded.info, loaded.config.env.variant)
     if not isinstance(env, SafetyGymEnv):
         raise UserError(f"{loaded.info.task}: only Safety-Gymnasium tasks have a policy to clone")
     split = safe_episodes(summary, loaded.config.dataset.holdout)
-    teach, test = (record(loaded, path, episodes, names, device) for episodes in split)
+    teach, test = (record(loaded, path, episodes, options.variants, device) for episodes in split)
     chosen = np.concatenate(split)
     recorded = _totals(summary.returns[chosen], summary.costs[chosen])
     found: list[dict[str, Any]] = [{"clone": f"recorded ({CLONED})", **recorded}]
     for variant in options.variants:
-        name, _, kind = variant.partition("-")
-        scaling = make_scaling(kind, loaded.info.task, loaded.info.action_size)
         taught, judged = (  # the last row has no action
-            Rows(part.inputs[name][:, :-1], scaling.target(part.actions[:, :-1]))
-            for part in (teach, test)
+            Rows(part.inputs[variant][:, :-1], part.actions[:, :-1]) for part in (teach, test)
         )
         with Progress(f"cloning {variant}", options.updates, "updates", sys.stderr) as progress:
-            cloned = fit(taught, judged, WINDOWS[name], options.updates, progress)
+            cloned = fit(taught, judged, WINDOWS[variant], options.updates, progress)
         with Progress(f"playing {variant}", options.play, "episodes", sys.stderr) as progress:
-            reader = Reader(name, loaded.agent, env, device)
-            played = play(cloned.net, scaling, reader, options.play, progress)
+            reader = Reader(variant, loaded.agent, env, device)
+            played = play(cloned.net, reader, options.play, progress)
         numbers = {key: x for key, x in vars(cloned).items() if key != "net"}
         found.append({"clone": variant, **numbers, **_totals(*map(np.array, played))})
     env.close()

@@ -39,11 +39,15 @@ def recorded_inputs(
     episodes: Sequence[int],
     truth: Truth,
     device: torch.device,
+    scale: Sequence[float],
 ) -> dict[str, Tensor]:
-    """Inputs (E, R, F) of these episodes of a dataset, on the CPU, by their name."""
+    """Inputs (E, R, F) of these episodes of a dataset, on the CPU, by their name.
+
+    `scale` is the agent's action scale.
+    """
     found = {}
     if set(names) & set(FEATURES):
-        found = features_of(agent, path, episodes, device)
+        found = features_of(agent, path, episodes, device, scale)
     if "positions" in names:
         found["positions"] = positions(vars(truth))
     return {name: found[name] for name in names}
@@ -72,12 +76,11 @@ class Reader:
             embed = model.encoder(images)[:, 0]  # (1, E)
             if self.name == "encoder":
                 return embed[0].float().cpu()
-            latent = model.rssm.obs_step(self.state.latent, self.state.action, embed, self.first)
+            state = self.state.latent, self.state.action
+            latent, post = model.rssm.sampled_step(*state, embed, self.first)
             self.state = self.state._replace(latent=latent)
-            if self.name == "sample":
-                return latent.feat()[0].float().cpu()
-            post = model.rssm.posterior(latent.deter, model.rssm.post_embed(embed))
-            return torch.cat([latent.deter, post.flatten(-2)], -1)[0].float().cpu()
+            read = latent if self.name == "sample" else latent._replace(stoch=post)
+            return read.feat()[0].float().cpu()
 
     def acted(self, action: Tensor) -> None:
         """Hear of the action (A,) that is executed at the row that was read last."""

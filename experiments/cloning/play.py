@@ -10,24 +10,23 @@ from torch import Tensor
 from dreamer.training.progress import Progress
 from experiments.cloning.clone import Clone
 from experiments.cloning.inputs import Reader
-from experiments.cloning.scaling import Scaling
 
 FIRST_SEED = 1000  # of the worlds that are played
 
 
 def play(
-    net: Clone, scaling: Scaling, reader: Reader, count: int, progress: Progress
+    net: Clone, reader: Reader, count: int, progress: Progress
 ) -> tuple[list[float], list[float]]:
     """Returns and costs of so many episodes with the predicted actions."""
     totals = []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
-        totals.append(_episode(net, scaling, reader, seed))
+        totals.append(_episode(net, reader, seed))
         progress.advance()
     returns, costs = zip(*totals, strict=True)
     return list(returns), list(costs)
 
 
-def _episode(net: Clone, scaling: Scaling, reader: Reader, seed: int) -> tuple[float, float]:
+def _episode(net: Clone, reader: Reader, seed: int) -> tuple[float, float]:
     """Return and cost of the episode in the world of a seed."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -37,7 +36,7 @@ def _episode(net: Clone, scaling: Scaling, reader: Reader, seed: int) -> tuple[f
         rows = deque([first] * net.window, net.window)
         score, cost, over = 0.0, 0.0, False
         while not over:
-            action = _act(net, scaling, rows)
+            action = _act(net, rows)
             reader.acted(action)
             obs, reward, terminated, truncated, info = reader.env.step(action.numpy())
             score, cost = score + reward, cost + info["cost"]
@@ -47,6 +46,6 @@ def _episode(net: Clone, scaling: Scaling, reader: Reader, seed: int) -> tuple[f
 
 
 @torch.no_grad()
-def _act(net: Clone, scaling: Scaling, rows: deque[Tensor]) -> Tensor:
+def _act(net: Clone, rows: deque[Tensor]) -> Tensor:
     """The action (A,) at the last of the rows."""
-    return scaling.action(net(torch.stack(list(rows))[None])[0, -1])
+    return net(torch.stack(list(rows))[None])[0, -1].clamp(-1, 1)

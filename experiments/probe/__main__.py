@@ -67,7 +67,10 @@ def probe(
     info, count = validate_dataset(path), len(summarise(path).lengths)
     chosen = chosen_episodes(count, config.dataset.holdout, teach, test)
     truths = [load_truth(path, info, episodes) for episodes in chosen]
-    seen = [features_of(loaded.agent, path, episodes, device) for episodes in chosen]
+    seen = [
+        features_of(loaded.agent, path, episodes, device, loaded.info.action_scale)
+        for episodes in chosen
+    ]
     found = {}
     with Progress("teaching probes", len(FEATURES), "kinds of features", sys.stderr) as progress:
         for name in FEATURES:

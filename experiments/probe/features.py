@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dreamer.agent import Agent
-from dreamer.data.hdf5 import fingerprint, read_episodes
+from dreamer.data.episode import rescaled
+from dreamer.data.hdf5 import fingerprint, read_episodes, validate_dataset
 from dreamer.errors import UserError
 from dreamer.training.diagnostics import fixed_randomness
 from dreamer.training.progress import Progress
@@ -32,19 +34,25 @@ def run_data(loaded: LoadedRun) -> Path:
 
 @torch.no_grad()
 def features_of(
-    agent: Agent, path: Path, episodes: Sequence[int], device: torch.device
+    agent: Agent,
+    path: Path,
+    episodes: Sequence[int],
+    device: torch.device,
+    scale: Sequence[float],
 ) -> dict[str, Tensor]:
     """Features (E, R, F) of E episodes with R rows each, on the CPU, by their name.
+
+    `scale` is the agent's action scale, to which recorded actions are converted.
 
     encoder: the embedding of the row's images alone.
     probabilities: deterministic state and the posterior's class probabilities.
     sample: deterministic state and the one-hot sample, as the policy reads them.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in FEATURES}
-    model = agent.world_model
+    model, recorded = agent.world_model, validate_dataset(path).action_scale
     with Progress("following", len(episodes), "episodes", sys.stderr) as progress:
         for episode in read_episodes(path, episodes):
-            store = join([episode])
+            store = join([replace(episode, action=rescaled(episode.action, recorded, scale))])
             batch = store.windows([0], len(store)).to(device)
             with fixed_randomness(device), agent.autocast(device):
                 embed = model.encoder(batch.obs)

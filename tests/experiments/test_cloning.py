@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,14 +18,12 @@ from experiments.cloning import __main__ as cloning
 from experiments.cloning.clone import Rows, fit
 from experiments.cloning.inputs import WINDOWS, Reader, recorded_inputs
 from experiments.cloning.play import play
-from experiments.cloning.scaling import make_scaling
 from experiments.probe.truth import load_truth
 from fosp_ext.dataset.summary import summarise
 from fosp_ext.envs import make_run_env
 from tests.support.agents import make_agent
 from tests.support.commands import offline
 from tests.support.recordings import record_goal
-from tests.support.toy_data import TOY_INFO
 
 CPU = torch.device("cpu")
 POINT, SILENT = "SafetyPointGoal1-v0", Progress("", 1, "", None)
@@ -42,7 +39,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_running_episode_is_read_as_its_recording(recorded: Path) -> None:
     info, agent = validate_dataset(recorded), make_agent()
     truth = load_truth(recorded, info, [1])
-    wanted = recorded_inputs(WINDOWS, agent, recorded, [1], truth, CPU)
+    wanted = recorded_inputs(WINDOWS, agent, recorded, [1], truth, CPU, info.action_scale)
     (episode,) = read_episodes(recorded, [1])
     env = make_run_env(info, "none")
     for name, rows in wanted.items():
@@ -55,33 +52,6 @@ def test_a_running_episode_is_read_as_its_recording(recorded: Path) -> None:
                 found.append(reader.read(env.step(action.numpy())[0]))
         torch.testing.assert_close(torch.stack(found), rows[0, :6], rtol=0, atol=1e-3, msg=name)
     env.close()
-
-
-@pytest.mark.sim
-def test_both_scalings_drive_alike() -> None:
-    """Full thrust as it is recorded, and as it is executed for a rescaled target."""
-    scaling = make_scaling("rescaled", POINT, 2)
-    action = torch.tensor([1.0, 0.3])
-    executed = scaling.action(scaling.target(action))
-    torch.testing.assert_close(executed, torch.tensor([0.05, 0.3]))
-    env, ends = make_run_env(TOY_INFO, "none"), []
-    for each in (action, executed):
-        env.reset(seed=0)
-        for _ in range(5):
-            env.step(each.numpy())
-        ends.append(env.privileged().agent_pos)
-    env.close()
-    np.testing.assert_allclose(*ends, atol=1e-6)
-
-
-def test_what_is_rescaled() -> None:
-    action = torch.tensor([[0.04, -0.5], [-0.2, 0.01]])
-    halves = make_scaling("rescaled", POINT, 2).target(action)
-    torch.testing.assert_close(halves, torch.tensor([[0.8, -0.5], [-1.0, 0.01]]))
-    wheels = make_scaling("rescaled", "SafetyCarGoal1-v0", 2).target(action)
-    torch.testing.assert_close(wheels, torch.tensor([[1.0, -1.0], [-1.0, 0.5]]))
-    for same in (make_scaling("raw", POINT, 2), make_scaling("rescaled", "SafetyAntGoal1-v0", 2)):
-        assert torch.equal(same.action(same.target(action)), action)
 
 
 @pytest.mark.parametrize(("window", "learns"), [(4, True), (1, False)])
@@ -121,7 +91,7 @@ def test_a_clone_sees_its_own_episode(recorded: Path) -> None:
 
     seen: list[torch.Tensor] = []
     reader = Reader("positions", make_agent(), env, CPU)
-    totals = play(Straight(), make_scaling("raw", POINT, 2), reader, 1, SILENT)  # type: ignore
+    totals = play(Straight(), reader, 1, SILENT)  # type: ignore
     assert [len(x) for x in totals] == [1, 1]
     assert len(seen) == 50
     assert torch.equal(seen[0][0], seen[0][2]), "the first row stands for what was before"
@@ -135,7 +105,7 @@ def test_the_command_prints_and_writes_its_numbers(recorded, tmp_path, capsys) -
     run, file = tmp_path / "run", tmp_path / "cloning.json"
     assert train.main(offline(recorded, run, *words, "--env.action_repeat", "20")) == 0
     capsys.readouterr()
-    variants = ["positions-raw", "encoder-rescaled", "probabilities-rescaled"]
+    variants = ["positions", "encoder", "probabilities"]
     count = ["--updates", "20", "--play", "2", "--threads", "1"]
     assert cloning.main([str(run), "--variants", *variants, *count, "--json", str(file)]) == 0
     printed, found = capsys.readouterr().out, json.loads(file.read_text())
