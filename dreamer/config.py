@@ -142,11 +142,15 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(schema: type[Schema], values: dict[str, Any], where: str = "config") -> Schema:
     """The inverse of `to_dict`, as strict as a preset; only a newer setting may be missing."""
     leaves = _leaves(schema)
-    newer = {key: leaf.metadata["before"] for key, leaf in leaves.items()}
-    flat = {key: value for key, value in newer.items() if value is not None}
-    flat |= _dotted(leaves, values, where)
+    flat = values_before(schema) | _dotted(leaves, values, where)
     _check_complete(schema, flat, where)
     return _build(schema, flat)
+
+
+def values_before(schema: type) -> Values:
+    """Dotted key -> the value of runs that are older than the setting, see `setting`."""
+    values = {key: leaf.metadata["before"] for key, leaf in _leaves(schema).items()}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Values:

@@ -15,7 +15,7 @@ from dreamer.training.evaluator import Evaluator
 from dreamer.training.logger import Logger
 from dreamer.training.loops import Every, Hooks, offline_loop
 from dreamer.training.profiler import Tracer
-from dreamer.training.run_folder import RunFolder, State
+from dreamer.training.run_folder import RunFolder, State, saved_info
 from dreamer.training.settings import OfflineRunSettings
 
 
@@ -76,6 +76,11 @@ class OfflineRun:
             raise UserError(
                 f"{self.folder.path} was trained on other data than {self.dataset.path}; "
                 "name another --logdir or the dataset it began with"
+            )
+        if saved_info(state).action_scale != self.dataset.info.action_scale:
+            raise UserError(
+                f"{self.folder.path} holds a run whose actions have another scale; name another "
+                "--logdir"
             )
         self.agent.load_state_dict(state["agent"])
         self.pretrain = state["pretrain"]  # as many as when the run began

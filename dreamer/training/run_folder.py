@@ -15,7 +15,7 @@ import torch
 
 from dreamer import distributed
 from dreamer.agent import Agent
-from dreamer.config import marks, read_yaml, save_yaml, to_dict
+from dreamer.config import marks, read_yaml, save_yaml, to_dict, values_before
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
@@ -115,9 +115,10 @@ class RunFolder:
             part.write_text(json.dumps([*starts, provenance()], indent=2))
 
     def _check_same(self, before: dict[str, Any]) -> None:
-        now = to_dict(self.settings)
+        now, earlier = to_dict(self.settings), values_before(type(self.settings))
         for key, may_change in marks(type(self.settings), "may_change").items():
             new, old = _look_up(now, key), _look_up(before, key)
+            old = earlier.get(key) if old is None else old
             if old is not None and new != old and not may_change:
                 raise UserError(
                     f"{self.path} holds a run with {key} {old!r}, this command says {new!r}; "

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import train
-from dreamer.data.episode import Episode
+from dreamer.data.episode import ACTION_SCALE, Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
 from fosp_ext.dataset.__main__ import main
 from fosp_ext.dataset.collect import part_file, parts_folder
@@ -215,6 +215,13 @@ def test_merge_refuses_what_does_not_fit(place, refuse, change):
     line = refuse("merge all.h5 data.h5 other.h5")
     have = {**vars(TOY_INFO), **TOY_INFO.environment}[name]
     assert f"other.h5 has {name} {value!r}, data.h5 has {have!r}" in line
+
+
+@pytest.mark.parametrize("order", ["data.h5 other.h5", "other.h5 data.h5"])
+def test_merge_refuses_another_action_scale(place, refuse, order):
+    """Also where the first file is older and does not say that it covers the whole range."""
+    toy(place / "other.h5", range(2), environment={**TOY_INFO.environment, ACTION_SCALE: "0.05 1"})
+    assert "has action_scale" in refuse(f"merge all.h5 {order}")
 
 
 def test_merge_notes_all_variants_and_versions(place):

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from ruamel.yaml import YAML
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from dreamer.config import to_dict
+from dreamer.config import read_yaml, to_dict
 from dreamer.data.hdf5 import write_dataset
 from dreamer.training.offline import OfflineRun
 from fosp_ext.config import load_config
@@ -159,6 +160,28 @@ def test_other_data_are_refused_and_a_copy_is_not(toy_dataset, copied_run, tmp_p
     assert snapshot(copied_run) == files
     same = shutil.copy(toy_dataset, tmp_path / "moved.h5")
     assert train.main(offline(same, copied_run)) == 0
+
+
+def test_a_run_with_another_action_scale_is_refused(toy_dataset, copied_run, monkeypatch, capsys):
+    """Older runs covered the robot's whole range; their settings do not say so."""
+    monkeypatch.setattr("fosp_ext.envs.tasks._ACTION_SCALES", {})
+    files = snapshot(copied_run)
+    assert train.main(offline(toy_dataset, copied_run)) == 2
+    assert "holds a run whose actions have another scale" in capsys.readouterr().err
+    assert snapshot(copied_run) == files
+
+
+def test_a_setting_that_is_newer_than_the_run_has_its_value_from_before(
+    toy_dataset, copied_run, capsys
+):
+    config = read_yaml(copied_run / "config.yaml")
+    del config["world_model"]["rssm"]["read"]
+    with (copied_run / "config.yaml").open("w") as file:
+        YAML().dump(config, file)
+    assert train.main(offline(toy_dataset, copied_run)) == 2
+    assert "world_model.rssm.read 'sample', this command says 'probabilities'" in (
+        capsys.readouterr().err
+    )
 
 
 # Numbers that are not finite
