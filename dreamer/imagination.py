@@ -86,4 +86,5 @@ def joined(steps: list[Imagined]) -> Imagined:
     """H steps of N rollouts, each (N,), as one bundle (N, H)."""
     latent = Latent(*(torch.stack(x, 1) for x in zip(*(s.latent for s in steps), strict=True)))
     prior = torch.stack([step.prior for step in steps], 2)  # (M, N, H, S, K)
-    return Imagined(latent, prior, torch.stack([step.noise for step in steps], 1))
+    noise = [step.noise for step in steps if step.noise is not None]
+    return Imagined(latent, prior, torch.stack(noise, 1) if noise else None)

@@ -44,12 +44,12 @@ class Imagined(NamedTuple):
 
     latent: Latent  # (N,), of one member, drawn anew for each row and step
     prior: Tensor  # (M, N, S, K) probabilities
-    noise: Tensor  # (N, S, 1) in [0, 1): what drew z from that member's probabilities
+    noise: Tensor | None  # (N, S, 1) in [0, 1): what drew z from that member's; None: not drawn
 
     def members(self) -> Latent:
         """The state (M, N) that each member makes of the same noise: equal where they agree."""
         deter = self.latent.deter.expand(len(self.prior), *self.latent.deter.shape)
-        return Latent(deter, sample_one_hot(self.prior, self.noise))
+        return Latent(deter, drawn_or_whole(self.prior, self.noise))
 
 
 class NormGRUCell(nn.Module):
@@ -111,6 +111,7 @@ class RSSM(nn.Module):
         D, hidden, flat = settings.deter, settings.hidden, settings.stoch * settings.classes
         self.feat_size = D + flat  # F
         self.reads_probabilities = settings.read == "probabilities"
+        self.imagines_probabilities = settings.imagine == "probabilities"
         self.initial_deter = nn.Parameter(torch.zeros(D))
         self.inputs = nn.Sequential(hidden_linear(flat + action_size, hidden), NormSiLU(hidden))
         self.cell = NormGRUCell(hidden, D)
@@ -187,16 +188,20 @@ class RSSM(nn.Module):
         return Latent(deter, sample_one_hot(post)), post
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
-        """Imagine one step: state (N,), action (N, A) -> state (N,), sampled from a prior."""
+        """Imagine one step: state (N,), action (N, A) -> state (N,), by one of the priors.
+
+        Where probabilities are imagined, z is what the model believes, and nobody can act on what
+        it happened to draw; else z is drawn.
+        """
         return self.imagine_step(state, action).latent
 
     def imagine_step(self, state: Latent, action: Tensor) -> Imagined:
         """The same, with what every prior head expected."""
         deter = self._advance(state, action)
         prior = self.prior(deter)
-        drawn = prior[0] if len(prior) == 1 else one_of(prior)
-        noise = draw_noise(drawn)
-        return Imagined(Latent(deter, sample_one_hot(drawn, noise)), prior, noise)
+        probs = prior[0] if len(prior) == 1 else one_of(prior)
+        noise = None if self.imagines_probabilities else draw_noise(probs)
+        return Imagined(Latent(deter, drawn_or_whole(probs, noise)), prior, noise)
 
     def prior_step(self, state: Latent, action: Tensor) -> Latent:
         """Imagine without chance: state and action (..., A) -> state whose z is probabilities.
@@ -216,6 +221,11 @@ class RSSM(nn.Module):
 
     def _probs(self, logits: Tensor) -> Tensor:
         return unimix_probs(logits.unflatten(-1, (self.stoch, self.classes)), self.unimix)
+
+
+def drawn_or_whole(probs: Tensor, noise: Tensor | None) -> Tensor:
+    """z of probabilities (..., S, K): drawn with this noise, or without any the probabilities."""
+    return probs if noise is None else sample_one_hot(probs, noise)
 
 
 def one_of(members: Tensor) -> Tensor:

@@ -44,6 +44,11 @@ class RSSMSettings:
         choices=("probabilities", "sample"),
         before="sample",
     )
+    imagine: str = setting(
+        "what imagination carries on",
+        choices=("probabilities", "samples"),
+        before="samples",
+    )
     priors: int = setting(
         "prior heads on the one GRU; from 2 on they can disagree", minimum=1, before=1
     )

@@ -93,7 +93,8 @@ class WorldModel(nn.Module):
             "rep_loss": self.settings.rep_scale * rep,
         }
         if self.settings.overshoot.steps:
-            losses |= self.overshoot_losses(posterior.latent, batch)
+            seen = self.rssm.readable(posterior.latent, posterior.post)
+            losses |= self.overshoot_losses(seen, batch)
         metrics = {name: loss.detach().mean() for name, loss in losses.items()}
         metrics["kl"] = kl.mean()
         for name, probs in (("post_ent", posterior.post), ("prior_ent", posterior.prior)):

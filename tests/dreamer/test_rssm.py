@@ -13,7 +13,9 @@ from dreamer.rssm import RSSM, kl_losses
 from dreamer.settings import RSSMSettings
 from dreamer.types import Latent
 
-SIZES = RSSMSettings(deter=8, hidden=12, stoch=3, classes=5, unimix=0.01, read="sample", priors=1)
+SIZES = RSSMSettings(
+    deter=8, hidden=12, stoch=3, classes=5, unimix=0.01, read="sample", imagine="samples", priors=1
+)
 
 
 @pytest.fixture
@@ -151,3 +153,19 @@ def test_what_is_read_is_the_posterior_without_chance():
     read = rssm.readable(posterior.latent, posterior.post)
     assert read.stoch is posterior.post
     assert set(posterior.latent.stoch.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_imagined_probabilities_are_followed_without_chance():
+    rssm = RSSM(10, 2, replace(SIZES, imagine="probabilities", priors=2))
+    state, action = rssm.initial(3), torch.randn(3, 2)
+    torch.manual_seed(0)
+    ahead = rssm.imagine_step(state, action)
+    assert ahead.members().stoch is ahead.prior
+    one_row = torch.stack([ahead.prior[:, n] for n in range(3)])  # (N, M, S, K)
+    assert all(
+        any(z.equal(x) for x in row) for z, row in zip(ahead.latent.stoch, one_row, strict=True)
+    )
+    single = RSSM(10, 2, replace(SIZES, imagine="probabilities"))
+    twice = [single.img_step(single.initial(3), action).stoch for _ in range(2)]
+    assert twice[0].equal(twice[1])
+    assert 0 < twice[0].max() < 1

@@ -20,7 +20,14 @@ def rssm() -> RSSM:
     """A small model with as many classes as the full size, and sharp distributions."""
     torch.manual_seed(0)
     settings = RSSMSettings(
-        deter=8, hidden=12, stoch=3, classes=CLASSES, unimix=UNIMIX, read="sample", priors=1
+        deter=8,
+        hidden=12,
+        stoch=3,
+        classes=CLASSES,
+        unimix=UNIMIX,
+        read="sample",
+        imagine="samples",
+        priors=1,
     )
     model = RSSM(embed_size=10, action_size=2, settings=settings)
     torch.nn.init.normal_(model.initial_deter)
