@@ -42,11 +42,13 @@ class RSSMSettings:
     read: str = setting(
         "what policy and critics read of a state that was seen",
         choices=("probabilities", "sample"),
+        must_match=(AGENT,),
         before="sample",
     )
     imagine: str = setting(
         "what imagination carries on",
         choices=("probabilities", "samples"),
+        must_match=(AGENT,),
         before="samples",
     )
     priors: int = setting(
