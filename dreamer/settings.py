@@ -75,7 +75,6 @@ class WorldModelSettings:
     recon_every: int = setting(
         "images are drawn and compared in one of so many rows; the others save time", minimum=1
     )
-    image_scale: float = setting("weight of the images' squared error", minimum=0, before=1)
     colour_rarity: float = setting(
         "pixels weigh as the frequency of their colour to the power of minus this",
         minimum=0,

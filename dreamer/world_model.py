@@ -128,13 +128,12 @@ class WorldModel(nn.Module):
         }
 
     def image_losses(self, feat: Tensor, pixels: Tensor) -> dict[str, Tensor]:
-        """Scaled and weighted squared error of the images (B, T, 64, 64, C), camera -> (B, T)."""
+        """Weighted squared error of the images (B, T, 64, 64, C), camera -> (B, T)."""
         error = F.mse_loss(self.decoder.pixels(feat), pixels, reduction="none")
         if self.settings.colour_rarity:
             error = error * rarity_weights(pixels, self.settings.colour_rarity)
         by_camera = self.decoder.by_camera(error.sum((-3, -2)))  # summed over pixels first
-        scale = self.settings.image_scale
-        return {name: scale * channels.sum(-1) for name, channels in by_camera.items()}
+        return {name: channels.sum(-1) for name, channels in by_camera.items()}
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Losses of the scalar heads, name -> (B, T)."""
