@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dreamer.data.episode import ACTION_SCALE
 from dreamer.errors import UserError, did_you_mean
 
 CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")
@@ -114,6 +113,8 @@ def environment_facts(
 
     `scale` is that of their actions; None: they cover the environment's whole range.
     """
+    from dreamer.data.episode import ACTION_SCALE  # here: names of tasks are known without numpy
+
     scaled = {} if scale is None else {ACTION_SCALE: " ".join(f"{x:g}" for x in scale)}
     return {"render": render, "variant": variant, **scaled}
 

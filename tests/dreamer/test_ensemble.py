@@ -19,7 +19,8 @@ M, D, HIDDEN, S, K = 4, 8, 12, 3, 5
 def rssm(priors: int = M) -> RSSM:
     """A tiny model with one action."""
     torch.manual_seed(0)
-    sizes = RSSMSettings(deter=D, hidden=HIDDEN, stoch=S, classes=K, unimix=0.01, priors=priors)
+    words = {"read": "sample", "imagine": "samples", "priors": priors}
+    sizes = RSSMSettings(deter=D, hidden=HIDDEN, stoch=S, classes=K, unimix=0.01, **words)
     return RSSM(embed_size=6, action_size=1, settings=sizes)
 
 

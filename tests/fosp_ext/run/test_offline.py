@@ -237,7 +237,9 @@ def test_the_folder_says_what_made_it(toy_dataset, copied_run):
     assert (config.size, config.run.updates, config.dataset.path) == ("debug", 7, str(toy_dataset))
     state = saved(copied_run)
     assert state["config"] == to_dict(config)
-    assert state["info"] == {**vars(TOY_INFO), "cameras": list(TOY_INFO.cameras)}
+    environment = {**TOY_INFO.environment, "action_scale": "0.05 1"}  # to which it converts
+    wanted = {**vars(TOY_INFO), "cameras": list(TOY_INFO.cameras), "environment": environment}
+    assert state["info"] == wanted
     starts = json.loads((copied_run / "meta.json").read_text())
     assert len(starts) == 2
     assert starts[1].keys() == {

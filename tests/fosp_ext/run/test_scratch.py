@@ -29,7 +29,8 @@ def test_every_method_learns_from_its_own_episodes(tmp_path, quick_world, capsys
     assert rows[0]["step/env"] == 20
     state = saved(tmp_path)
     assert (state["dataset"], state["info"]["action_size"]) == ("", 2)
-    assert state["info"]["environment"] == {"render": "fast", "variant": "none"}
+    facts = {"render": "fast", "variant": "none", "action_scale": "0.05 1"}
+    assert state["info"]["environment"] == facts
     run = load_run(tmp_path, next(iter(state["agent"].values())).device)
     assert not isinstance(run.agent.policy, PolicySet)
     assert train.main(scratch(preset, tmp_path, "--online.steps", "60")) == 0
