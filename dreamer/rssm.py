@@ -172,7 +172,7 @@ class RSSM(nn.Module):
         """What policy and critics read of states and of the posterior (..., S, K) they came from.
 
         The probabilities know more than one sample of them does. The model itself learns from
-        samples, and imagination draws them.
+        samples.
         """
         return Latent(latent.deter, post) if self.reads_probabilities else latent
 

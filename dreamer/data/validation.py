@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dreamer.data.episode import DatasetInfo
+from dreamer.data.episode import ACTION_SCALE, DatasetInfo
 from dreamer.data.layout import (
     ARRAYS,
     ATTRIBUTES,
@@ -57,16 +57,19 @@ def check_compatible(info: DatasetInfo, expected: DatasetInfo, path: str | Path)
 def first_difference(info: DatasetInfo, other: DatasetInfo) -> tuple[str, object, object] | None:
     """(field, value, other value) of the first field that differs.
 
-    The order of the cameras does not matter, nor what `other` does not say of its environment.
+    The order of the cameras does not matter, nor what `other` does not say of its environment. The
+    action scale is compared by its numbers: without one, actions cover the whole range.
     """
     for name, want in asdict(other).items():
         have = getattr(info, name)
         if name == "environment":
             for fact, value in want.items():
-                if have.get(fact) != value:
+                if fact != ACTION_SCALE and have.get(fact) != value:
                     return fact, have.get(fact), value
         elif set(have) != set(want) if name == "cameras" else have != want:
             return name, have, want
+    if info.action_scale != other.action_scale:
+        return ACTION_SCALE, info.action_scale, other.action_scale
     return None
 
 

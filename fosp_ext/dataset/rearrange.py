@@ -9,7 +9,7 @@ from typing import TextIO
 
 import numpy as np
 
-from dreamer.data.episode import ACTION_SCALE, DatasetInfo, Episode
+from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import fingerprint, read_episodes, write_dataset
 from dreamer.data.validation import first_difference
 from dreamer.errors import UserError, did_you_mean
@@ -122,9 +122,6 @@ def _common_info(summaries: Sequence[DatasetSummary]) -> DatasetInfo:
     wanted = replace(first.info, environment=shared)
     for other in summaries[1:]:
         different = first_difference(other.info, wanted)
-        scales = other.info.action_scale, first.info.action_scale
-        if not different and scales[0] != scales[1]:
-            different = (ACTION_SCALE, *scales)
         if different:
             name, have, want = different
             raise UserError(

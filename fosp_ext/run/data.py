@@ -87,7 +87,7 @@ def require_dataset(path: Path, task: str, env: EnvSettings) -> DatasetInfo:
     found = validate_dataset(path)
     expected = expected_info(task, env, found.action_size)
     drawn = {} if is_custom(task) else {"render": env.render}
-    check_compatible(found, replace(expected, environment=drawn), path)
+    check_compatible(found, in_scale_of(replace(expected, environment=drawn), found), path)
     return in_scale_of(replace(expected, environment=found.environment), expected)
 
 
