@@ -37,7 +37,8 @@ class Agent(nn.Module):
     def update(self, batch: Batch, update_policy: bool = True) -> Metrics:
         """One gradient step for the model, then one for the policy if that learns too."""
         with record_function("world model"), self.autocast(batch.reward.device):
-            latent, model_metrics = self.world_model.update(batch)
+            before, batch = self.world_model.warm_up(batch)
+            latent, model_metrics = self.world_model.update(batch, before)
         metrics = {f"wm/{name}": x for name, x in model_metrics.items()}
         if update_policy:
             with record_function("policy"), self.autocast(batch.reward.device):

@@ -46,6 +46,15 @@ class Batch(NamedTuple):
         obs = {key: value.to(device, non_blocking=True) for key, value in self.obs.items()}
         return Batch(obs, *(value.to(device, non_blocking=True) for value in self[1:]))
 
+    def split(self, rows: int) -> tuple[Batch, Batch]:
+        """The first `rows` rows of the windows, and the others."""
+        parts = slice(rows), slice(rows, None)
+        head, rest = (
+            Batch({key: x[:, part] for key, x in self.obs.items()}, *(x[:, part] for x in self[1:]))
+            for part in parts
+        )
+        return head, rest
+
 
 class Latent(NamedTuple):
     """RSSM state: leading dims are (B, T) from data and (N,) when imagining."""

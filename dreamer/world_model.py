@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dreamer.functional import masked_mean, rarity_weights
 from dreamer.networks import BernoulliHead, ImageDecoder, ImageEncoder, TwoHotHead
 from dreamer.optimizer import Optimizer
-from dreamer.rssm import RSSM, Posterior, kl_losses
+from dreamer.rssm import RSSM, Before, Posterior, kl_losses
 from dreamer.settings import WorldModelSettings
 from dreamer.types import Batch, Latent, Metrics
 
@@ -60,9 +60,29 @@ class WorldModel(nn.Module):
             self.add_module(name, make(self.feat_size))
         self.optimizer = Optimizer(self.parameters(), settings.optimizer)
 
-    def update(self, batch: Batch) -> tuple[Latent, Metrics]:
-        """One gradient step. Returns the states (B, T), as a policy reads them, and metrics."""
-        posterior, losses, metrics = self.losses(batch, self.recon_rows(batch.reward.shape[1]))
+    @torch.no_grad()
+    def warm_up(self, batch: Batch) -> tuple[Before | None, Batch]:
+        """Follow the first `context` rows of windows: the last of them, and the rows after it.
+
+        Most windows begin amid an episode, where the recorded actions answer to what was seen
+        before. Without context the model takes these actions as evidence of where things are, and
+        believes a policy's actions in the same way ("auto-suggestive delusion", Ortega et al. 2021).
+        As the burn-in of R2D2 (section 3).
+        """
+        context = self.settings.context
+        if not context:
+            return None, batch
+        head, rest = batch.split(context)
+        latent = self.rssm.observe(self.encoder(head.obs), head.action, head.is_first).latent
+        return Before(Latent(*(x[:, -1] for x in latent)), head.action[:, -1]), rest
+
+    def update(self, batch: Batch, before: Before | None = None) -> tuple[Latent, Metrics]:
+        """One gradient step, on windows after the row `before`.
+
+        Returns the states (B, T), as a policy reads them, and metrics.
+        """
+        rows = self.recon_rows(batch.reward.shape[1])
+        posterior, losses, metrics = self.losses(batch, rows, before)
         total = torch.stack([loss.mean() for loss in losses.values()]).sum()
         step = self.optimizer.step(total)
         latent = self.rssm.readable(posterior.latent, posterior.post)
@@ -74,7 +94,7 @@ class WorldModel(nn.Module):
         return slice(int(torch.randint(every, ())) if every > 1 else 0, None, every)
 
     def losses(
-        self, batch: Batch, reconstructed: slice = ALL_ROWS
+        self, batch: Batch, reconstructed: slice = ALL_ROWS, before: Before | None = None
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Posterior states, every scaled loss and metrics, without moving anything.
 
@@ -82,7 +102,7 @@ class WorldModel(nn.Module):
         """
         pixels = self.encoder.pixels(batch.obs)  # what the encoder reads and the decoder draws
         embed = self.encoder.embed(pixels)
-        posterior = self.rssm.observe(embed, batch.action, batch.is_first)
+        posterior = self.rssm.observe(embed, batch.action, batch.is_first, before)
         feat = posterior.latent.feat()
         dyn, rep, kl = kl_losses(posterior.post, posterior.prior, self.settings.free_nats)
         images = self.image_losses(feat[:, reconstructed], pixels[:, reconstructed])

@@ -11,7 +11,7 @@ from torch import Tensor
 from dreamer.distributions import TwoHot
 from dreamer.functional import violates
 from dreamer.networks import TwoHotHead
-from dreamer.rssm import Posterior
+from dreamer.rssm import Before, Posterior
 from dreamer.settings import WorldModelSettings
 from dreamer.types import Batch, Metrics
 from dreamer.world_model import ALL_ROWS, WorldModel
@@ -73,10 +73,10 @@ class SafeWorldModel(WorldModel):
         return dist.mean(), violation
 
     def losses(
-        self, batch: Batch, reconstructed: slice = ALL_ROWS
+        self, batch: Batch, reconstructed: slice = ALL_ROWS, before: Before | None = None
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Adds the shares of rows that violate, that raise a warning, and that rightly do."""
-        posterior, losses, metrics = super().losses(batch, reconstructed)
+        posterior, losses, metrics = super().losses(batch, reconstructed, before)
         with torch.no_grad():
             expected = self.cost_head(posterior.latent.feat()).mean()
             predicted = violates(expected, self.violation)
