@@ -66,15 +66,22 @@ class WorldModel(nn.Module):
 
         Most windows begin amid an episode, where the recorded actions answer to what was seen
         before. Without context the model takes these actions as evidence of where things are, and
-        believes a policy's actions in the same way ("auto-suggestive delusion", Ortega et al. 2021).
-        As the burn-in of R2D2 (section 3).
+        then believes those of a policy, too (the delusions of Ortega et al., 2021). The same as the
+        burn-in of R2D2 (section 3).
         """
-        context = self.settings.context
-        if not context:
+        context = min(self.settings.context, batch.reward.shape[1] - 2)
+        if context <= 0:
             return None, batch
         head, rest = batch.split(context)
         latent = self.rssm.observe(self.encoder(head.obs), head.action, head.is_first).latent
         return Before(Latent(*(x[:, -1] for x in latent)), head.action[:, -1]), rest
+
+    @torch.no_grad()
+    def follow(self, batch: Batch, before: Before | None = None) -> Latent:
+        """The states (B, T) of windows after the row `before`, as a policy reads them."""
+        embed = self.encoder(batch.obs)
+        posterior = self.rssm.observe(embed, batch.action, batch.is_first, before)
+        return self.rssm.readable(posterior.latent, posterior.post)
 
     def update(self, batch: Batch, before: Before | None = None) -> tuple[Latent, Metrics]:
         """One gradient step, on windows after the row `before`.

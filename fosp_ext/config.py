@@ -17,7 +17,7 @@ from dreamer.settings import (
     ImaginationSettings,
     WorldModelSettings,
 )
-from dreamer.training.settings import RunSettings
+from dreamer.training.settings import RunSettings, check_context
 from fosp_ext.settings import (
     CloningSettings,
     CostHeadSettings,
@@ -108,6 +108,9 @@ class TrainConfig(Config):
     dataset: StorageSettings = setting("recorded episodes", may_change=True)
     run: RunSettings = setting("length and habits of the run", may_change=True)
 
+    def __post_init__(self) -> None:
+        check_context(self.world_model.context, self.run)
+
 
 @dataclass(frozen=True)
 class OfflineConfig(TrainConfig):
@@ -115,6 +118,11 @@ class OfflineConfig(TrainConfig):
 
     dataset: OfflineDatasetSettings = setting("recorded episodes", may_change=True)
     run: OfflineRunSettings = setting("length and habits of the run", may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.run.freeze and not int(self.run.pretrain * self.run.updates):
+            raise UserError("run.freeze needs a pretrained world model: set run.pretrain")
 
 
 @dataclass(frozen=True)

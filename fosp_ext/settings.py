@@ -93,6 +93,11 @@ class OfflineRunSettings(training.OfflineRunSettings):
         maximum=1,
         may_change=False,
     )
+    freeze: bool = setting(
+        "after the pretraining the world model stays as it is, which saves the time of its updates",
+        may_change=False,
+        before=False,
+    )
 
 
 @dataclass(frozen=True)

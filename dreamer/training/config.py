@@ -17,6 +17,7 @@ from dreamer.training.settings import (
     OnlineSettings,
     RunSettings,
     StorageSettings,
+    check_context,
 )
 
 
@@ -68,6 +69,9 @@ class DreamerConfig:
     imagination: ImaginationSettings = setting("imagined rollouts")
     actor: ActorSettings = setting("policy")
     critic: CriticSettings = setting("critic")
+
+    def __post_init__(self) -> None:
+        check_context(self.world_model.context, self.run)
 
 
 @dataclass(frozen=True)

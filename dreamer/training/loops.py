@@ -94,13 +94,15 @@ def offline_loop(
     done: int,
     updates: int,
     pretrain: int,
+    freeze: bool,
     every: Every,
     logger: Logger,
     hooks: Hooks,
 ) -> int:
     """Learn from `batches` until `updates` are done, `done` of them before this call.
 
-    In the first `pretrain` of all updates the world model learns alone.
+    In the first `pretrain` of all updates the world model learns alone; then the policy learns
+    beside it, or with `freeze` alone.
     Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked to stop; both save a
     checkpoint. A signal during a hook is answered after one more update. Of several processes, all
     stop after the same update, whichever got the signal.
@@ -109,8 +111,10 @@ def offline_loop(
         for step in range(done + 1, updates + 1):
             with logger.timer("data"):
                 batch = next(batches)
+            begun = step > pretrain
             with logger.timer("update"):
-                logger.add(agent.update(batch, update_policy=step > pretrain), prefix="train")
+                learned = agent.update(batch, begun, update_model=not (begun and freeze))
+                logger.add(learned, prefix="train")
             logger.tick(step)
             stopped = stop.agreed()
             last = step == updates or stopped != 0

@@ -30,16 +30,19 @@ class OfflineRun:
         evaluator: Evaluator,
         settings: OfflineRunSettings,
         pretrain: int,
+        freeze: bool,
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
     ) -> None:
-        """In the first `pretrain` updates of a new run the world model learns alone.
+        """In the first `pretrain` updates of a new run the world model learns alone, and with
+        `freeze` stays as it is afterwards.
 
         `seed` decides this process's batches; nothing is written before `run`.
         """
         self.folder, self.agent, self.dataset = folder, agent, dataset
-        self.evaluator, self.settings, self.pretrain = evaluator, settings, pretrain
+        self.evaluator, self.settings = evaluator, settings
+        self.pretrain, self.freeze = pretrain, freeze
         self.device = device
         self.stream = WindowStream(
             dataset.train, settings.batch_size, settings.batch_length, seed, augmentation
@@ -61,8 +64,9 @@ class OfflineRun:
         hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer)
         try:
             return offline_loop(
-                self.agent, batches, done, run.updates, self.pretrain, every, self.logger, hooks
-            )
+                self.agent, batches, done, run.updates, self.pretrain, self.freeze, every,
+                self.logger, hooks,
+            )  # fmt: skip
         finally:
             tracer.close()
             batches.close()

@@ -72,8 +72,8 @@ def train_offline(config: OfflineConfig) -> int:
         world = evaluation_env(config.env.id, info) if config.env.id and run.eval_every else None
         agent = make_agent(config, info, device)
         training = OfflineRun(
-            folder, agent, dataset, Evaluator(folder.path, run, device, world), run, 0, unchanged,
-            seed, device,
+            folder, agent, dataset, Evaluator(folder.path, run, device, world), run, 0, False,
+            unchanged, seed, device,
         )  # fmt: skip
     return training.run(state)
 

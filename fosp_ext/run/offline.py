@@ -53,7 +53,7 @@ def train_offline(config: OfflineConfig) -> int:
         evaluator = Evaluator(folder.path, run, device, world, violation=config.env.violation)
         training = OfflineRun(
             folder, agent, dataset, evaluator, run, int(run.pretrain * run.updates),
-            augmentation(config.augment), seed, device,
+            run.freeze, augmentation(config.augment), seed, device,
         )  # fmt: skip
     return training.run(state)
 

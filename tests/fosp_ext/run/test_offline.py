@@ -47,6 +47,32 @@ def copied_run(toy_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(toy_run, tmp_path / "run"))
 
 
+def test_a_frozen_world_model_is_the_pretrained_one(toy_dataset, tmp_path):
+    alone, frozen = tmp_path / "alone", tmp_path / "frozen"
+    model = ("--run.pretrain", "1", "--run.updates", "3")
+    assert train.main(offline(toy_dataset, alone, *model)) == 0
+    half = ("--run.pretrain", "0.5", "--run.updates", "6", "--run.freeze", "true")
+    assert train.main(offline(toy_dataset, frozen, *half)) == 0
+    one, other = (saved(path)["agent"] for path in (alone, frozen))
+    for name, value in one.items():
+        if name.startswith("world_model.") and isinstance(value, torch.Tensor):
+            assert value.equal(other[name]), name
+    assert not other["policy.actor.mlp.0.weight"].equal(one["policy.actor.mlp.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--run.freeze", "true"), "run.freeze needs a pretrained world model"),
+        (("--world_model.context", "7"), "leaves fewer than two rows of windows of"),
+    ],
+)
+def test_windows_and_models_that_cannot_be_learned_from(toy_dataset, tmp_path, capsys, words, told):
+    assert train.main(offline(toy_dataset, tmp_path / "run", *words)) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 # Going on
 
 
