@@ -69,7 +69,7 @@ def abandoned(file: Path) -> Iterator[bool]:
 
 def _is_ownerless(file: Path, descriptor: int) -> bool:
     """Take the lock of a process that had written who it is, if it does not have it any more."""
-    if not _read(descriptor):
+    if not {"host", "pid", "since"} <= _read(descriptor).keys():
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -33,6 +33,7 @@ def new_output(path: str | Path) -> Iterator[None]:
     with locked(_beside(path), str(path)):
         refuse_existing(path)
         remove_parts(path.parent, path.name)
+        _remove_locks(path.parent)
         yield
 
 
@@ -40,10 +41,10 @@ def new_output(path: str | Path) -> Iterator[None]:
 def new_folder(path: str | Path, own: Sequence[str], kept: str = "") -> Iterator[Path]:
     """A new folder of results to fill: `path`, or path-2, path-3, ... where it exists.
 
-    A second process that wants `path` meanwhile is refused. `own` are patterns of the files that the
-    block writes. Where it fails they go, and the folder unless something else is in it; but if there
-    is a file `kept`, the next start that makes a folder beside this one removes them, as it does
-    after a kill.
+    A second process that wants `path` meanwhile is refused. `own` are patterns of the files that
+    the block writes. Where it fails they go, and the folder unless something else is in it; but if
+    there is a file `kept`, the next start that makes a folder beside this one removes them, as it
+    does after a kill.
     """
     path = Path(path)
     with locked(_beside(path), str(path)):
@@ -51,6 +52,7 @@ def new_folder(path: str | Path, own: Sequence[str], kept: str = "") -> Iterator
             with abandoned(other / UNFINISHED) as unfinished:
                 if unfinished:
                     _remove(other, own)
+        _remove_locks(path.parent)
         folder = _make_new(path)
         with locked(folder / UNFINISHED, str(folder), stays=True):
             try:
@@ -79,6 +81,14 @@ def _beside(path: Path) -> Path:
     """The lock of something that does not exist yet."""
     whole = Path(os.path.abspath(path))
     return whole.with_name(f".{whole.name}.lock")
+
+
+def _remove_locks(folder: Path) -> None:
+    """Remove the locks of killed processes."""
+    for file in folder.glob(".*.lock"):
+        with abandoned(file) as unused:
+            if unused:
+                file.unlink()
 
 
 def _make_new(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP: one exception, raised at once or at the next safe point.
 
-A command runs inside `answered`. The first signal raises `StopSignal`: at once, or inside `deferred`
-where `check` is called next. A Ctrl-C after that ends the process on the spot.
+A command runs inside `answered`. The first signal raises `StopSignal`: at once, or inside
+`deferred` where `check` is called next. A Ctrl-C after that ends the process on the spot.
 """
 
 from __future__ import annotations

@@ -172,7 +172,8 @@ def _older_hint(path: Path) -> str:
         except UNREADABLE:
             continue
         if isinstance(state, dict) and "step" in state and not _fault(state):
-            return f"; {other.name} beside it is intact, remove the damaged file to continue from there"
+            hint = "is intact, remove the damaged file to continue from there"
+            return f"; {other.name} beside it {hint}"
     return " and there is no intact one beside it"
 
 
