@@ -83,7 +83,7 @@ def test_threads_leave_signals_alone():
 
 
 def test_hdf5_is_not_interrupted(tmp_path):
-    """The signal comes while an episode is written; the file is not there then, nor a part of it."""
+    """The signal comes while an episode is written: then there is no file, nor a part of it."""
 
     def episodes():
         yield toy_episode()
