@@ -37,6 +37,7 @@ class _State:
     deferrals: int = 0
     requested: int = 0  # the first signal; 0: none came
     since: float = 0.0  # when
+    terminals: tuple[int, ...] = ()  # descriptors of the output that is shown on one
 
 
 _state = _State()
@@ -79,6 +80,7 @@ def answered(until_exit: bool = False) -> Iterator[None]:
     if before[signal.SIGHUP] == signal.SIG_IGN:
         del before[signal.SIGHUP]
     _state.answering = True
+    _state.terminals = tuple(output for output in (1, 2) if os.isatty(output))
     for number in before:
         signal.signal(number, _note)
     try:
@@ -120,6 +122,8 @@ def deferred(then_raise: bool = True) -> Iterator[None]:
 def _note(number: int, _: FrameType | None) -> None:
     """The handler of all three."""
     now = time.monotonic()
+    if number == signal.SIGHUP:
+        _let_go_of_terminals()
     if not _state.requested:
         _state.requested, _state.since = number, now
         if not _state.deferrals:
@@ -128,3 +132,12 @@ def _note(number: int, _: FrameType | None) -> None:
         if os.environ.get("RANK", "0") == "0":
             os.write(2, AT_ONCE)
         os._exit(128 + signal.SIGINT)
+
+
+def _let_go_of_terminals() -> None:
+    """Where a terminal is gone, as a lost ssh session leaves it, what is said goes nowhere."""
+    for output in _state.terminals:
+        if not os.isatty(output):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)

@@ -15,6 +15,7 @@ from dreamer.data.hdf5 import write_dataset
 from dreamer.errors import tell_error
 from dreamer.signals import STOP_SIGNALS, StopSignal, answered, check, checked, deferred
 from tests.support.commands import ROOT
+from tests.support.stopping import signal_until_end
 from tests.support.toy_data import TOY_INFO, toy_episode
 
 
@@ -143,16 +144,6 @@ def test_a_second_ctrl_c_ends_at_once_in_one_line(program, monkeypatch):
     signal_until_end(program)
     assert program.returncode == 130
     assert program.stderr.read() == "stopped at once; what was saved before is whole\n"
-
-
-def signal_until_end(process: subprocess.Popen) -> None:
-    """Ctrl-C again and again: those right after the first one are taken for its echo."""
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=0.05)
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def test_a_second_sigterm_changes_nothing_and_the_end_is_not_interrupted(program):

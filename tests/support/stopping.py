@@ -1,9 +1,14 @@
-"""Environments that stop the program, or fail at its end; imported by workers: keep it light."""
+"""Environments that stop the program, or fail at its end.
+
+Imported by workers: keep its imports light.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import time
 
 from dreamer.envs.counting import CountingEnv
@@ -28,9 +33,30 @@ class Endless(CountingEnv):
         return super().step(action)
 
 
+class Stuck(Endless):
+    """Its third step does not end."""
+
+    def step(self, action):
+        """Wait for ever after the signal."""
+        result = super().step(action)
+        while self.count == 3:
+            time.sleep(0.05)
+        return result
+
+
 class FailsToClose(CountingEnv):
     """Raises when it is closed."""
 
     def close(self) -> None:
         """Fail."""
         raise RuntimeError("the robot\nis gone")
+
+
+def signal_until_end(process: subprocess.Popen) -> None:
+    """Ctrl-C again and again: those right after the first one are taken for its echo."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=0.05)
+        except subprocess.TimeoutExpired:
+            continue

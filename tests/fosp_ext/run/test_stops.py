@@ -5,12 +5,17 @@ Also an environment that fails when it is closed.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +29,7 @@ from dreamer.envs.parallel import ParallelEnvs
 from fosp_ext.dataset import __main__ as dataset_command
 from tests.support.agents import make_agent, written_run
 from tests.support.commands import ROOT, assert_same, metrics, offline, online, saved
-from tests.support.stopping import SIGNAL, FailsToClose
+from tests.support.stopping import SIGNAL, FailsToClose, signal_until_end
 from tests.support.toy_data import TOY_INFO, toy_episode
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
@@ -201,9 +206,9 @@ def test_what_a_killed_merge_left_is_removed_by_the_next(place):
     assert sorted(path.name for path in place.iterdir()) == ["data.h5", "other.h5", "out.h5"]
 
 
-def record(path: Path, number: int) -> subprocess.Popen:
-    """A recording of endless episodes, whose workers send it a signal in their third step."""
-    words = ("--configs", "collect", "debug", "--task", "tests.support.stopping:Endless")
+def record(path: Path, number: int, env: str = "Endless") -> subprocess.Popen:
+    """A recording of endless episodes; one of its workers sends it a signal in the third step."""
+    words = ("--configs", "collect", "debug", "--task", f"tests.support.stopping:{env}")
     data = ("--dataset.mix", "random=1", "--dataset.workers", "2", "--dataset.path", str(path))
     return subprocess.Popen(
         [sys.executable, "train.py", *words, *data],
@@ -222,6 +227,40 @@ def test_a_recording_stops_within_a_step(tmp_path, number, code):
     assert (process.returncode, said) == (code, "stopped; the same command continues\n")
     files = [str(x.relative_to(tmp_path)) for x in tmp_path.rglob("*") if x.is_file()]
     assert sorted(files) == ["data.h5.parts/settings.json", "data.h5.sent"]
+
+
+def test_a_second_ctrl_c_ends_a_recording_at_once(tmp_path):
+    """The first one waits for a step that does not end."""
+    path = tmp_path / "data.h5"
+    process = record(path, signal.SIGINT, "Stuck")
+    while not path.with_name("data.h5.sent").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    signal_until_end(process)
+    said = process.stderr.read()  # until its helpers have ended, too
+    assert (process.returncode, said) == (
+        130, "stopped at once; what was saved before is whole\n"
+    )  # fmt: skip
+
+
+def test_a_lost_terminal_saves(toy_dataset, tmp_path):
+    """As when an ssh session breaks: SIGHUP, and nobody to write to."""
+    ours, theirs = pty.openpty()
+    latest = tmp_path / "checkpoints" / "latest"
+    words = ("--run.updates", "100000", "--run.heldout_every", "0", "--run.save_every", "2")
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *offline(toy_dataset, tmp_path, *words)],
+        cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    while not latest.exists():
+        assert process.poll() is None
+        select.select([ours], [], [], 0.05)[0] and os.read(ours, 2**16)
+    os.close(ours)
+    assert process.wait(timeout=120) == 129
+    lines = metrics(tmp_path)
+    assert saved(tmp_path)["step"] == lines[-1]["step"]
 
 
 def test_leftovers_of_a_killed_training_are_removed_by_the_next_start(
