@@ -86,4 +86,4 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0
     except (UserError, KeyboardInterrupt) as error:
-        return tell_error(error)
+        return tell_error(error, "stopped; the next evaluation begins anew")

@@ -52,7 +52,7 @@ def holder(kind: str, place: Path) -> Iterator[subprocess.Popen]:
 
 def kill(process: subprocess.Popen) -> None:
     process.kill()
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert process.wait(timeout=600) == -signal.SIGKILL
 
 
 def test_a_place_in_use_is_refused_and_death_frees_it(tmp_path):

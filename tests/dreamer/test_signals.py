@@ -156,5 +156,5 @@ def test_a_second_sigterm_changes_nothing_and_the_end_is_not_interrupted(program
     for number in STOP_SIGNALS:
         program.send_signal(number)
     step_on(program)
-    assert program.wait(timeout=60) == 143
+    assert program.wait(timeout=600) == 143
     assert program.stderr.read() == "stopped\n"
