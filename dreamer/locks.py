@@ -142,8 +142,9 @@ def _is_still(file: Path, descriptor: int) -> bool:
 def _write(descriptor: int) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
     note = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{json.dumps(note)}\n".encode(), 0)
+    with suppress(OSError):  # of a full disk: the lock is held without it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{json.dumps(note)}\n".encode(), 0)
 
 
 def _read(descriptor: int) -> dict[str, Any]:

@@ -38,28 +38,30 @@ def new_output(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def new_folder(path: str | Path, own: Sequence[str], kept: str = "") -> Iterator[Path]:
+def new_folder(
+    path: str | Path, own: Sequence[str], complete: str, kept: str = ""
+) -> Iterator[Path]:
     """A new folder of results to fill: `path`, or path-2, path-3, ... where it exists.
 
     A second process that wants `path` meanwhile is refused. `own` are patterns of the files that
-    the block writes. Where it fails they go, and the folder unless something else is in it; but if
-    there is a file `kept`, the next start that makes a folder beside this one removes them, as it
-    does after a kill.
+    the block writes, the file `complete` last. Where it fails before that they go, and the folder
+    unless something else is in it; but if there is a file `kept`, the next start that makes a
+    folder beside this one removes them, as it does after a kill.
     """
     path = Path(path)
     with locked(_beside(path), str(path)):
         for other in path.parent.iterdir():
             with abandoned(other / UNFINISHED) as unfinished:
                 if unfinished:
-                    _remove(other, own)
+                    _remove(other, own, complete)
         _remove_locks(path.parent)
         folder = _make_new(path)
         with locked(folder / UNFINISHED, str(folder), stays=True):
             try:
                 yield folder
             except BaseException:
-                if not (folder / kept).is_file():
-                    _remove(folder, own)
+                if (folder / complete).is_file() or not (folder / kept).is_file():
+                    _remove(folder, own, complete)
                 raise
 
 
@@ -103,11 +105,14 @@ def _make_new(path: Path) -> Path:
             return candidate
 
 
-def _remove(folder: Path, own: Sequence[str]) -> None:
-    for pattern in (*own, UNFINISHED):
+def _remove(folder: Path, own: Sequence[str], complete: str) -> None:
+    """Remove what was written to a folder; nothing but its lock if it became complete."""
+    done = (folder / complete).is_file()
+    for pattern in (UNFINISHED,) if done else (*own, UNFINISHED):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
-    with suppress(OSError):  # something of the user's is in it
-        for inner in folder.iterdir():
-            inner.rmdir()
-        folder.rmdir()
+    if not done:
+        with suppress(OSError):  # something of the user's is in it
+            for inner in folder.iterdir():
+                inner.rmdir()
+            folder.rmdir()

@@ -108,8 +108,8 @@ def _check_parts(notes: dict[Path, str]) -> None:
     for part, note in notes.items():
         if part.exists() and recording_of(part) != note:
             raise UserError(
-                f"{part} was recorded with another seed or other settings; remove it, and the same "
-                "command records it again"
+                f"{part} was recorded with another seed or other settings; remove it, or the whole "
+                "folder, and the same command records it again"
             )
 
 

@@ -46,14 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code."""
     options = parse(argv)
     try:
-        from fosp_ext.report.compose import OWN, write  # torch, not needed for --help
+        from fosp_ext.report.compose import OWN, PAGE, write  # torch, not needed for --help
         from fosp_ext.report.material import gather
 
-        with new_folder(options.out, OWN) as folder:
+        with new_folder(options.out, OWN, PAGE) as folder:
             write(gather(options.runs, options.device, sys.stderr), folder, options.csv)
     except (UserError, OSError, KeyboardInterrupt) as error:
         return tell_error(error)
-    print(f"page: {folder / 'index.html'}")
+    print(f"page: {folder / PAGE}")
     return 0
 
 

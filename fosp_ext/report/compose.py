@@ -24,7 +24,8 @@ from fosp_ext.report.training_cost import before_and_after, training_cost_table
 from fosp_ext.report.videos import relative, videos
 from fosp_ext.run.warnings import LOOKAHEAD
 
-OWN = ("index.html", "*.png", "*.csv", "*.part")  # the files of a report
+PAGE = "index.html"
+OWN = (PAGE, "*.png", "*.csv", "*.part")  # the files of a report
 CURVES = (
     "Over gradient updates. Where a group has several seeds, thin lines are seeds, the thick line "
     "is their mean and the shade its 95 % bootstrap interval over seeds. Cost regret is a running "
@@ -131,7 +132,7 @@ def write(material: Material, folder: Path, with_csv: bool) -> None:
     if with_csv:
         for table in listed.values():
             _write(folder / f"{table.name}.csv", _csv(table))
-    _write(folder / "index.html", page.text().encode())
+    _write(folder / PAGE, page.text().encode())
 
 
 def _figures(material: Material) -> list[Shown]:

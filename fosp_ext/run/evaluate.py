@@ -38,7 +38,7 @@ from fosp_ext.run.presets import PRESETS
 from fosp_ext.run.run_folder import LoadedRun, load_run
 from fosp_ext.settings import PolicySetSettings
 
-EPISODES = "episodes.jsonl"
+EPISODES, SUMMARY = "episodes.jsonl", "summary.json"
 OWN = (EPISODES, "videos/ep_*", "*.part")  # what an evaluation writes before its summary is there
 
 
@@ -72,7 +72,8 @@ def play(settings: RolloutSettings) -> Path:
     env = make_run_env(info, variant)
     default = default_folder(settings.source, run.updates, variant, policy)
     violation = run.config.env.violation
-    with closing_last(env), new_folder(settings.out or default, OWN, kept=EPISODES) as folder:
+    out = settings.out or default
+    with closing_last(env), new_folder(out, OWN, SUMMARY, kept=EPISODES) as folder:
         results = play_episodes(agent, env, settings, violation, folder, device, sys.stderr)
         summary = {
             **summarize(results),
@@ -84,7 +85,7 @@ def play(settings: RolloutSettings) -> Path:
             "checkpoint": str(settings.source),
             **provenance(),
         }
-        with atomic_path(folder / "summary.json") as part:
+        with atomic_path(folder / SUMMARY) as part:
             part.write_text(json.dumps(summary, indent=2) + "\n")
     print_summary(summary, folder, sys.stdout)
     return folder
@@ -213,6 +214,6 @@ def print_summary(summary: dict, folder: Path, stream: TextIO) -> None:
             f"[{low:.3f}, {high:.3f}]\n"
         )
     stream.write(f"  {'safe_episodes':<15} {summary['safe_episodes']:8.3f}\n")
-    for name in ("summary.json", EPISODES, "videos"):
+    for name in (SUMMARY, EPISODES, "videos"):
         if (folder / name).exists():
             stream.write(f"{name}: {folder / name}\n")

@@ -27,8 +27,8 @@ from pathlib import Path
 from dreamer.locks import locked
 from dreamer.outputs import new_folder
 place = Path(sys.argv[2])
-block = locked(place / ".lock", "it") if sys.argv[1] == "lock" else new_folder(place, ["*.txt"])
-with block as folder:
+kinds = {"lock": locked(place / ".lock", "it"), "folder": new_folder(place, ["*.txt"], "end")}
+with kinds[sys.argv[1]] as folder:
     if folder:
         (folder / "own.txt").write_text("a result")
     print("ready", flush=True)
@@ -161,7 +161,7 @@ def test_only_unfinished_files_are_swept(tmp_path):
 def test_no_folder_is_used_twice(tmp_path):
     wanted = tmp_path / "eval" / "000000100"
     for name in ("000000100", "000000100-2", "000000100-3"):
-        with new_folder(wanted, ["*.txt"]) as folder:
+        with new_folder(wanted, ["*.txt"], "end") as folder:
             (folder / "own.txt").write_text("")
         assert folder == tmp_path / "eval" / name
         assert [file.name for file in folder.iterdir()] == ["own.txt"]
@@ -173,13 +173,13 @@ def test_a_folder_of_a_killed_process_is_removed_by_the_next_start(tmp_path):
     with holder("folder", tmp_path / "alive"), holder("folder", tmp_path / "dead") as process:
         with (
             pytest.raises(UserError, match="dead is in use by process"),
-            new_folder(tmp_path / "dead", ["*.txt"]),
+            new_folder(tmp_path / "dead", ["*.txt"], "end"),
         ):
             raise AssertionError("entered")
         kill(process)
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "own.txt").write_text("no process made it")
-        with new_folder(tmp_path / "next", ["*.txt"]):
+        with new_folder(tmp_path / "next", ["*.txt"], "end"):
             files = list(snapshot(tmp_path))
         assert files == [
             ".alive.lock", ".next.lock", "alive", f"alive/{UNFINISHED}",
@@ -191,7 +191,7 @@ def test_what_a_user_put_beside_the_results_stays(tmp_path):
     with holder("folder", tmp_path / "dead") as process:
         (tmp_path / "dead" / "notes.md").write_text("mine")
         kill(process)
-    with new_folder(tmp_path / "dead", ["*.txt"]) as folder:
+    with new_folder(tmp_path / "dead", ["*.txt"], "end") as folder:
         assert folder == tmp_path / "dead-2"
     assert list(snapshot(tmp_path / "dead")) == ["notes.md"]
 
@@ -199,13 +199,32 @@ def test_what_a_user_put_beside_the_results_stays(tmp_path):
 @pytest.mark.parametrize("kept", ["", "own.txt"])
 def test_a_folder_that_fails_goes_at_once_unless_something_is_kept(tmp_path, kept):
     def fail() -> None:
-        with new_folder(tmp_path / "a", ["*.txt"], kept) as folder:
+        with new_folder(tmp_path / "a", ["*.txt"], "end", kept) as folder:
             (folder / "own.txt").write_text("")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert (tmp_path / "a").exists() == bool(kept)
-    with new_folder(tmp_path / "b", ["*.txt"]):
+    with new_folder(tmp_path / "b", ["*.txt"], "end"):
         pass
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["b"]
+
+
+@pytest.mark.parametrize("kept", ["", "own.txt"])
+def test_what_is_complete_stays_whatever_comes_then(tmp_path, kept):
+    def fail() -> None:
+        with new_folder(tmp_path / "a", ["*.txt"], "end", kept) as folder:
+            (folder / "own.txt").write_text("")
+            (folder / "end").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    with holder("folder", tmp_path / "dead") as process:
+        (tmp_path / "dead" / "end").write_text("")
+        kill(process)
+    with new_folder(tmp_path / "b", ["*.txt"], "end"):
+        pass
+    files = [name for name, content in snapshot(tmp_path).items() if content is not None]
+    assert files == ["a/end", "a/own.txt", "dead/end", "dead/own.txt"]
