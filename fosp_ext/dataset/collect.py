@@ -99,7 +99,7 @@ def _claim_parts(parts: Path, settings: CollectSettings) -> None:
 
 def _notes(parts: Path, plan: Sequence[Recording], settings: CollectSettings) -> dict[Path, str]:
     """The file of each episode, in order, and what it says of how it was recorded."""
-    choice = _env_choice(settings)
+    choice = env_choice(settings)
     return {part_file(parts, recording): part_note(recording, choice) for recording in plan}
 
 
@@ -113,7 +113,8 @@ def _check_parts(notes: dict[Path, str]) -> None:
             )
 
 
-def _env_choice(settings: CollectSettings) -> EnvChoice:
+def env_choice(settings: CollectSettings) -> EnvChoice:
+    """The environment of a recording."""
     fields = dataclasses.fields(EnvChoice)
     return EnvChoice(**{field.name: getattr(settings, field.name) for field in fields})
 
@@ -127,7 +128,7 @@ def _record_missing(
         return
     if not is_custom(settings.task):
         choose_backend()  # once, here: the workers inherit the choice
-    choice = _env_choice(settings)
+    choice = env_choice(settings)
     workers = min(settings.workers or _cores(), len(missing))
     done = len(plan) - len(missing)
     with (
