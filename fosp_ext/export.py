@@ -12,6 +12,8 @@ import torch
 
 from dreamer.config import to_dict
 from dreamer.errors import UserError, tell_error
+from dreamer.outputs import new_output
+from dreamer.signals import answers_signals
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.run_folder import provenance, run_of
 from fosp_ext.commands import as_called
@@ -53,8 +55,11 @@ def export(source: Path, out: Path) -> Path:
     `provenance`: run, updates, dataset, `training` (the starts of the run) and `export` (this
     command). A source that cannot be exported, and a file that exists, are a `UserError`.
     """
-    if out.exists():
-        raise UserError(f"{out} exists; nothing is overwritten")
+    with new_output(out):
+        return _export(source, out)
+
+
+def _export(source: Path, out: Path) -> Path:
     run = load_run(source, torch.device("cpu"))
     if run.exported:
         raise UserError(f"{source} is an exported agent already")
@@ -91,6 +96,7 @@ def starts_of(source: Path) -> list[dict[str, Any]]:
     return json.loads(starts.read_text()) if starts and starts.exists() else []
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Export; returns the exit code."""
     options = parse(argv)

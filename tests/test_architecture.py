@@ -33,7 +33,8 @@ CUTTERS = {  # who may see a whole configuration
 SIMULATORS = {"mujoco", "safety_gymnasium", "OpenGL", "glfw"}
 PLOTTING = {"matplotlib"}
 LAYERS = (  # a module imports from its own layer or from layers before it
-    {"types", "errors", "files", "values", "functional", "config", "settings", "distributed"},
+    {"types", "errors", "files", "values", "functional", "config", "settings", "distributed"}
+    | {"signals", "locks", "outputs"},
     {"command_line"},
     {"distributions", "networks", "optimizer", "moments"},
     {"rssm"},

@@ -20,7 +20,14 @@ from dreamer.data.validation import check_compatible, validate_dataset
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 
-__all__ = ["check_compatible", "fingerprint", "read_episodes", "validate_dataset", "write_dataset"]
+__all__ = [
+    "check_compatible",
+    "fingerprint",
+    "read_episodes",
+    "recording_of",
+    "validate_dataset",
+    "write_dataset",
+]
 
 RECORDED_PACKAGES = ("numpy", "h5py", "mujoco", "gymnasium", "safety-gymnasium")
 
@@ -30,10 +37,12 @@ def write_dataset(
     episodes: Iterable[Episode],
     info: DatasetInfo,
     versions: dict[str, str] | None = None,
+    recording: str = "",
 ) -> None:
     """Write episodes as they come, one in memory at a time; the file appears when it is whole.
 
-    `versions` of the programs that recorded them; None: those that are running now.
+    `versions` of the programs that recorded them; None: those that are running now. `recording`
+    is kept as an attribute, see `recording_of`.
     A disk that is full or fails is an `OSError`; nothing is left of the file then.
     """
     path = Path(path)
@@ -62,6 +71,8 @@ def write_dataset(
             for name, (_, _, dtype) in ARRAYS.items():
                 file.create_dataset(name, data=np.concatenate(small[name]).astype(dtype))
             _write_attributes(file, info, policies, versions)
+            if recording:
+                file.attrs["recording"] = recording
         if path.exists():
             raise UserError(f"{path} was made by another program in the meantime; not overwritten")
 
@@ -86,6 +97,12 @@ def read_episodes(path: str | Path, indices: Collection[int] | None = None) -> I
                 policy=policies[arrays["episode_policies"][index]],
                 seed=int(arrays["episode_seeds"][index]),
             )
+
+
+def recording_of(path: str | Path) -> str:
+    """What `write_dataset` was told about the recording; empty if nothing."""
+    with open_dataset(path) as file:
+        return text(file.attrs.get("recording", ""))
 
 
 def fingerprint(path: str | Path) -> str:

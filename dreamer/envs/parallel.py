@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from dreamer.envs.closing import close
 from dreamer.envs.worker import (
     end_with_parent,
     ignore_stop_signals,
@@ -54,8 +55,8 @@ class ParallelEnvs:
     result of the call: `warn` gets a line, and the worker has a new process and environment, which
     needs a `reset`. A second time for the same worker is a `UserError`.
 
-    Use it as a context. The processes leave Ctrl-C and SIGTERM to the parent and end with it,
-    however it ends. `make` must be picklable.
+    Use it as a context. The processes leave Ctrl-C, SIGTERM and SIGHUP to the parent and end with
+    it, however it ends. `make` must be picklable.
     """
 
     def __init__(
@@ -203,7 +204,7 @@ class _Environment:
 
     def close(self) -> None:
         if self._env is not None:
-            self._env.close()
+            close(self._env)
 
 
 def _serve(make: Callable[[], gymnasium.Env], pipe: Connection) -> None:

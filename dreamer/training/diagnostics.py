@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamer import signals
 from dreamer.agent import Agent
 from dreamer.data.stream import Store, WindowStream
 from dreamer.vision import image_grid
@@ -30,7 +31,7 @@ def heldout_metrics(
     """
     sums: dict[str, float] = defaultdict(float)
     with fixed_randomness(device), agent.autocast(device):
-        for index in range(batches):
+        for index in signals.checked(range(batches)):
             before, batch = agent.world_model.warm_up(stream.batch(index).to(device))
             metrics = agent.world_model.losses(batch, before=before)[2]
             for name, value in metrics.items():

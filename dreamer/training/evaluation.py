@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dreamer import signals
 from dreamer.agent import Agent
 from dreamer.functional import violates
 from dreamer.training.video import annotate
@@ -55,7 +56,7 @@ def run_episode(
 ) -> EpisodeResult:
     """One episode with the mean action; the same seed gives the same episode on a CPU.
 
-    A step violates from the cost `violation` on.
+    A step violates from the cost `violation` on. A signal to stop is answered after each step.
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -73,6 +74,7 @@ def run_episode(
             score, cost, step = score + float(reward), cost + info["cost"], step + 1
             violations += violates(info["cost"], violation)
             over = terminated or truncated
+            signals.check()
     return EpisodeResult(seed, score, cost, step, int(violations), bool(terminated))
 
 

@@ -20,7 +20,7 @@ from dreamer.training.dataset import load_dataset
 from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.online import OnlineRun, World
-from dreamer.training.run_folder import RunFolder
+from dreamer.training.run_folder import RunFolder, claimed
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 
 
@@ -29,7 +29,7 @@ def train(config: DreamerConfig) -> int:
     keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
-    with distributed.process_group():
+    with distributed.process_group(), claimed(Path(config.logdir)):
         match config:
             case OnlineConfig():
                 return train_online(config)

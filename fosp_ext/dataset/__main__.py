@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from dreamer.errors import UserError, tell_error
+from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
 from fosp_ext.dataset.check import check_dataset
 from fosp_ext.dataset.convert import FORMATS, convert
@@ -18,6 +19,7 @@ from fosp_ext.dataset.summary import describe, summarise, table
 PROGRAM = as_called("python -m fosp_ext.dataset")
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for wrong arguments, 4 for a file that is no valid dataset."""
     options = parse(argv)

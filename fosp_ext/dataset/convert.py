@@ -11,11 +11,13 @@ from typing import NamedTuple, TextIO
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import read_episodes, write_dataset
 from dreamer.errors import UserError
+from dreamer.outputs import new_output, refuse_existing
+from dreamer.signals import checked
 from dreamer.training.progress import Progress
 from fosp_ext.dataset.convert_dreamer import read_dreamer, write_dreamer
 from fosp_ext.dataset.convert_dsrl import read_dsrl, write_dsrl
 from fosp_ext.dataset.convert_minari import read_minari, write_minari
-from fosp_ext.dataset.exchange import Labels, Reader, Source, Writer, refuse_existing
+from fosp_ext.dataset.exchange import Labels, Reader, Source, Writer
 from fosp_ext.dataset.summary import summarise
 
 ALL_ENDED = (
@@ -79,8 +81,8 @@ def convert(
             ends[(episode.terminated, episode.length)] += 1
             yield episode
 
-    with Progress("converting", opened.total, "episodes", stream) as progress:
-        FORMATS[kinds[1]].write(path, opened.info, progress.count(episodes()))
+    with new_output(path), Progress("converting", opened.total, "episodes", stream) as progress:
+        FORMATS[kinds[1]].write(path, opened.info, checked(progress.count(episodes())))
     remarks = opened.remarks
     if len(ends) == 1 and (only := next(iter(ends)))[0] and ends[only] > 1:
         remarks[ALL_ENDED] += ends[only]

@@ -16,6 +16,7 @@ import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.errors import DatasetError, UserError
+from dreamer.outputs import refuse_existing
 from fosp_ext.envs import check_task, environment_facts
 
 NOTE = "fosp"  # the name under which a converted file keeps what its format has no place for
@@ -121,12 +122,6 @@ def flat(path: Path, name: str, values: np.ndarray, rows: int) -> np.ndarray:
     if values.shape != (rows,):
         raise DatasetError(f"{path}: '{name}' must have {rows} rows, its shape is {values.shape}")
     return values
-
-
-def refuse_existing(path: str | Path) -> None:
-    """Nothing is overwritten."""
-    if os.path.lexists(path):
-        raise UserError(f"{path} exists already; choose another name or remove it")
 
 
 @contextmanager

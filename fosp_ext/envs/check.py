@@ -19,6 +19,7 @@ import numpy as np
 from dreamer.envs.contract import cameras_of, check_choice, read_action_space
 from dreamer.envs.loading import LoadedEnv, load_env
 from dreamer.errors import UserError, tell_error
+from dreamer.signals import answers_signals
 from fosp_ext.envs import check_task, env_action_size, is_custom, make_env
 from fosp_ext.envs.trial import Row, Trace, first_difference, play
 
@@ -200,6 +201,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Command line. Returns the exit code."""
     options = parse(argv)
@@ -207,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         examination = Examination(check_task(options.task), cameras, print)
         fits = examination.run(options.episodes, options.seed, options.limit)
-    except UserError as error:
+    except (UserError, KeyboardInterrupt) as error:
         return tell_error(error)
     if not fits:
         print("it does not fit yet; docs/reference/custom_environments.md has the rules")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dreamer.data.episode import ACTION_SCALE, DatasetInfo
 from dreamer.data.hdf5 import check_compatible, validate_dataset
+from dreamer.envs.closing import close
 from dreamer.errors import UserError, did_you_mean
 from fosp_ext.config import Config
 from fosp_ext.dataset.collect import CollectSettings, collect_dataset
@@ -55,9 +56,10 @@ def collect_settings(
 def record_dataset(path: Path, settings: CollectSettings) -> None:
     """Play the scripted policies and write the file."""
     if is_custom(settings.task):  # its mistakes show here, before anything is written
-        make_env(
+        env = make_env(
             settings.task, settings.cameras, settings.size, settings.action_repeat, settings.render
-        ).close()
+        )
+        close(env)
     collect_dataset(path, settings, sys.stderr)
     sys.stderr.write("\n".join([*table(summarise(path)), f"dataset: {path}\n"]))
 

@@ -12,6 +12,7 @@ from dreamer.agent import Agent
 from dreamer.config import differences, marks
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import fingerprint
+from dreamer.envs.closing import close
 from dreamer.errors import UserError
 from dreamer.settings import AGENT, MODEL
 from dreamer.training.dataset import Dataset
@@ -66,7 +67,7 @@ def scratch_info(config: OnlineConfig) -> DatasetInfo:
     if is_custom(task):  # which alone knows its actions
         world = make_env(task, env.cameras, env.size, env.action_repeat, env.render)
         (actions,) = world.action_space.shape or (0,)
-        world.close()
+        close(world)
     return expected_info(task, env, actions)
 
 

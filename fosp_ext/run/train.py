@@ -10,6 +10,7 @@ from pathlib import Path
 from dreamer import command_line
 from dreamer.command_line import config_text, exit_code, parse_command_line, say, tell
 from dreamer.config import KINDS, Presets, changed, describe, load_presets
+from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
 from fosp_ext.config import SCHEMAS, TrainConfig, load_config, resolve_config
 from fosp_ext.envs import task_folder
@@ -43,6 +44,7 @@ SHORT = {  # options that stand for a setting
 }
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Parse, resolve, run; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv

@@ -20,7 +20,7 @@ from dreamer.training.evaluation import (
     spread,
     summarize,
 )
-from fosp_ext.run.evaluate import default_folder, new_folder, print_summary
+from fosp_ext.run.evaluate import default_folder, print_summary
 from tests.support.agents import INFO, make_agent
 
 CPU = torch.device("cpu")
@@ -162,13 +162,6 @@ def test_a_video_has_overhead_and_cameras_side_by_side(agent):
         for view, camera in zip(views, (0, 0, 1), strict=True):  # overhead has camera 0's colour
             assert np.all(view == CountingEnv.pixel(n, camera))
         assert frame[VideoRecorder.SIDE :].max() > 200  # letters
-
-
-def test_no_folder_is_used_twice(tmp_path):
-    wanted = tmp_path / "eval" / "000000100"
-    folders = [new_folder(wanted) for _ in range(3)]
-    assert [folder.name for folder in folders] == ["000000100", "000000100-2", "000000100-3"]
-    assert all(folder.is_dir() for folder in folders)
 
 
 def test_where_evaluations_go(tmp_path):
