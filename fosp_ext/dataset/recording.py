@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.episode import DatasetInfo, Episode, observed
 from dreamer.data.hdf5 import write_dataset
 from dreamer.envs.worker import end_with_parent
 from fosp_ext.dataset.collect_plan import Recording
-from fosp_ext.envs import action_scale, env_action_size, environment_facts, make_env
+from fosp_ext.envs import action_scale, env_action_size, environment_facts, is_custom, make_env
 from fosp_ext.envs.scripted import ScriptedPolicy, make_scripted_policy
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class EnvChoice:
     action_repeat: int
     render: str
     variant: str
+    vectors: tuple[str, ...] = ()
 
 
 def start_worker() -> None:
@@ -61,7 +62,13 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
         choice.action_repeat,
         choice.size,
         episode.action.shape[1],
-        environment_facts(choice.render, choice.variant, action_scale(choice.task)),
+        environment_facts(
+            None if is_custom(choice.task) else choice.render,
+            choice.variant,
+            action_scale(choice.task),
+            getattr(env, "action_bounds", None),
+        ),
+        {name: values.shape[1] for name, values in episode.vectors.items()},
     )
     write_dataset(path, [episode], info)
 
@@ -82,8 +89,10 @@ def play_episode(
         actions.append(action)
         rewards.append(reward)
         costs.append(info["cost"])
+    images, vectors = observed(frames)
     return Episode(
-        images={camera: np.stack([frame[camera] for frame in frames]) for camera in obs},
+        images=images,
+        vectors=vectors,
         action=np.stack(actions).astype(np.float32),  # (T, A)
         reward=np.array(rewards, np.float32),
         cost=np.array(costs, np.float32),
