@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
-VIOLATION = 0.5  # default threshold of `dreamer.functional.violates`, in cost
 
 
 class Batch(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 
 from dreamer.errors import UserError
 
+VIOLATION = 0.5  # default threshold of `dreamer.functional.violates`, in cost
 # Facts of `DatasetInfo.environment`.
 ACTION_SCALE = "action_scale"  # one number per component
 ACTION_LOW, ACTION_HIGH = "action_low", "action_high"  # the environment's own numbers for -1 and 1

@@ -153,14 +153,14 @@ def cameras_of(space: Any) -> dict[str, tuple[int, ...]]:
 
 
 def vectors_of(space: Any) -> dict[str, int]:
-    """The vectors in an observation space, boxes of real numbers with one axis: name -> D."""
+    """The vectors in an observation space, boxes of real numbers with up to one axis: name -> D."""
     return {
-        name: entry.shape[0]
+        name: int(np.prod(entry.shape))
         for name, entry in entries_of(space).items()
         if isinstance(entry, gymnasium.spaces.Box)
         and np.issubdtype(entry.dtype, np.floating)
-        and len(entry.shape) == 1
-        and entry.shape[0]
+        and len(entry.shape) <= 1
+        and int(np.prod(entry.shape))
     }
 
 

@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from dreamer.agent import Agent
-from dreamer.data.episode import is_image
+from dreamer.data.episode import VIOLATION, is_image
 from dreamer.functional import violates
 from dreamer.training.video import annotate
-from dreamer.types import VIOLATION
 
 RESAMPLES = 10_000  # of the bootstrap
 

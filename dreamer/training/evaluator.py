@@ -9,6 +9,7 @@ import gymnasium
 import torch
 
 from dreamer.agent import Agent
+from dreamer.data.episode import VIOLATION
 from dreamer.data.stream import Store, WindowStream
 from dreamer.files import atomic_path
 from dreamer.training.diagnostics import heldout_estimates, heldout_metrics, open_loop_videos
@@ -16,7 +17,6 @@ from dreamer.training.evaluation import evaluate
 from dreamer.training.logger import Logger
 from dreamer.training.settings import RunSettings
 from dreamer.training.video import FPS
-from dreamer.types import VIOLATION
 
 EVAL_SEED = 10_000  # every checkpoint of every run meets the same worlds
 HELDOUT_BATCHES = 8

@@ -149,10 +149,10 @@ def test_a_plain_dsrl_file_is_read(own, capsys):
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"costs": None}, 4, "'costs' is missing"),
+        ({"rewards": None}, 4, "'rewards' is missing"),
         ({"costs": np.zeros(9)}, 4, "'costs' must have 10 rows"),
         ({"costs": np.full(10, -1.0)}, 4, "episode 0: cost must not be negative"),
-        ({"actions": np.full((10, 2), 1.5)}, 4, "episode 0: action must lie in"),
+        ({"actions": np.full((10, 2), 1.5)}, 2, "episode 0: actions from 1.5 to 1.5 leave the"),
         ({"observations": np.zeros((10, 60), np.float32)}, 2, "has no images"),
         ({"observations": np.zeros((10, 64, 64, 3), np.uint8)}, 4, "not the observation of the"),
     ],
