@@ -120,11 +120,9 @@ class Examination:
 
     def violations(self, traces: Sequence[Trace]) -> None:
         """Whether a step of the agent could violate the constraint."""
-        n, worst = self.action_repeat, 0.0
-        for trace in traces:
-            costs = np.array([0.0, *(row.cost or 0.0 for row in trace.rows)])
-            ends = np.cumsum(costs)
-            worst = max(worst, float((ends[n:] - ends[:-n]).max(initial=0.0)), float(costs.max()))
+        n = self.action_repeat if is_custom(self.task) else 1  # the others repeat themselves
+        costs = [np.array([row.cost or 0.0 for row in trace.rows]) for trace in traces]
+        worst = max(np.convolve(each, np.ones(n)).max() for each in costs)
         if 0 < worst < self.violation:
             self.ok(
                 "violation",
@@ -268,8 +266,9 @@ def main(argv: list[str] | None = None) -> int:
     if not fits:
         print("it does not fit yet; docs/reference/custom_environments.md has the rules")
         return 1
-    vectors = f" --env.vectors {','.join(examination.vectors)}" if examination.vectors else ""
-    shown = f"--env.cameras {','.join(examination.cameras)}{vectors}"
+    shown = f"--env.cameras {','.join(examination.cameras)}"
+    if examination.vectors:
+        shown += f" --env.vectors {','.join(examination.vectors)}"
     print(f"it fits: --task {examination.task} {shown}")
     return 0
 
