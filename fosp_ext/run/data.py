@@ -7,6 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
+
+from dreamer import distributed
 from dreamer.data.episode import ACTION_SCALE, DatasetInfo
 from dreamer.data.hdf5 import check_compatible, validate_dataset
 from dreamer.data.validation import READ
@@ -66,10 +69,15 @@ def record_dataset(path: Path, settings: CollectSettings) -> None:
             settings.render, vectors=settings.vectors,
         )  # fmt: skip
         env.close()
-        for name, kind in getattr(env, "unused", {}).items():
-            sys.stderr.write(f"not recorded: observation '{name}' ({kind})\n")
+        tell_unused(env)
     collect_dataset(path, settings, sys.stderr)
     sys.stderr.write("\n".join([*table(summarise(path)), f"dataset: {path}\n"]))
+
+
+def tell_unused(env: gymnasium.Env) -> None:
+    """A line for each part of the observations of a custom environment that is left out."""
+    for name, kind in getattr(env, "unused", {}).items():
+        distributed.say(f"not used: observation '{name}' ({kind}); see env.cameras, env.vectors")
 
 
 def record_if_missing(

@@ -25,7 +25,7 @@ from dreamer.training.run_folder import (
 from fosp_ext.build import begin_online, build_agent
 from fosp_ext.config import CloningMethod, FOSPOnline, OfflineConfig, OnlineConfig, TrainConfig
 from fosp_ext.envs import check_task, is_custom, make_env
-from fosp_ext.run.data import expected_info, run_dataset, with_facts_of
+from fosp_ext.run.data import expected_info, run_dataset, tell_unused, with_facts_of
 from fosp_ext.run.run_folder import LoadedRun, load_run, saved_config
 
 
@@ -69,6 +69,8 @@ def scratch_info(config: OnlineConfig) -> DatasetInfo:
         world = make_env(task, *shown, vectors=env.vectors)
         (actions,), vectors = world.action_space.shape or (0,), getattr(world, "vectors", {})
         world.close()
+        if not config.run.eval_every:  # else the environment of the evaluations says it
+            tell_unused(world)
     return expected_info(task, env, actions, vectors)
 
 
