@@ -43,7 +43,7 @@ def validate_dataset(path: str | Path) -> DatasetInfo:
             action_repeat=int(file.attrs["action_repeat"]),
             size=size,
             action_size=arrays["actions"].shape[1],
-            environment=_environment(file, path),
+            environment=_environment(file, path, arrays["actions"].shape[1]),
             vectors=_check_vectors(
                 file, path, len(arrays["rewards"]) + len(arrays["episode_starts"])
             ),
@@ -86,14 +86,24 @@ def first_difference(info: DatasetInfo, other: DatasetInfo) -> tuple[str, object
     return None
 
 
-def _environment(file: h5py.File, path: Path) -> dict[str, str]:
-    """The attribute of that name: JSON, an object of text."""
+def _environment(file: h5py.File, path: Path, action_size: int) -> dict[str, str]:
+    """The attribute of that name: JSON, an object of text; facts of actions are numbers in it."""
     try:
         facts = json.loads(text(file.attrs["environment"]))
     except json.JSONDecodeError:
         facts = None
     if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
         raise DatasetError(f"{path}: attribute 'environment' must be a JSON object of text")
+    for fact in (ACTION_SCALE, ACTION_LOW, ACTION_HIGH):
+        try:
+            numbers = np.array(facts.get(fact, "1 " * action_size).split(), float)
+        except ValueError:
+            numbers = np.empty(0)
+        if numbers.shape != (action_size,) or not np.isfinite(numbers).all():
+            raise DatasetError(
+                f"{path}: '{fact}' in attribute 'environment' must be {action_size} numbers, "
+                f"it is {facts[fact]!r}"
+            )
     return facts
 
 

@@ -12,11 +12,21 @@ from dreamer.data.episode import VIOLATION, DatasetInfo, Episode
 from dreamer.data.hdf5 import read_episodes, write_dataset
 from dreamer.errors import UserError
 from dreamer.training.progress import Progress
+from fosp_ext.dataset.conversion_plan import plan_conversion
 from fosp_ext.dataset.convert_dreamer import read_dreamer, write_dreamer
 from fosp_ext.dataset.convert_dsrl import read_dsrl, write_dsrl
 from fosp_ext.dataset.convert_minari import read_minari, write_minari
 from fosp_ext.dataset.convert_robomimic import read_robomimic
-from fosp_ext.dataset.exchange import Labels, Reader, Source, Writer, refuse_existing
+from fosp_ext.dataset.exchange import (
+    Found,
+    Labels,
+    Reader,
+    Recorded,
+    Source,
+    Writer,
+    note_of,
+    refuse_existing,
+)
 from fosp_ext.dataset.summary import summarise
 
 ALL_ENDED = (
@@ -28,6 +38,8 @@ NO_VIOLATION = (
     "--env.violation {:g} or less, the default is {:g}"
 )
 
+CHANGES = ("cameras", "rename", "size", "cost_from")  # labels that say what is made of a file
+
 
 class Format(NamedTuple):
     """Reader and writer of a dataset format."""
@@ -38,12 +50,45 @@ class Format(NamedTuple):
 
 
 def read_own(path: Path, labels: Labels) -> Source:
-    """A dataset file of this project; it says everything itself."""
-    told = [name for name, value in vars(labels).items() if value is not None]
+    """A dataset file of this project; it says all facts itself, and its images may be changed."""
+    told = [
+        name for name, value in vars(labels).items() if value is not None and name not in CHANGES
+    ]
     if told:
         raise UserError(f"{path} says its {told[0].replace('_', ' ')} itself")
     summary = summarise(path)
-    return Source(summary.info, len(summary.lengths), read_episodes(path), Counter())
+    info = summary.info
+    found = Found(
+        images=dict.fromkeys(info.cameras, (info.size, info.size, 3)),
+        names={camera: camera for camera in info.cameras},
+        action_size=info.action_size,
+        has_costs=info.has_costs,
+        vectors=info.vectors,
+    )
+    plan = plan_conversion(path, found, note_of(info), labels)
+    return plan.source(len(summary.lengths), map(_recorded, read_episodes(path)))
+
+
+def _recorded(episode: Episode) -> Recorded:
+    """An episode of ours; a cost function sees it under the names of a dataset file."""
+    arrays = {
+        **{f"images/{name}": frames for name, frames in episode.images.items()},
+        **{f"vectors/{name}": rows for name, rows in episode.vectors.items()},
+        "actions": episode.action,
+        "rewards": episode.reward,
+        "costs": episode.cost,
+    }
+    return Recorded(
+        images=episode.images,
+        vectors=episode.vectors,
+        action=episode.action,
+        reward=episode.reward,
+        cost=episode.cost,
+        terminated=episode.terminated,
+        policy=episode.policy,
+        seed=episode.seed,
+        arrays=arrays,
+    )
 
 
 def write_own(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> None:
@@ -73,7 +118,8 @@ def convert(
 
     Episodes of at least `time_limit` transitions count as cut off, whatever the source says.
     """
-    if kinds[0] == kinds[1]:
+    changed = any(getattr(labels, name) is not None for name in CHANGES)
+    if kinds[0] == kinds[1] and not (kinds[0] == "fosp" and changed):
         raise UserError(f"both sides are '{kinds[0]}'; name another format with --from or --to")
     refuse_existing(path)
     write = FORMATS[kinds[1]].write

@@ -27,6 +27,7 @@ from fosp_ext.dataset.exchange import (
     Source,
     camera_names,
     check_actions,
+    datasets_of,
     flat,
     note_of,
     parse_note,
@@ -48,7 +49,7 @@ def read_dsrl(path: Path, labels: Labels) -> Source:
     with open_dataset(path) as file:
         small = _check(file, path)
         rows, height, width, channels = file["observations"].shape
-        vectors = {key: data.shape[-1] for key, data in file.get(VECTORS, {}).items()}
+        vectors = {key: data.shape[-1] for key, data in _vectors(file).items()}
         note = parse_note(path, text(file.attrs[NOTE])) if NOTE in file.attrs else None
         policies = [text(name) for name in file.attrs.get("policies", [])]
     keys = [IMAGE, *(f"{IMAGE}{k}" for k in range(2, channels // 3 + 1))]
@@ -193,8 +194,14 @@ def _episodes(
             )
 
 
+def _vectors(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The vectors of a converted file; others have none."""
+    group = file.get(VECTORS)
+    return datasets_of(group) if isinstance(group, h5py.Group) else {}
+
+
 def _check_vectors(file: h5py.File, path: Path, rows: int) -> None:
-    for key, data in file.get(VECTORS, {}).items():
+    for key, data in _vectors(file).items():
         for part in (f"{VECTORS}/{key}", f"{NEXT_VECTORS}/{key}"):
             if part not in file or len(file[part]) != rows or data.ndim != 2:
                 raise DatasetError(f"{path}: '{part}' must have {rows} rows of numbers")

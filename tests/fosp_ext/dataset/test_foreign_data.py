@@ -13,7 +13,7 @@ import pytest
 import train
 from dreamer.data.hdf5 import read_episodes, validate_dataset
 from dreamer.data.images import resized
-from dreamer.errors import UserError
+from dreamer.errors import DatasetError, UserError
 from dreamer.training.checkpoint import Checkpoint
 from fosp_ext.envs import make_env, make_run_env
 from tests.support import robot
@@ -312,6 +312,9 @@ def nested(arrays):
 def rows(arrays):
     return arrays["joints"][1:, 1] > 0.6
 
+def ours(arrays):
+    return 2 * arrays["costs"] + 0 * arrays["vectors/joints"][1:, 0]
+
 def wrong_length(arrays):
     return np.zeros(3)
 
@@ -365,6 +368,74 @@ def test_costs_below_the_threshold_are_noted(here, capsys):
     out = capsys.readouterr().out
     assert "note: the largest cost of a step is 0.1, so none violates" in out
     assert "train with --env.violation 0.1 or less, the default is 0.5" in out
+
+
+# files of ours, and of Minari itself
+
+
+def test_a_file_of_ours_is_resized_chosen_from_and_given_costs(here, capsys):
+    Path("my_costs.py").write_text(FUNCTIONS)
+    two_cameras()
+    convert("theirs", "new.h5", "--from", "robomimic", *LABELS, *RANGE)
+    assert "both sides are 'fosp'" in refused(capsys, "new.h5", "b.h5")
+    assert "new.h5 says its task itself" in refused(
+        capsys, "new.h5", "b.h5", "--size", "8", "--task", "a:b"
+    )
+    words = ["--size", "8", "--cameras", "wrist", "--rename", "wrist=hand"]
+    convert("new.h5", "small.h5", *words, "--cost-from", "my_costs:ours")
+    info = validate_dataset("small.h5")
+    assert (info.cameras, info.size, info.vectors) == (("hand",), 8, {"joints": 3})
+    assert info.environment == validate_dataset("new.h5").environment
+    for old, new in zip(read_episodes("new.h5"), read_episodes("small.h5"), strict=True):
+        np.testing.assert_array_equal(new.action, old.action)
+        np.testing.assert_array_equal(new.cost, 2 * old.cost)
+        np.testing.assert_array_equal(new.images["hand"][2], resized(old.images["wrist"][2], 8))
+
+
+@pytest.mark.parametrize("text", ["left right", "-2", "-2 nan"])
+def test_a_damaged_range_is_refused(here, text):
+    convert(*written("minari"))
+    with h5py.File("new.h5", "a") as file:
+        facts = json.loads(file.attrs["environment"])
+        file.attrs["environment"] = json.dumps(facts | {"action_low": text})
+    with pytest.raises(DatasetError, match="'action_low' in attribute 'environment' must be 2 num"):
+        validate_dataset("new.h5")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about an author and a link to the code
+def test_a_dataset_that_minari_wrote(here, capsys, monkeypatch):
+    import minari
+    from gymnasium.spaces import Box, Dict
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(here))
+    played = robot.episodes(robot.OblongRobot)
+    buffers = [
+        minari.data_collector.EpisodeBuffer(
+            seed=each.seed,
+            observations={"pixels": {"front": each.images}, "joints": each.joints},
+            actions=each.action,
+            rewards=list(each.reward),
+            terminations=[False] * len(each.reward),
+            truncations=[False] * (len(each.reward) - 1) + [True],
+            infos={"cost": each.cost},
+        )
+        for each in played
+    ]
+    front = Box(0, 255, robot.OblongRobot.shape, np.uint8)
+    minari.create_dataset_from_buffers(
+        "theirs-v0",
+        buffers,
+        observation_space=Dict(pixels=Dict(front=front), joints=Box(-np.inf, np.inf, (3,))),
+        action_space=Box(-2, 2, (2,)),
+    )
+    convert("theirs-v0", "new.h5", "--from", "minari", *LABELS, "--size", "16")
+    assert "actions scaled from -2 to 2 to -1 to 1, as the file says" in capsys.readouterr().out
+    info = validate_dataset("new.h5")
+    assert (info.cameras, info.vectors) == (("pixels.front",), {"joints": 3})
+    for theirs, ours in zip(played, read_episodes("new.h5"), strict=True):
+        np.testing.assert_allclose(2 * ours.action, theirs.action, atol=1e-6)
+        np.testing.assert_array_equal(ours.vectors["joints"], theirs.joints)
+        np.testing.assert_array_equal(ours.cost, theirs.cost)
 
 
 # robomimic
