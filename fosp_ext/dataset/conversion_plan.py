@@ -172,7 +172,7 @@ def _from_note(path: Path, note: dict[str, Any]) -> DatasetInfo:
     """The facts of a note; one without vectors is older than they are."""
     note = {"vectors": {}, **note}
     missing = [each.name for each in fields(DatasetInfo) if each.name not in note]
-    kinds = {"cameras": (list, tuple), "environment": dict, "vectors": dict}
+    kinds: dict[str, Any] = {"cameras": (list, tuple), "environment": dict, "vectors": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(note.get(name), kind)]
     if not wrong and not all(isinstance(fact, str) for fact in note["environment"].values()):
         wrong = ["environment"]
