@@ -99,14 +99,15 @@ def plan_conversion(
     The labels may not contradict the note; without a note they must name task and action repeat.
     """
     names = _renamed(path, found, labels)
-    cameras = _choose_images(path, found, names, labels.cameras)
     if note is None:
+        cameras = _choose_images(path, found, names, labels.cameras)
         given = _from_labels(path, labels)
         custom = is_custom(given.task)
         vectors = {names[key]: key for key in found.vectors} if custom else {}
     else:
         given = _from_note(path, note)
         _check_note(path, given, found, labels)
+        cameras = _choose_images(path, found, names, labels.cameras or given.cameras)
         vectors = {names[key]: key for key in found.vectors if key in given.vectors}
         custom = False  # its actions are those of the policy already
     if set(vectors) & set(cameras):
@@ -204,7 +205,7 @@ def _from_labels(path: Path, labels: Labels) -> DatasetInfo:
 def _renamed(path: Path, found: Found, labels: Labels) -> dict[str, str]:
     """Key -> name of all images and vectors."""
     names = {**found.names, **{key: key for key in found.vectors}}
-    keys = {**{name: key for key, name in names.items()}, **{key: key for key in names}}
+    keys = {**{key: key for key in names}, **{name: key for key, name in names.items()}}
     for word in labels.rename or ():
         old, equals, new = word.partition("=")
         if not equals or not new:
@@ -222,7 +223,8 @@ def _choose_images(
     if told is None:
         chosen = [(names[key], key) for key in found.images]
     else:
-        keys = {**{names[key]: key for key in found.images}, **{key: key for key in found.images}}
+        keys = {key: key for key in found.images}
+        keys |= {each[key]: key for each in (found.names, names) for key in found.images}
         chosen = []
         for word in told:
             key, _, camera = word.partition("=")

@@ -14,6 +14,7 @@ from dreamer.data.episode import DatasetInfo
 from dreamer.data.layout import ARRAYS, open_dataset, text
 from dreamer.data.validation import validate_dataset
 from dreamer.envs.adapter import bounds_text
+from fosp_ext.envs import is_custom
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,6 @@ def training_command(path: str | Path) -> str:
     if info.vectors:
         words += ["--env.vectors", ",".join(info.vectors)]
     words += ["--env.size", str(info.size), "--env.action_repeat", str(info.action_repeat)]
-    if "render" in info.environment:
+    if "render" in info.environment and not is_custom(info.task):
         words += ["--env.render", info.environment["render"]]
     return f"python train.py {shlex.join(words)}"
