@@ -175,8 +175,9 @@ class NotSeeded(Good):
     """Its own source of chance."""
 
     def observe(self):
+        obs = super().observe()
         self.buffer[:] = np.random.default_rng().integers(256)
-        return super().observe() | {"front": self.buffer}
+        return obs
 
 
 class Forgetful(Good):
