@@ -27,13 +27,12 @@ import torch
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
-VIOLATION = 0.5  # default threshold of `dreamer.functional.violates`, in cost
 
 
 class Batch(NamedTuple):
     """Windows of recorded rows."""
 
-    obs: dict[str, Tensor]  # camera -> (B, T, height, width, 3) uint8
+    obs: dict[str, Tensor]  # camera -> (B, T, height, width, 3) uint8, vector -> (B, T, D) float32
     action: Tensor  # (B, T, A) in [-1, 1]
     reward: Tensor  # (B, T)
     cost: Tensor  # (B, T), at least 0; zeros where a task has none

@@ -44,13 +44,14 @@ class SafeWorldModel(WorldModel):
         settings: WorldModelSettings,
         cost_settings: CostHeadSettings,
         violation: float,
+        vectors: Mapping[str, int] | None = None,
     ):
         """A state violates from the cost `violation` on. Unlike the reward head the cost decoder
         does not start at zero.
         """
         layers, units = settings.heads.layers, settings.heads.units
         cost_head = partial(TwoHotHead, layers=layers, units=units, outscale=1.0)
-        super().__init__(cameras, action_size, settings, {"cost_head": cost_head})
+        super().__init__(cameras, action_size, settings, {"cost_head": cost_head}, vectors)
         self.cost_settings, self.violation = cost_settings, violation
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ HUNG_UP = (EOFError, OSError)  # what a pipe raises when the process at its othe
 class StepResult(NamedTuple):
     """The result of a reset or a step of an environment."""
 
-    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8
+    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8, vector -> (D,) float32
     reward: float  # 0 for a reset
     cost: float  # `info["cost"]` of the step; 0 for a reset
     terminated: bool
@@ -233,7 +233,7 @@ def _call(environment: _Environment, method: str, arguments: tuple) -> _Reply:
 
 def _copied(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Copies: an environment may draw its next images into the same memory."""
-    return {name: np.array(image) for name, image in obs.items()}
+    return {name: np.array(part) for name, part in obs.items()}
 
 
 def _end(workers: Iterable[_Worker]) -> None:

@@ -36,6 +36,9 @@ class EnvSettings(EvaluationEnv):
         "images of the observation; none named: all of them, or where there are none what render() "
         "returns"
     )
+    vectors: tuple[str, ...] = setting(
+        "low-dimensional parts of the observation that are encoded as well", before=()
+    )
     size: int = setting("side of the square images, in pixels: a power of two", minimum=8)
     action_repeat: int = setting("steps of the environment per agent step", minimum=1)
     replay: bool = setting(

@@ -13,9 +13,9 @@ from PIL import Image
 
 from dreamer import signals
 from dreamer.agent import Agent
+from dreamer.data.episode import VIOLATION, is_image
 from dreamer.functional import violates
 from dreamer.training.video import annotate
-from dreamer.types import VIOLATION
 
 RESAMPLES = 10_000  # of the bootstrap
 
@@ -36,7 +36,7 @@ class EpisodeResult:
 class Moment:
     """One agent step, as passed to a spectator (a callback of `run_episode`)."""
 
-    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8
+    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8, vector -> (D,) float32
     step: int
     score: float
     cost: float
@@ -122,12 +122,13 @@ class VideoRecorder:
     def __call__(self, env: gymnasium.Env, moment: Moment) -> None:
         """Add one frame, (SIDE + text, SIDE * (1 + cameras), 3)."""
         overhead: Any = env.render()  # an image, of the environments here
-        views = [overhead, *moment.obs.values()]
+        cameras = {name: part for name, part in moment.obs.items() if is_image(part)}
+        views = [overhead, *cameras.values()]
         panel = np.concatenate([_resize(view, self.SIDE) for view in views], 1)
         estimates = "   ".join(f"{name} {x:6.2f}" for name, x in moment.estimates.items())
         lines = [
             f"step {moment.step:3d}   return {moment.score:6.2f}   cost {moment.cost:5.1f}",
-            f"overhead | {' | '.join(moment.obs)}   {estimates}",
+            f"overhead | {' | '.join(cameras)}   {estimates}",
         ]
         self.frames.append(annotate(panel, lines))
 

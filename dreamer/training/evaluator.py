@@ -10,6 +10,7 @@ import torch
 
 from dreamer import distributed
 from dreamer.agent import Agent
+from dreamer.data.episode import VIOLATION
 from dreamer.data.stream import Store, WindowStream
 from dreamer.envs.closing import close
 from dreamer.files import atomic_path
@@ -18,7 +19,6 @@ from dreamer.training.evaluation import evaluate
 from dreamer.training.logger import Logger
 from dreamer.training.settings import RunSettings
 from dreamer.training.video import FPS
-from dreamer.types import VIOLATION
 
 EVAL_SEED = 10_000  # every checkpoint of every run meets the same worlds
 HELDOUT_BATCHES = 8

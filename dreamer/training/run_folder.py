@@ -162,7 +162,9 @@ class RunFolder:
         now, earlier = to_dict(self.settings), values_before(type(self.settings))
         for key, may_change in marks(type(self.settings), "may_change").items():
             new, old = _look_up(now, key), _look_up(before, key)
-            old = earlier.get(key) if old is None else old
+            if old is None:
+                old = earlier.get(key)
+            old = list(old) if isinstance(old, tuple) else old
             if old is not None and new != old and not may_change:
                 raise UserError(
                     f"{self.path} holds a run with {key} {old!r}, this command says {new!r}; "

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.episode import DatasetInfo, Episode, observed
 from dreamer.data.hdf5 import write_dataset
 from dreamer.envs.worker import end_with_parent, ignore_stop_signals
 from fosp_ext.dataset.collect_plan import Recording
-from fosp_ext.envs import action_scale, env_action_size, environment_facts, make_env
+from fosp_ext.envs import action_scale, env_action_size, environment_facts, is_custom, make_env
 from fosp_ext.envs.scripted import ScriptedPolicy, make_scripted_policy
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class EnvChoice:
     action_repeat: int
     render: str
     variant: str
+    vectors: tuple[str, ...] = ()
 
 
 class RecordingStopped(Exception):
@@ -81,7 +82,13 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
         choice.action_repeat,
         choice.size,
         episode.action.shape[1],
-        environment_facts(choice.render, choice.variant, action_scale(choice.task)),
+        environment_facts(
+            None if is_custom(choice.task) else choice.render,
+            choice.variant,
+            action_scale(choice.task),
+            getattr(env, "action_bounds", None),
+        ),
+        {name: values.shape[1] for name, values in episode.vectors.items()},
     )
     write_dataset(path, [episode], info, recording=part_note(recording, choice))
 
@@ -104,8 +111,10 @@ def play_episode(
         costs.append(info["cost"])
         if _Worker.stopped is not None and _Worker.stopped.is_set():
             raise RecordingStopped
+    images, vectors = observed(frames)
     return Episode(
-        images={camera: np.stack([frame[camera] for frame in frames]) for camera in obs},
+        images=images,
+        vectors=vectors,
         action=np.stack(actions).astype(np.float32),  # (T, A)
         reward=np.array(rewards, np.float32),
         cost=np.array(costs, np.float32),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dreamer.errors import UserError
 from fosp_ext.envs.gl import choose_backend
@@ -14,6 +14,7 @@ from fosp_ext.envs.tasks import (
     action_size,
     check_cameras,
     check_task,
+    check_vectors,
     environment_facts,
     is_custom,
     known_tasks,
@@ -57,15 +58,18 @@ def make_env(
     render: str = "fast",
     variant: str = "none",
     scale: Sequence[float] | None = None,
+    vectors: Sequence[str] = (),
+    needs_cost: bool = True,
 ) -> SafetyGymEnv | CustomEnv:
     """A `gymnasium.Env` of the task with camera observations and `info["cost"]`.
 
     Wrong arguments and a missing or broken simulator are a `UserError`. `variant` is a name of
     `VARIANTS` or several joined by `+`. `scale` is the share of the simulator's range that an
     action covers, `action_scale` of the task by default. `render` and `scale` change nothing in a
-    custom environment.
+    custom environment. That alone has `vectors`, and may be without costs where none are needed.
     """
     task, cameras = check_task(task), check_cameras(cameras, task_cameras(task))
+    check_vectors(vectors, task)
     changes = check_variant(variant, task)
     if render not in QUALITIES:
         raise UserError(f"render must be 'fast' or 'exact', got '{render}'")
@@ -75,7 +79,7 @@ def make_env(
     if is_custom(task):
         from fosp_ext.envs.custom import CustomEnv
 
-        return CustomEnv(task, cameras, size, action_repeat, render)
+        return CustomEnv(task, cameras, size, action_repeat, render, vectors, needs_cost)
     choose_backend()  # before MuJoCo is imported
     try:
         from fosp_ext.envs.safety_gym import SafetyGymEnv
@@ -95,11 +99,18 @@ def make_env(
 
 
 def make_run_env(info: DatasetInfo, variant: str) -> SafetyGymEnv | CustomEnv:
-    """The environment of a run; `info` describes its observations and actions."""
+    """The environment of a run; `info` describes its observations and actions.
+
+    One whose actions or vectors are others than those of the data is refused: the same numbers
+    would mean something else.
+    """
     render = info.environment.get("render", "fast")
     shown = (info.cameras, info.size, info.action_repeat, render, variant)
-    env = make_env(info.task, *shown, info.action_scale)
+    vectors = tuple(info.vectors)
+    env = make_env(info.task, *shown, info.action_scale, vectors, needs_cost=info.has_costs)
     check_action_size(env, info.action_size)
+    if is_custom(info.task):
+        cast("CustomEnv", env).require(info)
     return env
 
 

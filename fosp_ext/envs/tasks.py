@@ -86,6 +86,15 @@ def task_cameras(task: str) -> tuple[str, ...] | None:
     return None if is_custom(task) else CAMERAS
 
 
+def check_vectors(vectors: Sequence[str], task: str) -> tuple[str, ...]:
+    """The names of vectors as a tuple, each once; only a custom environment has some."""
+    if vectors and not is_custom(task):
+        raise UserError(f"{task} shows images alone, it has no vector '{vectors[0]}'")
+    if len(set(vectors)) < len(vectors):
+        raise UserError(f"vectors must be named once each; got {list(vectors)}")
+    return tuple(vectors)
+
+
 def action_size(task: str) -> int | None:
     """Action size, known without the simulator; None for custom environments."""
     return None if is_custom(task) else _ROBOTS[_robot(task)]
@@ -107,16 +116,25 @@ def _robot(task: str) -> str:
 
 
 def environment_facts(
-    render: str, variant: str = "none", scale: Sequence[float] | None = None
+    render: str | None,
+    variant: str = "none",
+    scale: Sequence[float] | None = None,
+    bounds: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> dict[str, str]:
     """`DatasetInfo.environment` of episodes drawn like this in this variant of their task.
 
-    `scale` is that of their actions; None: they cover the environment's whole range.
+    `render` is None for a custom environment, which has no such choice. `scale` is that of their
+    actions; None: they cover the environment's whole range, which `bounds` are if it is custom.
     """
-    from dreamer.data.episode import ACTION_SCALE  # here: names of tasks are known without numpy
+    from dreamer.data import episode  # here: names of tasks are known without numpy
 
-    scaled = {} if scale is None else {ACTION_SCALE: " ".join(f"{x:g}" for x in scale)}
-    return {"render": render, "variant": variant, **scaled}
+    facts = {"variant": variant} if render is None else {"render": render, "variant": variant}
+    if scale is not None:
+        facts[episode.ACTION_SCALE] = " ".join(f"{x:g}" for x in scale)
+    if bounds is not None:
+        for fact, numbers in zip((episode.ACTION_LOW, episode.ACTION_HIGH), bounds, strict=True):
+            facts[fact] = " ".join(f"{x:.9g}" for x in numbers)
+    return facts
 
 
 def task_folder(task: str) -> str:
