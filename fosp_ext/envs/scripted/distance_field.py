@@ -34,7 +34,7 @@ class DistanceField:
         seen = self._sees(goal, places, tight)
         weight = 1 + (TIGHT_WEIGHT - 1) * depth / rim
         weight = self.spacing * np.where(blocked, BLOCKED_WEIGHT, weight)
-        self.distance = self._relax(np.where(seen, straight, np.inf), weight)  # (G, G)
+        self.distance = relaxed(np.where(seen, straight, np.inf), weight)  # (G, G)
 
     def __call__(self, position: np.ndarray) -> np.ndarray:
         """Distance from each place (..., 2), interpolated between cells: (...,)."""
@@ -62,18 +62,25 @@ class DistanceField:
         seen[goal_at[0], goal_at[1]] = True
         return seen
 
-    def _relax(self, distance: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Shorten the ways over neighbouring cells until none gets shorter: (G, G)."""
-        rim = 2
-        inner = slice(rim, rim + self.cells)
-        padded = np.pad(distance, rim, constant_values=np.inf)
-        costs = [weight * np.hypot(x, y) for x, y in MOVES]
-        while True:
-            best = padded[inner, inner].copy()
-            for (x, y), cost in zip(MOVES, costs, strict=True):
-                rows = slice(rim + x, rim + x + self.cells)
-                columns = slice(rim + y, rim + y + self.cells)
-                np.minimum(best, padded[rows, columns] + cost, out=best)
-            if np.allclose(best, padded[inner, inner], rtol=0, atol=1e-4):
-                return best
-            padded[inner, inner] = best
+
+def relaxed(distance: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Ways from every cell, shortened over 16 neighbours until none gets shorter: (X, Y).
+
+    distance: known ways, infinite elsewhere. weight: length of a step to a side, by the cell it
+    leaves; infinite where there is no way.
+    """
+    rim = 2
+    inner = tuple(slice(rim, rim + size) for size in distance.shape)
+    padded = np.pad(distance, rim, constant_values=np.inf)
+    costs = [weight * np.hypot(x, y) for x, y in MOVES]
+    while True:
+        best = padded[inner].copy()
+        for (x, y), cost in zip(MOVES, costs, strict=True):
+            rows, columns = (
+                slice(part.start + move, part.stop + move)
+                for part, move in zip(inner, (x, y), strict=True)
+            )
+            np.minimum(best, padded[rows, columns] + cost, out=best)
+        if np.allclose(best, padded[inner], rtol=0, atol=1e-4):
+            return best
+        padded[inner] = best
