@@ -45,6 +45,7 @@ __all__ = [
     "check_cameras",
     "check_task",
     "check_variant",
+    "env_action_size",
     "environment_facts",
     "fitting_variants",
     "is_custom",

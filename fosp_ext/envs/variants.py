@@ -1,6 +1,7 @@
 """Variants of the tasks, unseen in training: the changes of each, declared as data.
 
-`variant_world.py` carries the changes out in Safety-Gymnasium, `safe_reach/scene.py` in SafeReach. Importing this imports no simulator.
+`variant_world.py` carries the changes out in Safety-Gymnasium, `safe_reach/scene.py` in SafeReach.
+Importing this imports no simulator.
 """
 
 from __future__ import annotations
@@ -162,10 +163,10 @@ def describe_variants() -> str:
 def _check_fits(variant: Variant, task: str) -> None:
     if is_custom(task) and variant.changes:
         raise UserError(f"variants change built-in tasks, not '{task}'; leave it at 'none'")
-    missing = variant.missing(objects_of(task))
+    missing = " and no ".join(variant.missing(objects_of(task)))
     if missing:
         raise UserError(
-            f"variant '{variant.name}' does not fit {task}, which has no {' and no '.join(missing)} "
+            f"variant '{variant.name}' does not fit {task}, which has no {missing} "
             f"(fitting: {', '.join(fitting_variants(task))})"
         )
 

@@ -17,6 +17,7 @@ from dreamer.config import load_presets
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.evaluation import (
+    OUTCOMES,
     EpisodeResult,
     VideoRecorder,
     result_row,
@@ -202,6 +203,11 @@ def print_summary(summary: dict, folder: Path, stream: TextIO) -> None:
             f"[{low:.3f}, {high:.3f}]\n"
         )
     stream.write(f"  {'safe_episodes':<15} {summary['safe_episodes']:8.3f}\n")
+    for name in (name for name in OUTCOMES if name in summary):
+        low, high = summary[name]["ci95"]
+        stream.write(
+            f"  {name:<18} {summary[name]['mean']:5.3f}   95 % interval [{low:.3f}, {high:.3f}]\n"
+        )
     for name in ("summary.json", "episodes.jsonl", "videos"):
         if (folder / name).exists():
             stream.write(f"{name}: {folder / name}\n")

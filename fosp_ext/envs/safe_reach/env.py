@@ -59,7 +59,7 @@ class Scene:
         mujoco.mj_forward(model, data)
 
     def move(self, begin: np.ndarray, end: np.ndarray, steps: int) -> bool:
-        """Turn the joints from `begin` to `end` (7,); returns whether the arm touched an obstacle."""
+        """Turn the joints from `begin` to `end` (7,); whether the arm touched an obstacle."""
         touched = False
         for step in range(1, steps + 1):
             self.data.ctrl[:] = begin + (end - begin) * (step / steps)

@@ -16,7 +16,14 @@ AHEAD = 2  # cells of the route to the place that it steers for
 MOVED = 0.01  # metres that an obstacle or the target may move before the route is planned anew
 NEAR_MARGINS = (-0.05, -0.01)  # metres that a near miss keeps from obstacles: it cuts into them
 MISSES, SPREAD = (0.05, 0.08), 0.5  # metres from the target to places beside it; radians
-VISITS = (0, 0, 0, 1, 2, 100)  # places beside the target before the target itself; 100: it never comes
+VISITS = (
+    0,
+    0,
+    0,
+    1,
+    2,
+    100,
+)  # places beside the target before the target itself; 100: it never comes
 STAY = (3, 10)  # agent steps at such a place
 
 
