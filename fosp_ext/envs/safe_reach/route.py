@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fosp_ext.envs.safe_reach.space import HAND, HIGH, LOW
-from fosp_ext.envs.scripted.distance_field import relaxed
+from fosp_ext.envs.shortest_ways import relaxed
 
 SPACING = 0.02
 TIGHT, TIGHT_WEIGHT = 0.05, 4.0  # a metre so close to an obstacle counts as up to so many

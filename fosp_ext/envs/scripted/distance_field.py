@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from fosp_ext.envs.scripted.obstacles import Obstacles
+from fosp_ext.envs.shortest_ways import relaxed
 
 BLOCKED_WEIGHT = 8.0  # a metre inside an obstacle counts as this many
 TIGHT_MARGINS, TIGHT_WEIGHT = 1.5, 3.0  # and one within so many more margins, up to so many
 FIELD_OF_VIEW_SAMPLES = (
     64  # places between a cell and the goal at which the straight line is tested
 )
-MOVES = [(x, y) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2) if np.gcd(x, y) == 1]  # 16
 
 
 class DistanceField:
@@ -61,26 +61,3 @@ class DistanceField:
         goal_at = np.clip(np.rint(goal_cell).astype(np.int64), 0, self.cells - 1)
         seen[goal_at[0], goal_at[1]] = True
         return seen
-
-
-def relaxed(distance: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Ways from every cell, shortened over 16 neighbours until none gets shorter: (X, Y).
-
-    distance: known ways, infinite elsewhere. weight: length of a step to a side, by the cell it
-    leaves; infinite where there is no way.
-    """
-    rim = 2
-    inner = tuple(slice(rim, rim + size) for size in distance.shape)
-    padded = np.pad(distance, rim, constant_values=np.inf)
-    costs = [weight * np.hypot(x, y) for x, y in MOVES]
-    while True:
-        best = padded[inner].copy()
-        for (x, y), cost in zip(MOVES, costs, strict=True):
-            rows, columns = (
-                slice(part.start + move, part.stop + move)
-                for part, move in zip(inner, (x, y), strict=True)
-            )
-            np.minimum(best, padded[rows, columns] + cost, out=best)
-        if np.allclose(best, padded[inner], rtol=0, atol=1e-4):
-            return best
-        padded[inner] = best
