@@ -106,6 +106,13 @@ def usual_action_repeat(task: str) -> int:
     return 1 if task == REACH else 4
 
 
+def action_rate(task: str, action_repeat: int) -> float | None:
+    """Agent steps per second of simulated time; None for custom environments."""
+    if is_custom(task):
+        return None
+    return (10 if task == REACH else 50) / action_repeat
+
+
 def action_size(task: str) -> int | None:
     """Action size, known without the simulator; None for custom environments."""
     if is_custom(task):
