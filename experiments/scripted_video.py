@@ -15,7 +15,7 @@ from dreamer.training.video import FPS, to_gif, write_mp4
 from fosp_ext.envs import check_task, env_action_size, make_env
 from fosp_ext.envs.scripted import make_scripted_policy
 
-SIDE = 192  # pixels of each view
+SIDE = 144  # pixels of each view
 
 
 def main(argv: list[str]) -> int:
