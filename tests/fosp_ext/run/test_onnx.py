@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import runtime
 from dreamer.agent import Agent, AgentState
 from dreamer.errors import UserError
 from dreamer.types import Latent
@@ -52,13 +53,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def policy(place: Path) -> Policy:
-    return Policy.load(place / "agent.onnx")
+    """Without a period: however slow this machine is, nothing comes too late."""
+    policy = Policy.load(place / "agent.onnx")
+    policy._period = None
+    return policy
 
 
 def images(step: int) -> dict[str, np.ndarray]:
     """Of one moment, different at every step."""
-    batch = make_batch(1, STEPS)
-    return {name: x[0, step].numpy() for name, x in batch.obs.items()}
+    return {name: x[0, step].numpy() for name, x in make_batch(T=8).obs.items()}
 
 
 def torch_step(agent: Agent, state: AgentState, step: int):
@@ -179,13 +182,12 @@ def held(decision, fault: str) -> None:
 
 def test_stale_images_are_held(policy):
     policy.act(images(0))
-    period = 1 / policy.facts.rate
-    held(policy.act(images(1), age=1.01 * period), "stale")
+    policy._period = 1 / policy.facts.rate
+    held(policy.act(images(1), age=1.01 / policy.facts.rate), "stale")
     assert not policy._action.any()  # holding is what was done
 
 
 def test_frozen_images_are_held(policy):
-    policy._period = None  # however slow this machine is
     decisions = [policy.act(images(0)) for _ in range(FROZEN_AFTER + 1)]
     assert [each.fault for each in decisions[:-1]] == [None] * FROZEN_AFTER
     held(decisions[-1], "frozen")
@@ -198,7 +200,6 @@ def test_a_missed_deadline_is_held(policy):
 
 
 def test_what_is_not_finite_is_held_and_forgotten(policy):
-    policy._period = None
     policy.act(images(0))
     policy._state = tuple(np.full_like(part, np.nan) for part in policy._state)
     held(policy.act(images(1)), "not finite")
@@ -229,6 +230,12 @@ def test_what_cannot_be_exported_is_refused(place, capsys):
     assert "exists; nothing is overwritten" in capsys.readouterr().err
     with pytest.raises(UserError, match="has no ONNX graph"):
         check_exportable(make_agent(*SET, policy_set__proposals="4"))
+
+
+def test_the_latency_is_measured(place, capsys):
+    assert runtime.main([str(place / "agent.onnx"), "--steps", "3"]) in (0, 1)
+    assert "ms at the median" in capsys.readouterr().out
+    assert runtime.main([str(place / "none.onnx")]) == 2
 
 
 SCRIPT = """
