@@ -31,7 +31,7 @@ class Decision:
     violation_probability: float | None  # None where the policy does not estimate it, or held
     warning: bool  # the probability is above the file's threshold
     who: str  # online or offline, which policy of a set acts; policy: there is one; hold
-    estimates: dict[str, float]
+    estimates: dict[str, float]  # empty where it is held
     latency_ms: float
 
 
@@ -93,15 +93,15 @@ class Policy:
         estimates: dict[str, float] = {}
         action = np.zeros(self.facts.action_size, np.float32)
         if fault is None:
-            proposed, estimates = self._step(images)
+            proposed, judged = self._step(images)
             seconds = time.perf_counter() - begin
-            if not (np.isfinite(proposed).all() and np.isfinite(list(estimates.values())).all()):
-                fault, estimates = NOT_FINITE, {}
+            if not (np.isfinite(proposed).all() and np.isfinite(list(judged.values())).all()):
+                fault = NOT_FINITE
                 self._begin_anew()
             elif self._period is not None and age + seconds > self._period:
                 fault = DEADLINE
             else:
-                action = proposed
+                action, estimates = proposed, judged
         self._action[0] = action
         probability = estimates.get("violation_probability")
         return Decision(
