@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import torch
@@ -95,7 +94,6 @@ def onnx_file(agent: Agent, facts: PolicyFacts) -> bytes:
     except ImportError as error:
         raise UserError(MISSING) from error
     step = ActingStep(agent, facts.cameras).eval()
-    graph = io.BytesIO()
     program = torch.onnx.export(
         step,
         acting_inputs(agent, facts.cameras, facts.size),
@@ -106,7 +104,6 @@ def onnx_file(agent: Agent, facts: PolicyFacts) -> bytes:
         verbose=False,
     )
     assert program is not None
-    program.save(graph)
-    model = onnx.load_from_string(graph.getvalue())
+    model = program.model_proto
     onnx.helper.set_model_props(model, {KEY: facts.to_json(), DIGEST: BLANK})
     return seal(model.SerializeToString())

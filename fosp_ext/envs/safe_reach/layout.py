@@ -77,12 +77,9 @@ def _inside(places: np.ndarray) -> np.ndarray:
 
 def _clear(goal: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Whether obstacles at `places` (..., 2) leave the start and the `goal` (..., 2) free."""
-    room = FOOTPRINT + MARGIN
-
-    def free(end: np.ndarray) -> np.ndarray:
-        return clearance(end - places, np.zeros((1, 2)), room) > 0
-
-    return free(START[:2]) & free(goal)
+    room, centre = FOOTPRINT + MARGIN, np.zeros((1, 2))
+    left = [clearance(end - places, centre, room) for end in (START[:2], goal)]
+    return np.greater(np.minimum(*left), 0)
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
