@@ -24,6 +24,7 @@ VISITS = (
     2,
     100,
 )  # places beside the target before the target itself; 100: it never comes
+SIDES = (np.pi / 2, 3 * np.pi / 2)  # of the target: those that the tool comes from
 STAY = (3, 10)  # agent steps at such a place
 
 
@@ -74,7 +75,7 @@ class NearMissReach:
         self.inner.reset()
         self.inner.margin = self.rng.uniform(*NEAR_MARGINS)
         self._visits = int(self.rng.choice(VISITS))
-        self._side = self.rng.uniform(0, 2 * np.pi)
+        self._side = self.rng.uniform(*SIDES)
         self._next_place()
 
     def act(self, state: ReachState) -> np.ndarray:
