@@ -72,7 +72,7 @@ def _with_added(goal: np.ndarray, pair: np.ndarray, rng: np.random.Generator) ->
 
 def _inside(places: np.ndarray) -> np.ndarray:
     """Whether obstacles at `places` (..., 2) stand where they may."""
-    return ((places >= OBSTACLE_LOW) & (places <= OBSTACLE_HIGH)).all(-1)
+    return np.asarray((places == places.clip(OBSTACLE_LOW, OBSTACLE_HIGH)).all(-1))
 
 
 def _clear(goal: np.ndarray, places: np.ndarray) -> np.ndarray:
