@@ -180,6 +180,13 @@ class RSSM(nn.Module):
         initial = self.initial(len(action))
         return self._follow(state, initial, action, self.post_embed(embed), is_first)
 
+    def posterior_step(
+        self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same without a sample: the deterministic state (N, D) and the posterior."""
+        initial = self.initial(len(action))
+        return self._posterior(state, initial, action, self.post_embed(embed), is_first)
+
     def readable(self, latent: Latent, post: Tensor) -> Latent:
         """What policy and critics read of states and of the posterior (..., S, K) they came from.
 
@@ -191,13 +198,18 @@ class RSSM(nn.Module):
     def _follow(
         self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor
     ) -> tuple[Latent, Tensor]:
+        deter, post = self._posterior(state, initial, action, embed, is_first)
+        return Latent(deter, sample_one_hot(post)), post
+
+    def _posterior(
+        self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, Tensor]:
         first = is_first.bool().unsqueeze(-1)  # (N, 1)
         deter = torch.where(first, initial.deter, state.deter)
         stoch = torch.where(first.unsqueeze(-1), initial.stoch, state.stoch)
         action = action * (1 - is_first.unsqueeze(-1))
         deter = self._advance(Latent(deter, stoch), action)
-        post = self._probs(self.post_net(self.post_deter(deter) + embed))
-        return Latent(deter, sample_one_hot(post)), post
+        return deter, self._probs(self.post_net(self.post_deter(deter) + embed))
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
         """Imagine one step: state (N,), action (N, A) -> state (N,), by one of the priors.

@@ -51,7 +51,7 @@ class Config:
     size: str = setting("size preset in force: widths, batches, cadence of logs", choices=SIZES)
     recipe: str = setting("recipe preset in force: what is computed", choices=RECIPES)
     task: str = setting(
-        "Safety-Gymnasium id, or MODULE:NAME (docs/reference/custom_environments.md)"
+        "Safety-Gymnasium id, SafeReach-v0, or MODULE:NAME (docs/reference/custom_environments.md)"
     )
     logdir: str = setting(
         "run folder; {task}, {preset} and {seed} are filled in",
@@ -242,6 +242,15 @@ def schema_of(mode: object, method: object, where: str = "") -> type[Config]:
     return SCHEMAS[f"{method} {mode}"]
 
 
+def with_task_preset(
+    presets: Presets, names: Sequence[str], overrides: Mapping[str, str]
+) -> list[str]:
+    """The names, and before them the preset of the task's own name, if it has one."""
+    task = raw_value("task", presets, names, overrides)
+    own = task in presets and presets[task].get("task") == task and task not in names
+    return [task, *names] if own else list(names)
+
+
 def choose_schema(
     presets: Presets, names: Sequence[str], overrides: Mapping[str, str]
 ) -> type[Config]:
@@ -251,7 +260,11 @@ def choose_schema(
 
 
 def resolve_config(presets: Presets, names: Sequence[str], overrides: Mapping[str, str]) -> Config:
-    """The configuration of these presets and overrides; see `dreamer.config.resolve`."""
+    """The configuration of these presets and overrides; see `dreamer.config.resolve`.
+
+    Between a recipe and the other presets comes the preset of the task's own name.
+    """
+    names = with_task_preset(presets, names, overrides)
     return resolve(choose_schema(presets, names, overrides), presets, names, overrides, SCHEMAS)
 
 

@@ -35,7 +35,8 @@ class ImageEnv(gymnasium.Env):
     """A wrapped environment: resized images, vectors that are asked for; reward and cost summed
     over the action repeat.
 
-    Actions are scaled from [-1, 1] to the environment's own bounds. What breaks the rules
+    Actions are scaled from [-1, 1] to the environment's own bounds. `info` has the cost, and the
+    `success` of environments whose own `info` has one. What breaks the rules
     (dreamer/envs/contract.py) is a `UserError` that names the environment; what the environment
     itself raises is passed on.
     """
@@ -120,6 +121,7 @@ class ImageEnv(gymnasium.Env):
         """Repeat the action; reward and cost are sums over the environment's own steps."""
         action = self._scaled(action)
         reward, cost = 0.0, 0.0
+        said: dict[str, bool] = {}
         for _ in range(self.action_repeat):
             result = self._inner.step(action.copy())
             self._steps += 1
@@ -130,12 +132,14 @@ class ImageEnv(gymnasium.Env):
                     cost += read_cost(raw.cost)
                 terminated = read_flag(raw.terminated, "terminated")
                 truncated = read_flag(raw.truncated, "truncated")
+                if raw.success is not None:
+                    said["success"] = said.get("success", False) or bool(raw.success)
             truncated = truncated or self._steps == self._time_limit
             if terminated or truncated:
                 break
         with self._named():
             obs = self._observe(raw.obs)
-        return obs, reward, terminated, truncated, {"cost": cost}
+        return obs, reward, terminated, truncated, {"cost": cost, **said}
 
     def render(self) -> np.ndarray:  # type: ignore[override]  # always an image
         """The environment's own image, made square with black edges, or the first camera's."""

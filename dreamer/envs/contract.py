@@ -28,6 +28,7 @@ class RawStep(NamedTuple):
     cost: Any  # None where there is none
     terminated: Any
     truncated: Any
+    success: Any = None  # None where the environment does not say
 
 
 def split_reset(result: Any) -> Any:
@@ -41,10 +42,12 @@ def split_step(result: Any) -> RawStep:
     """Gymnasium's five values, with the cost in `info`, or Safety-Gymnasium's six."""
     if isinstance(result, tuple) and len(result) == 5:
         obs, reward, terminated, truncated, info = result
-        cost = info.get("cost") if isinstance(info, Mapping) else None
-        return RawStep(obs, reward, cost, terminated, truncated)
+        said = info if isinstance(info, Mapping) else {}
+        outcome = (said.get("cost"), terminated, truncated, said.get("success"))
+        return RawStep(obs, reward, *outcome)
     if isinstance(result, tuple) and len(result) == 6:
-        return RawStep(*result[:5])
+        said = result[5] if isinstance(result[5], Mapping) else {}
+        return RawStep(*result[:5], said.get("success"))
     raise UserError(
         f"step returned {_kind(result)}; (observation, reward, terminated, truncated, info), "
         "or six with the cost behind the reward, are needed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from dreamer.functional import violates
 from dreamer.training.video import annotate
 
 RESAMPLES = 10_000  # of the bootstrap
+OUTCOMES = ("success", "violating_episodes", "safe_success")  # shares of the episodes
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class EpisodeResult:
     length: int
     violations: int  # agent steps that violate the constraint
     terminated: bool  # a true end, not the time limit
+    success: bool | None = None  # None: the environment does not say
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def run_episode(
         obs, _ = env.reset(seed=seed)
         state, first = agent.initial(1), torch.ones(1, device=device)
         score, cost, violations, step, over = 0.0, 0.0, 0, 0, False
+        success: bool | None = None
         while not over:
             inputs = {name: torch.from_numpy(x).unsqueeze(0).to(device) for name, x in obs.items()}
             action, state, estimates = agent.act(inputs, first, state, explore=False)
@@ -73,15 +77,19 @@ def run_episode(
             first = torch.zeros_like(first)
             score, cost, step = score + float(reward), cost + info["cost"], step + 1
             violations += violates(info["cost"], violation)
+            if "success" in info:
+                success = bool(success or info["success"])
             over = terminated or truncated
             signals.check()
-    return EpisodeResult(seed, score, cost, step, int(violations), bool(terminated))
+    return EpisodeResult(seed, score, cost, step, int(violations), bool(terminated), success)
 
 
 def summarize(results: Sequence[EpisodeResult]) -> dict:
     """Mean, standard deviation and 95 % bootstrap interval of the totals of the episodes.
 
-    An episode is safe if its cost is 0: it takes less than a violation to be unsafe.
+    An episode is safe if its cost is 0: it takes less than a violation to be unsafe. Where all
+    episodes say whether they succeeded, there are shares of them with 95 % Wilson intervals: of
+    successful ones, of those with a violation, and of those that are both successful and safe.
     """
     quantities: dict[str, Sequence[float]] = {
         "return": [result.score for result in results],
@@ -94,7 +102,29 @@ def summarize(results: Sequence[EpisodeResult]) -> dict:
         "seeds": [result.seed for result in results],
         "safe_episodes": float(np.mean([result.cost == 0 for result in results])),
         **{name: spread(values) for name, values in quantities.items()},
+        **{name: share(events) for name, events in _outcomes(results).items()},
     }
+
+
+def _outcomes(results: Sequence[EpisodeResult]) -> dict[str, list[bool]]:
+    """Whether each episode succeeded, violated, and succeeded safely; empty where none says so."""
+    if any(result.success is None for result in results):
+        return {}
+    columns = (
+        [bool(result.success) for result in results],
+        [result.violations > 0 for result in results],
+        [bool(result.success and result.cost == 0) for result in results],
+    )
+    return dict(zip(OUTCOMES, columns, strict=True))
+
+
+def share(events: Sequence[bool]) -> dict:
+    """Share of true ones and its 95 % Wilson interval."""
+    n, mean = len(events), float(np.mean(events))
+    z = 1.959964  # 97.5 % quantile of the standard normal distribution
+    middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
+    return {"mean": mean, "ci95": [max(middle - half, 0.0), min(middle + half, 1.0)]}
 
 
 def spread(values: Sequence[float]) -> dict:
@@ -107,8 +137,8 @@ def spread(values: Sequence[float]) -> dict:
 
 
 def result_row(result: EpisodeResult) -> dict:
-    """The episode as one JSON object."""
-    return asdict(result)
+    """The episode as one JSON object; success is left out where nobody says it."""
+    return {name: value for name, value in asdict(result).items() if value is not None}
 
 
 class VideoRecorder:
@@ -153,6 +183,7 @@ def evaluate(
         "length": summary["length"]["mean"],
         "violation_rate": summary["violation_rate"]["mean"],
         "safe_episodes": summary["safe_episodes"],
+        **{name: summary[name]["mean"] for name in OUTCOMES if name in summary},
     }
 
 

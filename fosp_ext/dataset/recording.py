@@ -19,8 +19,7 @@ from fosp_ext.envs import action_scale, env_action_size, environment_facts, is_c
 from fosp_ext.envs.scripted import ScriptedPolicy, make_scripted_policy
 
 if TYPE_CHECKING:
-    from fosp_ext.envs.custom import CustomEnv
-    from fosp_ext.envs.safety_gym import SafetyGymEnv
+    from fosp_ext.envs import TaskEnv
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
     write_dataset(path, [episode], info, recording=part_note(recording, choice))
 
 
-def play_episode(
-    env: SafetyGymEnv | CustomEnv, policy: ScriptedPolicy, name: str, seed: int
-) -> Episode:
+def play_episode(env: TaskEnv, policy: ScriptedPolicy, name: str, seed: int) -> Episode:
     """The episode that `policy` plays in the world of `seed`."""
     frames, actions, rewards, costs = [], [], [], []
     policy.reset()
@@ -125,6 +122,6 @@ def play_episode(
 
 
 @cache
-def worker_env(choice: EnvChoice) -> SafetyGymEnv | CustomEnv:
+def worker_env(choice: EnvChoice) -> TaskEnv:
     """The environment of this process: made once, used for all its episodes."""
     return make_env(**vars(choice))

@@ -234,7 +234,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description="Check an environment by playing it; say what does not fit.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("task", help="MODULE:NAME, or the id of a Safety-Gymnasium task")
+    parser.add_argument("task", help="MODULE:NAME, or the name of a built-in task")
     parser.add_argument("--cameras", default="", help="names with commas; none: all there are")
     parser.add_argument("--vectors", default="", help="likewise, low-dimensional observations")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Names of tasks and cameras. Nothing here imports a simulator or makes an environment.
 
-A task is the id of a Safety-Gymnasium task, or `MODULE:NAME`, a custom environment
+A task is the id of a Safety-Gymnasium task, `SafeReach-v0`, or `MODULE:NAME`, a custom environment
 (docs/reference/custom_environments.md).
 """
 
@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 from dreamer.errors import UserError, did_you_mean
 
-CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")
+CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")  # of Safety-Gymnasium
+REACH = "SafeReach-v0"
+REACH_CAMERAS = ("front", "wrist")
+REACH_ACTIONS = 3  # velocity of the tool
 QUALITIES = ("fast", "exact")
 PREFIX = "safetygym_"  # the spelling of SafeDreamer's and FOSP's own configs
 
@@ -31,6 +34,11 @@ _CUSTOM = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[\w./-]+")
 
 
 def known_tasks() -> tuple[str, ...]:
+    """Every built-in task."""
+    return (*safety_gymnasium_tasks(), REACH)
+
+
+def safety_gymnasium_tasks() -> tuple[str, ...]:
     """Every Safety-Gymnasium id that `make_env` accepts: the navigation tasks of release 1.0.0.
 
     Race is missing because the package lacks its textures. Ids with `Vision` or `Debug` name the
@@ -83,7 +91,26 @@ def check_cameras(cameras: Sequence[str], known: Sequence[str] | None = CAMERAS)
 
 def task_cameras(task: str) -> tuple[str, ...] | None:
     """The cameras of a task, or None for a custom environment, which alone knows its own."""
-    return None if is_custom(task) else CAMERAS
+    if is_custom(task):
+        return None
+    return REACH_CAMERAS if task == REACH else CAMERAS
+
+
+def usual_cameras(task: str) -> tuple[str, ...]:
+    """The cameras of an environment for which none are named."""
+    return REACH_CAMERAS if task == REACH else CAMERAS[:2]
+
+
+def usual_action_repeat(task: str) -> int:
+    """Simulator steps per agent step of an environment for which none are named."""
+    return 1 if task == REACH else 4
+
+
+def action_rate(task: str, action_repeat: int) -> float | None:
+    """Agent steps per second of simulated time; None for custom environments."""
+    if is_custom(task):
+        return None
+    return (10 if task == REACH else 50) / action_repeat
 
 
 def check_vectors(vectors: Sequence[str], task: str) -> tuple[str, ...]:
@@ -97,7 +124,9 @@ def check_vectors(vectors: Sequence[str], task: str) -> tuple[str, ...]:
 
 def action_size(task: str) -> int | None:
     """Action size, known without the simulator; None for custom environments."""
-    return None if is_custom(task) else _ROBOTS[_robot(task)]
+    if is_custom(task):
+        return None
+    return REACH_ACTIONS if task == REACH else _ROBOTS[_robot(task)]
 
 
 def action_scale(task: str) -> tuple[float, ...] | None:
@@ -108,7 +137,9 @@ def action_scale(task: str) -> tuple[float, ...] | None:
     and the same trajectories are possible. None for custom environments: their bounds say it.
     """
     size = action_size(task)
-    return None if size is None else _ACTION_SCALES.get(_robot(task), (1.0,) * size)
+    if size is None:
+        return None
+    return (1.0,) * size if task == REACH else _ACTION_SCALES.get(_robot(task), (1.0,) * size)
 
 
 def _robot(task: str) -> str:

@@ -20,6 +20,7 @@ from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.outputs import new_folder
 from dreamer.training.evaluation import (
+    OUTCOMES,
     EpisodeResult,
     VideoRecorder,
     result_row,
@@ -214,6 +215,11 @@ def print_summary(summary: dict, folder: Path, stream: TextIO) -> None:
             f"[{low:.3f}, {high:.3f}]\n"
         )
     stream.write(f"  {'safe_episodes':<15} {summary['safe_episodes']:8.3f}\n")
+    for name in (name for name in OUTCOMES if name in summary):
+        low, high = summary[name]["ci95"]
+        stream.write(
+            f"  {name:<18} {summary[name]['mean']:5.3f}   95 % interval [{low:.3f}, {high:.3f}]\n"
+        )
     for name in (SUMMARY, EPISODES, "videos"):
         if (folder / name).exists():
             stream.write(f"{name}: {folder / name}\n")

@@ -17,6 +17,7 @@ from dreamer.training.evaluation import (
     evaluate,
     result_row,
     run_episode,
+    share,
     spread,
     summarize,
 )
@@ -69,6 +70,30 @@ def test_summary_by_hand():
     assert {name: summary[name]["mean"] for name in means} == means
     assert summary["return"]["std"] == pytest.approx(2**0.5)
     assert summary["return"]["ci95"] == [2.0, 4.0]
+
+
+def test_shares_of_success_have_wilson_intervals():
+    """Where all episodes say whether they succeeded; a safe success has no cost at all."""
+    common = {"score": 1.0, "length": 10, "terminated": True}
+    results = [
+        EpisodeResult(0, cost=0.0, violations=0, success=True, **common),
+        EpisodeResult(1, cost=3.0, violations=3, success=True, **common),
+        EpisodeResult(2, cost=0.25, violations=0, success=True, **common),
+        EpisodeResult(3, cost=0.0, violations=0, success=False, **common),
+    ]
+    summary = summarize(results)
+    means = {"success": 0.75, "violating_episodes": 0.25, "safe_success": 0.25}
+    assert {name: summary[name]["mean"] for name in means} == means
+    assert summary["success"]["ci95"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    assert result_row(results[3])["success"] is False
+    unsaid = EpisodeResult(4, cost=0.0, violations=0, **common)
+    assert "success" not in summarize([*results, unsaid])
+    assert "success" not in result_row(unsaid)
+
+
+def test_intervals_of_certain_shares_have_a_width():
+    assert share([True] * 100) == {"mean": 1.0, "ci95": pytest.approx([0.9630, 1.0], abs=1e-4)}
+    assert share([False] * 100)["ci95"] == pytest.approx([0.0, 0.0370], abs=1e-4)
 
 
 # Episodes
