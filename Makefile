@@ -1,12 +1,14 @@
 # The commands people and CI use. `make` lists them.
 #
-#   PYTHON=python3.12   the Python that .venv is made with (3.10 to 3.13; 3.11 is tested)
-#   TORCH=cuda          the PyTorch of the default package index, with the CUDA packages it brings
+#   PYTHON=python3.12   the Python that .venv is made with (3.10 to 3.13)
+#   TORCH=cpu|cuda      which build of PyTorch; without a choice what suits the machine
 #   TORCH="..."         arguments for pip install, as "Get started" on pytorch.org gives them
+#   INSTALLER=uv        install with uv, which has to be there, instead of pip
 #   TESTS="..."         which tests and how, as "-n 0" (one after the other) or "tests/dreamer"
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?=
+INSTALLER ?= pip
 TESTS ?=
 RUN := .venv/bin/python
 
@@ -19,7 +21,7 @@ help:  ## this list
 setup:  ## create .venv and install everything that is missing
 	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11" >&2; exit 2; }
 	@$(PYTHON) tools/bootstrap.py $(if $(filter-out file,$(origin PYTHON)),--this-python) \
-		$(if $(TORCH),--torch '$(TORCH)')
+		--installer '$(INSTALLER)' $(if $(TORCH),--torch '$(TORCH)')
 
 demo: setup  ## record a dataset, train offline and online, videos, report
 	@$(RUN) tools/demo.py
