@@ -20,6 +20,7 @@ import numpy as np
 
 from fosp_ext.envs import make_env
 from fosp_ext.envs.shim import import_safety_gymnasium
+from fosp_ext.envs.tasks import robot_of
 
 UPSTREAM, BARE, EXACT, FAST = "upstream", "no markers", "exact", "fast"
 REPEAT, SIZE = 4, 64
@@ -52,6 +53,12 @@ class Ours:
         return terminated or truncated
 
 
+def official_env(task: str) -> Any:
+    """The environment that Safety-Gymnasium makes for this task, without wrappers."""
+    builder = import_safety_gymnasium()
+    return builder.Builder(task_id=task, config={"agent_name": robot_of(task)})
+
+
 class Upstream:
     """The official environment, drawn by its own `task.render`.
 
@@ -60,8 +67,8 @@ class Upstream:
     """
 
     def __init__(self, task: str, markers: bool) -> None:
-        self._env = import_safety_gymnasium().make(task)
-        self._task = self._env.unwrapped.task
+        self._env = official_env(task)
+        self._task = self._env.task
         self._task.render_conf.lidar_markers = markers
         if markers:
             _mend_markers()

@@ -6,7 +6,6 @@ Use `fosp_ext.envs.make_env`, which prepares the imports of MuJoCo and Safety-Gy
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from fosp_ext.envs.fast_layout import speed_up_layouts_
 from fosp_ext.envs.fast_step import make_step
 from fosp_ext.envs.privileged import read_world_state
 from fosp_ext.envs.renderer import Renderer, model_camera, overhead_camera
+from fosp_ext.envs.tasks import robot_of
 from fosp_ext.envs.variant_world import add_noise, change_task_
 from fosp_ext.envs.variants import Variant
 from fosp_ext.envs.world_state import WorldState
@@ -55,10 +55,9 @@ class SafetyGymEnv(gymnasium.Env):
         self.render_mode = "rgb_array"
         self.task, self.cameras, self.size = task, cameras, size
         self.action_repeat, self.render_quality, self.variant = action_repeat, render, variant
-        name = re.match(r"Safety([A-Z][a-z]+)", task)
-        assert name is not None, task
-        self.robot = name[1]
-        self._world = builder.Builder(task_id=task, config={"agent_name": self.robot})
+        self.robot = robot_of(task)
+        with np.errstate(over="ignore"):  # of gymnasium 1, where it looks at float32 bounds
+            self._world = builder.Builder(task_id=task, config={"agent_name": self.robot})
         change_task_(self._world.task, variant)
         speed_up_layouts_(self._world.task.random_generator)
         self._step = make_step(self._world)

@@ -88,7 +88,7 @@ def task_cameras(task: str) -> tuple[str, ...] | None:
 
 def action_size(task: str) -> int | None:
     """Action size, known without the simulator; None for custom environments."""
-    return None if is_custom(task) else _ROBOTS[_robot(task)]
+    return None if is_custom(task) else _ROBOTS[robot_of(task)]
 
 
 def action_scale(task: str) -> tuple[float, ...] | None:
@@ -99,10 +99,11 @@ def action_scale(task: str) -> tuple[float, ...] | None:
     and the same trajectories are possible. None for custom environments: their bounds say it.
     """
     size = action_size(task)
-    return None if size is None else _ACTION_SCALES.get(_robot(task), (1.0,) * size)
+    return None if size is None else _ACTION_SCALES.get(robot_of(task), (1.0,) * size)
 
 
-def _robot(task: str) -> str:
+def robot_of(task: str) -> str:
+    """The robot of a Safety-Gymnasium task."""
     return next(robot for robot in _ROBOTS if task.startswith(f"Safety{robot}"))
 
 
