@@ -65,6 +65,11 @@ class ImageEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(self.cameras, image))
 
     @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The actions of -1 and of 1 in the environment's own units, each (A,)."""
+        return self._low.copy(), self._high.copy()
+
+    @property
     def action_size(self) -> int:
         """How many numbers an action has."""
         return len(self._low)
@@ -140,7 +145,7 @@ class ImageEnv(gymnasium.Env):
         if self.cameras == (RENDERED,):
             obs = {RENDERED: self._rendered()}
         images = read_images(obs, self.cameras)
-        self._images = {name: _resized(image, self.size) for name, image in images.items()}
+        self._images = {name: resized(image, self.size) for name, image in images.items()}
         return dict(self._images)
 
     @contextmanager
@@ -152,7 +157,7 @@ class ImageEnv(gymnasium.Env):
             raise UserError(f"environment {self.task}: {error}") from error
 
 
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
+def resized(image: np.ndarray, size: int) -> np.ndarray:
     """The whole image as (size, size, 3); a smaller pixel is the mean of those it covers."""
     if image.shape[:2] == (size, size):
         return image

@@ -10,6 +10,7 @@ from fosp_ext.envs.gl import choose_backend
 from fosp_ext.envs.tasks import (
     CAMERAS,
     QUALITIES,
+    action_limits,
     action_scale,
     action_size,
     check_cameras,
@@ -33,6 +34,7 @@ __all__ = [
     "CAMERAS",
     "QUALITIES",
     "VARIANTS",
+    "action_limits",
     "action_scale",
     "action_size",
     "check_action_size",

@@ -74,6 +74,11 @@ class SafetyGymEnv(gymnasium.Env):
         self._action_center, self._action_scale = (high + low) / 2, scale * (high - low) / 2
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, low.shape, np.float32)
 
+    @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The actions of -1 and of 1 in Safety-Gymnasium's own units, each (A,)."""
+        return self._action_center - self._action_scale, self._action_center + self._action_scale
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

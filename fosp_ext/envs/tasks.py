@@ -18,6 +18,7 @@ PREFIX = "safetygym_"  # the spelling of SafeDreamer's and FOSP's own configs
 _ROBOTS = {"Point": 2, "Car": 2, "Racecar": 2, "Doggo": 12, "Ant": 8}  # robot -> action size
 # Share of the action's range in which the simulator answers: beyond it a motor is at its limit.
 _ACTION_SCALES = {"Point": (0.05, 1.0), "Car": (0.02, 0.02)}
+_ACTION_LIMITS = {"Racecar": (20.0, 0.785)}  # of the others 1; the lowest are minus these
 _LEVELS = {
     "Goal": 3,
     "Button": 3,
@@ -100,6 +101,12 @@ def action_scale(task: str) -> tuple[float, ...] | None:
     """
     size = action_size(task)
     return None if size is None else _ACTION_SCALES.get(robot_of(task), (1.0,) * size)
+
+
+def action_limits(task: str) -> tuple[float, ...] | None:
+    """The highest actions in Safety-Gymnasium's own units; None for custom environments."""
+    size = action_size(task)
+    return None if size is None else _ACTION_LIMITS.get(robot_of(task), (1.0,) * size)
 
 
 def robot_of(task: str) -> str:

@@ -41,6 +41,8 @@ FLAGS = {
     "--allow-task-mismatch": "allow-task-mismatch",
 }
 MIX = "dataset.mix"
+MODE_GROUPS = {"collect": "record", "offline": "offline", "online": "online"}
+WITHOUT = "without"  # presets that leave something out of a method
 SHORT = {  # options that stand for a setting
     "allow-task-mismatch": ("online.allow_task_mismatch", "true"),
     "profile": ("run.profile", "10"),
@@ -80,12 +82,11 @@ def command(argv: list[str]) -> int:
 
 def groups(presets: Presets) -> dict[str, list[str]]:
     """The names of the presets by what they are for."""
-    found: dict[str, list[str]] = {name: [] for name in ("record", "offline", "online", "without")}
+    found: dict[str, list[str]] = {group: [] for group in (*MODE_GROUPS.values(), WITHOUT, *KINDS)}
     for name, preset in presets.items():
-        mode = {"collect": "record"}.get(preset.get("mode"), preset.get("mode", "without"))
-        kind = next((kind for kind in KINDS if kind in preset), mode)
+        group = MODE_GROUPS.get(str(preset.get("mode")), WITHOUT)
         if name != DEFAULTS:
-            found.setdefault(kind, []).append(name)
+            found[next((kind for kind in KINDS if kind in preset), group)].append(name)
     return found
 
 
