@@ -13,7 +13,7 @@ TESTS ?=
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format check docs
+.PHONY: help setup demo test matrix lint format check docs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: setup  ## record a dataset, train offline and online, videos, report
 
 test: setup  ## run the tests
 	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+
+matrix:  ## run the tests on every Python that is found
+	@$(PYTHON) tools/matrix.py --tests '$(TESTS)' $(if $(TORCH),--torch '$(TORCH)')
 
 lint: setup  ## check style, formatting and types
 	@$(RUN) -m ruff check .
