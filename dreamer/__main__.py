@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from dreamer.command_line import FLAGS, config_text, exit_code, parse_command_line, say
+from dreamer.command_line import ALIASES, FLAGS, config_text, exit_code, parse_command_line, say
 from dreamer.config import DEFAULTS, changed, listed, load_presets, resolve
 from dreamer.errors import UserError
 from dreamer.help_text import asked_for, help_text
@@ -43,7 +43,8 @@ def command(argv: list[str]) -> int:
         say(help_text(USAGE, {"size": known}, SCHEMAS, presets[DEFAULTS], wanted))
         return 0
     settings = [item.key for item in listed(SCHEMAS, presets[DEFAULTS])]
-    names, overrides, flags = parse_command_line(argv, FLAGS, known, settings)
+    names, words, flags = parse_command_line(argv, FLAGS, known, settings)
+    overrides = {ALIASES.get(key, key): value for key, value in words.items()}
     if "profile" in flags:
         overrides["run.profile"] = "10"
     schema = SCHEMAS["offline" if overrides.get("dataset.path") else "online"]

@@ -16,6 +16,7 @@ FLAGS = {  # words that stand alone -> what they ask for
     "--print_config": "print-config",
     "--profile": "profile",
 }
+ALIASES = {"logger": "run.logger"}  # shorter names of settings
 
 
 def parse_command_line(

@@ -17,6 +17,7 @@ from dreamer.training.loops import Every, Hooks, offline_loop
 from dreamer.training.profiler import Tracer
 from dreamer.training.run_folder import RunFolder, State, saved_info
 from dreamer.training.settings import OfflineRunSettings
+from dreamer.training.sinks import check_loggers
 
 
 class OfflineRun:
@@ -41,6 +42,7 @@ class OfflineRun:
         self.folder, self.agent, self.dataset = folder, agent, dataset
         self.evaluator, self.settings, self.pretrain = evaluator, settings, pretrain
         self.device = device
+        check_loggers(settings.logger)
         self.stream = WindowStream(
             dataset.train, settings.batch_size, settings.batch_length, seed, augmentation
         )
@@ -53,7 +55,9 @@ class OfflineRun:
         distributed.broadcast_(self.agent)
         self.folder.open()
         run = self.settings
-        self.logger = Logger(self.folder.path, resume_step=done, total_steps=run.updates)
+        self.logger = Logger(
+            self.folder.path, resume_step=done, total_steps=run.updates, shown_in=run.logger
+        )
         batches = self.stream.iterate(done, self.device)
         every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0

@@ -40,6 +40,7 @@ FLAGS = {
     "--help-variants": "help-variants",
     "--allow-task-mismatch": "allow-task-mismatch",
 }
+ALIASES = {**command_line.ALIASES, "from": "init_from"}
 MIX = "dataset.mix"
 MODE_GROUPS = {"collect": "record", "offline": "offline", "online": "online"}
 WITHOUT = "without"  # presets that leave something out of a method
@@ -67,8 +68,7 @@ def command(argv: list[str]) -> int:
     if "help-variants" in flags:
         say(describe_variants())
         return 0
-    if "from" in overrides:
-        overrides["init_from"] = overrides.pop("from")
+    overrides = {ALIASES.get(key, key): value for key, value in overrides.items()}
     overrides |= dict(SHORT[flag] for flag in flags & SHORT.keys())
     names, overrides = complete(presets, names, overrides)
     config = resolve_config(presets, names, overrides)

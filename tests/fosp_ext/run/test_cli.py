@@ -33,6 +33,7 @@ DEBUG = ["--configs", "fosp_offline", "debug"]
         ("updates 3", "'updates' is not understood: a setting begins with two dashes, --run.upd"),
         ("run.updates=3", "two dashes, --run.updates=..."),
         ("-seed 3", "two dashes, --seed VALUE"),
+        ("--logger tensorbord", "--run.logger .*'tensorbord'"),
         ("--configs seed 3", "'seed' is not understood: a setting begins with two dashes, --seed"),
         ("--seed 3 cpu", "'cpu' .* a preset, .* stand together: --configs fosp_offline debug cpu"),
         ("nonsense", "'nonsense' is not understood; write --configs NAMES or --key value"),
