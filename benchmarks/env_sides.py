@@ -6,6 +6,7 @@ asks, the child answers: the sides take turns, so that a busy machine slows all 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import multiprocessing
@@ -56,7 +57,16 @@ class Ours:
 def official_env(task: str) -> Any:
     """The environment that Safety-Gymnasium makes for this task, without wrappers."""
     builder = import_safety_gymnasium()
+    _give_viewers_a_size()
     return builder.Builder(task_id=task, config={"agent_name": robot_of(task)})
+
+
+def _give_viewers_a_size() -> None:
+    """Let Safety-Gymnasium make viewers as gymnasium 1 wants it, with the size of their window."""
+    module = importlib.import_module("safety_gymnasium.bases.underlying")
+    viewer = importlib.import_module("gymnasium.envs.mujoco.mujoco_rendering").OffScreenViewer
+    if "width" in inspect.signature(viewer).parameters:
+        module.OffScreenViewer = functools.partial(viewer, width=SIZE, height=SIZE)
 
 
 class Upstream:

@@ -21,7 +21,7 @@ from fosp_ext.envs.tasks import robot_of
 from fosp_ext.envs.variant_world import add_noise, change_task_
 from fosp_ext.envs.variants import Variant
 from fosp_ext.envs.world_state import WorldState
-from fosp_ext.envs.world_xml import compiled_from, edit_world
+from fosp_ext.envs.world_xml import compiled_from, edit_world, sky_last
 
 OVERHEAD_SIZE = 256
 OVERHEAD_MARGIN = 1.0  # metres shown around the area in which objects are placed
@@ -163,7 +163,8 @@ class SafetyGymEnv(gymnasium.Env):
 
     def _scenery(self, sky: bool) -> mujoco.MjModel:
         """A model with the textures and meshes of this task, for a renderer to load."""
-        xml = self._full_xml if sky else edit_world(self._full_xml, self.robot, self.variant)
+        full = self._full_xml
+        xml = sky_last(full) if sky else edit_world(full, self.robot, self.variant)
         return mujoco.MjModel.from_xml_string(xml)
 
     def _observe(self) -> dict[str, np.ndarray]:
