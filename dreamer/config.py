@@ -216,14 +216,6 @@ def listed(schemas: Schemas, defaults: Mapping[str, Any]) -> list[Listed]:
     return found
 
 
-def sections(schemas: Schemas) -> dict[str, str]:
-    """The sections of the first level and what they are about."""
-    fields = [field for schema in schemas.values() for field in dataclasses.fields(schema)]
-    meant = {field.name: field.metadata["help"] for field in reversed(fields)}
-    names = dict.fromkeys(key.partition(".")[0] for key in _known(schemas) if "." in key)
-    return {name: meant[name] for name in names}
-
-
 def _merge(
     schema: type,
     presets: Presets,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dreamer.config import Listed, Schemas, listed, sections
+from dreamer.config import Listed, Schemas, listed
 from dreamer.errors import UserError, did_you_mean
 
 FLAGS = ("-h", "--help")
@@ -57,7 +58,7 @@ def preset_lines(presets: Mapping[str, Sequence[str]]) -> list[str]:
 def section_lines(schemas: Schemas, defaults: Mapping[str, Any]) -> list[str]:
     """The sections of the settings, and how to see them."""
     count = len(listed(schemas, defaults))
-    meant = {GENERAL: "task, run folder, seed, device", **sections(schemas)}
+    meant = {GENERAL: "task, run folder, seed, device", **sections(schemas, defaults)}
     width = max(map(len, meant))
     return [
         f"settings ({count}), as --SECTION.NAME VALUE; --help SECTION lists those of a section,",
@@ -71,7 +72,7 @@ def describe(schemas: Schemas, defaults: Mapping[str, Any], names: Sequence[str]
 
     A setting that only some of the schemas read is followed by their names.
     """
-    known = [ALL, GENERAL, *sections(schemas)]
+    known = [ALL, GENERAL, *sections(schemas, defaults)]
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known) or f" (there are {', '.join(known)})"
@@ -82,6 +83,14 @@ def describe(schemas: Schemas, defaults: Mapping[str, Any], names: Sequence[str]
         f"  --{item.key:<{widths[0]}}  {item.default:<{widths[1]}}  {item.meaning}"
         for item in shown
     )
+
+
+def sections(schemas: Schemas, defaults: Mapping[str, Any]) -> dict[str, str]:
+    """The sections of the first level and what they are about."""
+    fields = [field for schema in schemas.values() for field in dataclasses.fields(schema)]
+    meant = {field.name: field.metadata["help"] for field in reversed(fields)}
+    names = dict.fromkeys(_section(item) for item in listed(schemas, defaults))
+    return {name: meant[name] for name in names if name != GENERAL}
 
 
 def _section(item: Listed) -> str:

@@ -1,6 +1,6 @@
 """What FOSP adds to the Dreamer agent: safety from offline data to online fine-tuning.
 
-The names below are for programs and notebooks; docs/reference/api.md describes them. They are
+The names below are for programs and notebooks; docs/reference/python.md describes them. They are
 imported when they are first asked for, so that `import fosp_ext` does not wait for torch.
 """
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -322,3 +323,13 @@ def test_hooks_do_what_make_does():
     entries = [hook["entry"] for hook in repository["hooks"]]
     assert len(entries) == 3
     assert all(f"@{entry}" in makefile for entry in entries)
+
+
+def test_the_image_has_the_packages_of_set_up(bootstrap):
+    """No Docker here: what can be compared is compared."""
+    text = (ROOT / "Dockerfile").read_text()
+    words = set(text.split())
+    assert set(bootstrap.GL_PACKAGES["egl"]) <= words
+    assert {"make", "python3-venv", "build-essential"} <= words
+    assert 'make setup TORCH="${TORCH}"' in text
+    assert re.findall(r"^ARG (\w+)=", text, re.M) == ["BASE", "TORCH"]

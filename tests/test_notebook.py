@@ -12,7 +12,8 @@ pytest.importorskip("ipykernel")
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "docs" / "start" / "notebook.ipynb"
-SMALL = 'TASK, FOLDER = "SafetyPointGoal1-v0", "logdir/notebook"\nEPISODES, SIZE, UPDATES = 2, "debug", 3'
+SMALL = """TASK, FOLDER = "SafetyPointGoal1-v0", "logdir/notebook"
+EPISODES, SIZE, UPDATES = 2, "debug", 3"""
 
 
 def test_it_is_saved_without_results():
