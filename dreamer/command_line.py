@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dreamer.boundary import guarded, tell
 from dreamer.config import Layer, to_yaml
-from dreamer.errors import NonFiniteError, UserError
+from dreamer.errors import UserError, shown
 
+__all__ = ["config_text", "exit_code", "parse_command_line", "say", "tell"]
+
+CONTINUES = "stopped; the same command continues"
 FLAGS = {  # words that stand alone -> what they ask for
     "-h": "help",
     "--help": "help",
@@ -37,7 +40,9 @@ def parse_command_line(
         if word in known:
             flags.add(known[word])
         elif not word.startswith("--") or not key:
-            raise UserError(f"'{word}' is not understood; write --configs NAMES or --key value")
+            raise UserError(
+                f"{shown(word)} is not understood; write --configs NAMES or --key value"
+            )
         elif key == "configs":
             given = [value] if equals else _take_values(words)
             if not given or "" in given:
@@ -54,31 +59,20 @@ def parse_command_line(
 
 def exit_code(command: Callable[[], int]) -> int:
     """What `command` returns, or the code of its error or signal, said in one line."""
-    try:
+
+    def run() -> int:
         code = command()
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
-    except UserError as error:
-        tell(f"error: {error}")
-        return error.exit_code
-    except NonFiniteError as error:
-        tell(f"error: {error}; the last checkpoint is intact")
-        return 3
-    if code > 128:  # by a signal
-        tell("stopped; the same command continues")
-    return code
+        if code > 128:  # by a signal
+            tell(CONTINUES)
+        return code
+
+    return guarded(run, CONTINUES)
 
 
 def config_text(config: Any, origins: Layer) -> str:
     """The resolved configuration as YAML, and what set the values that are not defaults."""
     notes = [f"# {key}: {value} ({origin})" for key, (value, origin) in origins.items()]
     return "\n".join([to_yaml(config).rstrip("\n"), *notes])
-
-
-def tell(text: str) -> None:
-    """One line on stderr; of several processes that torchrun started, the first one says it."""
-    if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"{text}\n")
 
 
 def say(text: str) -> None:

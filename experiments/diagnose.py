@@ -29,9 +29,10 @@ import numpy as np
 import torch
 
 from benchmarks.targets import Target, conclude
+from dreamer.boundary import Parser, bounded
 from dreamer.data.hdf5 import fingerprint
 from dreamer.data.store import RowStore
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
@@ -164,9 +165,10 @@ def describe(found: dict[str, dict[str, float]]) -> str:
     return "\n".join(["| point | what | number |\n|---|---|---|", *rows])
 
 
+@bounded
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code, 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.diagnose",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -185,15 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        if options.episodes < 0:
-            raise UserError(f"--episodes must be at least 0, got {options.episodes}")
-        found = diagnose(options.run, options.episodes, choose_device(options.device))
-        print(describe(found))
-        if options.json:
-            save(found, options.run, options.json)
-    except UserError as error:
-        return tell_error(error)
+    if options.episodes < 0:
+        raise UserError(f"--episodes must be at least 0, got {options.episodes}")
+    found = diagnose(options.run, options.episodes, choose_device(options.device))
+    print(describe(found))
+    if options.json:
+        save(found, options.run, options.json)
     return conclude(targets(found))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded
 from dreamer.files import atomic_path
 from fosp_ext.envs import VARIANTS, make_env
 
@@ -20,17 +19,15 @@ TURN = np.tile([[0.0, 1.0]], (3, 1))  # until the goal is ahead
 ACROSS = 2  # variants beside each other
 
 
+@bounded
 def main(argv: list[str]) -> int:
     """Draw the figure; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="SafetyPointGoal1-v0")
     parser.add_argument("--out", type=Path, default=Path("docs/images/variants.png"))
     arguments = parser.parse_args(argv)
-    try:
-        views = {name: views_of(arguments.task, name) for name in VARIANTS}
-        draw(views, arguments.out)
-    except UserError as error:
-        return tell_error(error)
+    views = {name: views_of(arguments.task, name) for name in VARIANTS}
+    draw(views, arguments.out)
     print(f"figure: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
     return 0
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dreamer.boundary import Parser, named_path, guarded
 from dreamer.config import to_dict
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.run_folder import provenance, run_of
 from fosp_ext.commands import as_called
@@ -29,18 +31,22 @@ without a checkpoint, or a FILE that exists."""
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=as_called("python -m fosp_ext.export"),
         description="Write the agent of a run as one small file that eval.py plays.",
         epilog=as_called(EPILOG),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "run", type=Path, metavar="RUN",
+        "run", type=named_path, metavar="RUN",
         help="run folder of train.py, whose newest checkpoint is taken, or one checkpoint file",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="file to write; it must not exist"
+        "--out",
+        type=named_path,
+        required=True,
+        metavar="FILE",
+        help="file to write; it must not exist",
     )
     return parser.parse_args(argv)
 
@@ -93,11 +99,12 @@ def starts_of(source: Path) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Export; returns the exit code."""
-    options = parse(argv)
-    try:
-        file = export(options.run, options.out)
-    except (UserError, OSError, KeyboardInterrupt) as error:
-        return tell_error(error)
+    return guarded(partial(command, parse(argv)))
+
+
+def command(options: argparse.Namespace) -> int:
+    """The same, with its errors."""
+    file = export(options.run, options.out)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     print(as_called(f"play it: python eval.py --checkpoint {file}"))
     return 0

@@ -15,11 +15,12 @@ import torch
 
 from dreamer import distributed
 from dreamer.agent import Agent
-from dreamer.config import marks, read_yaml, save_yaml, to_dict, values_before
+from dreamer.config import marks, save_yaml, to_dict, values_before
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.checkpoint import Checkpoint, rng_state
+from dreamer.yaml_file import read_yaml
 
 CANNOT_LEARN = "is an exported agent, which acts but cannot be trained; name its run instead"
 OWN = ("rng", "online")  # what each process adds to a checkpoint; of several it is a list

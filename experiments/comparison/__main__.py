@@ -29,7 +29,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded
 from fosp_ext.config import RECIPES, SIZES
 
 EPILOG = """methods: fosp, safedreamer, dreamerv3, bc, fosp_release, fosp_theory, and fosp without
@@ -52,7 +52,7 @@ the plan says how many."""
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.comparison",
         description=__doc__.partition("\n\n")[2].rstrip(),
         epilog=EPILOG,
@@ -100,16 +100,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@bounded
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     words = sys.argv[1:] if argv is None else argv
     options = parse(words)
-    try:
-        from experiments.comparison.compare import compare  # torch, not needed for --help
+    from experiments.comparison.compare import compare  # torch, not needed for --help
 
-        return compare(options, words)
-    except (UserError, OSError, KeyboardInterrupt) as error:
-        return tell_error(error, "stopped; the same command continues")
+    return compare(options, words)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dreamer.boundary import Parser, guarded
 from dreamer.envs.contract import cameras_of, check_choice, read_action_space
 from dreamer.envs.loading import LoadedEnv, load_env
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from fosp_ext.envs import check_task, env_action_size, is_custom, make_env
 from fosp_ext.envs.trial import Row, Trace, first_difference, play
 
@@ -183,7 +185,7 @@ class Examination:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fosp_ext.envs.check",
         description="Check an environment by playing it; say what does not fit.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -202,13 +204,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line. Returns the exit code."""
-    options = parse(argv)
+    return guarded(partial(command, parse(argv)))
+
+
+def command(options: argparse.Namespace) -> int:
+    """The same, with its errors."""
     cameras = [name for name in options.cameras.split(",") if name]
-    try:
-        examination = Examination(check_task(options.task), cameras, print)
-        fits = examination.run(options.episodes, options.seed, options.limit)
-    except UserError as error:
-        return tell_error(error)
+    examination = Examination(check_task(options.task), cameras, print)
+    fits = examination.run(options.episodes, options.seed, options.limit)
     if not fits:
         print("it does not fit yet; docs/reference/custom_environments.md has the rules")
         return 1
