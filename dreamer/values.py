@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from dreamer.errors import UserError, did_you_mean, shown
 BOOLS = {"true": True, "false": False}
 LARGEST = 2**63 - 1  # whole number that a file, and a library below, can hold
 DIGITS = 64  # of a number as text; Python would read thousands, and then refuse to show them
+FAR = 10**DIGITS  # further away, no number is meant
 
 
 def convert(raw: Any, kind: Any, limits: Mapping[str, Any], where: str) -> Any:
@@ -61,16 +61,14 @@ def _number(raw: Any) -> int | float | None:
     """An int where `raw` is written as one, else a finite float, else nothing."""
     if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
         return None
-    if (isinstance(raw, str) and len(raw) > DIGITS) or (
-        isinstance(raw, int) and abs(raw) > 10**DIGITS
-    ):
+    if len(raw) > DIGITS if isinstance(raw, str) else abs(raw) > FAR:
         return None
     for kind in (int, float):
         try:
             number = kind(raw) if isinstance(raw, str) else raw
         except ValueError:
             continue
-        return number if math.isfinite(number) else None
+        return number if abs(number) <= FAR else None  # and so no NaN
     return None
 
 

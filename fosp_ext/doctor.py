@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dreamer.boundary import Parser, named_path, guarded
+from dreamer.boundary import Parser, guarded, named_path
 from fosp_ext.commands import as_called
 
 TASK = "SafetyPointGoal1-v0"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dreamer.boundary import Parser, named_path, guarded
+from dreamer.boundary import Parser, guarded, named_path
 from dreamer.config import to_dict
 from dreamer.errors import UserError
 from dreamer.training.checkpoint import Checkpoint

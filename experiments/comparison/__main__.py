@@ -27,9 +27,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from dreamer.boundary import Parser, bounded
+from dreamer.boundary import Parser, guarded
 from fosp_ext.config import RECIPES, SIZES
 
 EPILOG = """methods: fosp, safedreamer, dreamerv3, bc, fosp_release, fosp_theory, and fosp without
@@ -100,11 +101,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@bounded
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """The command; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
-    options = parse(words)
+    return guarded(partial(command, parse(words), words), "stopped; the same command continues")
+
+
+def command(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """The same, with its errors."""
     from experiments.comparison.compare import compare  # torch, not needed for --help
 
     return compare(options, words)

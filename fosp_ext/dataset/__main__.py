@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dreamer.boundary import Parser, named_path, guarded
+from dreamer.boundary import Parser, guarded, named_path
 from dreamer.errors import UserError, tell_error
 from fosp_ext.commands import as_called
 from fosp_ext.dataset.check import check_dataset

@@ -6,7 +6,7 @@ import argparse
 import sys
 from functools import partial
 
-from dreamer.boundary import Parser, named_path, guarded
+from dreamer.boundary import Parser, guarded, named_path
 from fosp_ext.commands import as_called
 
 EXAMPLE = """example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from dreamer.boundary import Parser, named_path, guarded
+from dreamer.boundary import Parser, guarded, named_path
 from dreamer.command_line import parse_command_line
 from dreamer.errors import UserError
 
