@@ -5,18 +5,14 @@ Text is UTF-8 here, whatever the locale says.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dreamer.errors import UserError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
 
 DIGITS = 19  # of a whole number in JSON; more do not fit into 64 bits
 
@@ -87,63 +83,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class Disk(io.RawIOBase):
-    """A new file for a library that does not survive an error of the disk.
-
-    The first write error is kept, and everything after it counts as written; `check` raises it.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        super().__init__()
-        self._path, self._raw = str(path), io.FileIO(path, "w+")
-        self.error: OSError | None = None
-
-    def check(self) -> None:
-        """Raise the first write error since the start, if there was one."""
-        if self.error is not None:
-            raise self.error
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, data: ReadableBuffer) -> int:
-        """All of it, or as much as the disk takes."""
-        rest = memoryview(data).cast("B")
-        try:
-            while self.error is None and len(rest):
-                rest = rest[self._raw.write(rest) :]
-        except OSError as error:
-            self._keep(error)
-        return memoryview(data).nbytes
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """What was written; zeros where an error kept it from being written."""
-        whole = memoryview(buffer).cast("B")
-        filled = self._raw.readinto(whole)
-        whole[filled:] = bytes(len(whole) - filled)
-        return len(whole)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a place."""
-        return self._raw.seek(offset, whence)
-
-    def truncate(self, size: int | None = None) -> int:
-        """Make the file so long."""
-        try:
-            return self._raw.truncate(size)
-        except OSError as error:
-            self._keep(error)
-            return size or 0
-
-    def close(self) -> None:
-        """End."""
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-    def _keep(self, error: OSError) -> None:
-        error.filename = self._path
-        self.error = self.error or error

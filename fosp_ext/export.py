@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from dreamer.boundary import Parser, guarded, named_path
 from dreamer.config import to_dict
 from dreamer.errors import UserError
 from dreamer.training.checkpoint import Checkpoint
-from dreamer.training.run_folder import provenance, run_of
+from dreamer.training.run_folder import META, provenance, read_starts, run_of
 from fosp_ext.commands import as_called
 from fosp_ext.policy_set import PolicySet
 from fosp_ext.run.run_folder import LoadedRun, leave_out_learning, load_run
@@ -93,8 +92,7 @@ def judges_by_rollouts(run: LoadedRun) -> bool:
 def starts_of(source: Path) -> list[dict[str, Any]]:
     """What meta.json of the run says of each of its starts; nothing for a file outside a run."""
     folder = run_of(source)
-    starts = None if folder is None else folder / "meta.json"
-    return json.loads(starts.read_text()) if starts and starts.exists() else []
+    return [] if folder is None else read_starts(folder / META) or []
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from dreamer.agent import Agent, AgentState
 from dreamer.data.episode import Episode
 from dreamer.envs.parallel import ParallelEnvs, StepResult
 from dreamer.errors import NonFiniteError, UserError
+from dreamer.training.state_check import check_record, check_tensor
 from dreamer.types import Latent
 
 POLICY = "agent"  # what the episodes name as the one who played them
@@ -21,6 +23,20 @@ DIFFERS = (
     "environment {}: its running episode (world seed {}) came out differently when it was played "
     "again; it is dropped and the environment starts its next one"
 )
+
+STATE = {  # what a driver saves
+    "agent_steps": int,
+    "numbers": list[int],
+    "running": list[object],
+    "latent": list[object],
+    "action": Tensor,
+}
+RUNNING = {  # and of a running episode
+    "seed": int,
+    "action": Tensor,
+    "earned": Tensor,
+    "estimates": dict[str, list[float]],
+}
 
 
 @dataclass(frozen=True)
@@ -155,9 +171,11 @@ class Collector:
         One that does not earn exactly the recorded rewards and costs is dropped, with a warning.
         A state of another number of environments is a `UserError`.
         """
+        check_state(state)
         saved, have = len(state["numbers"]), len(self._envs)
         if saved != have:
             raise UserError(f"the saved run plays {saved} environments at once, this one {have}")
+        self._check_memory(state)
         self.agent_steps, self._numbers = state["agent_steps"], list(state["numbers"])
         latent = Latent(*(part.to(self._device) for part in state["latent"]))
         self._state = AgentState(latent, state["action"].to(self._device))
@@ -174,6 +192,21 @@ class Collector:
             self._running[worker] = _Running.again(records[worker], outcomes)
             if self._running[worker] is None:
                 self._warn(DIFFERS.format(worker, records[worker]["seed"]))
+
+    def _check_memory(self, state: dict) -> None:
+        """Refuse an agent's memory of running episodes that is not of this agent."""
+        latent, action = self._state
+        saved = [*state["latent"], state["action"]]
+        parts = [*latent, action]
+        if len(saved) != len(parts):
+            raise UserError("the saved memory of running episodes is of another agent")
+        for value, like in zip(saved, parts, strict=True):
+            check_tensor(value, like.shape, "the saved memory of running episodes")
+        for one in state["running"]:
+            if one is not None:
+                steps = one["action"].shape[:1]
+                check_tensor(one["action"], (*steps, *action.shape[1:]), "a saved action")
+                check_tensor(one["earned"], (2, *steps), "the saved rewards of an episode")
 
     def _start_missing(self) -> None:
         """A new episode for every worker without one, and another if it dies in the reset."""
@@ -203,6 +236,20 @@ class Collector:
             raise NonFiniteError(f"not finite while acting: {', '.join(broken)}")
         actions, values = np.split(numbers, [action.shape[1]], 1)
         return actions, [dict(zip(estimates, row, strict=True)) for row in values.tolist()]
+
+
+def check_state(state: Any) -> None:
+    """Refuse what is no state of a collector."""
+    where = "the saved state of the running episodes"
+    check_record(state, STATE, where)
+    if len(state["running"]) != len(state["numbers"]):
+        raise UserError(f"{where} is damaged: its lists differ in length")
+    for one in state["running"]:
+        if one is not None:
+            check_record(one, RUNNING, where)
+            steps = len(one["action"]) if one["action"].ndim == 2 else 0
+            if not steps or any(len(x) != steps for x in one["estimates"].values()):
+                raise UserError(f"{where} is damaged: its columns differ in length")
 
 
 def _stack_images(observations: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.online import OnlineRun, World
 from dreamer.training.run_folder import RunFolder
+from dreamer.training.state_check import load_weights
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 
 
@@ -50,7 +51,7 @@ def train_online(config: OnlineConfig) -> int:
         info = DatasetInfo(env.id, world.cameras, *sizes)
         agent = make_agent(config, info, device)
         if state is not None:
-            agent.load_state_dict(state["agent"])
+            load_weights(agent, state["agent"], folder.path)
         make = partial(ImageEnv, env.id, world.cameras, env.size, env.action_repeat)
         training = OnlineRun(
             folder, agent, World(info, make, env.replay), None,

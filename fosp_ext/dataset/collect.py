@@ -55,8 +55,8 @@ def collect_dataset(
         _merge(path, [part_file(parts, recording) for recording in plan], progress)
     except OSError as error:
         raise UserError(
-            f"recording {path} failed: {error.strerror or error}; finished episodes are kept in {parts}, "
-            "run the same command to continue"
+            f"recording {path} failed: {error.strerror or error}; finished episodes are kept in "
+            f"{parts}, run the same command to continue"
         ) from error
     shutil.rmtree(parts)
 

@@ -22,6 +22,7 @@ from dreamer.training.run_folder import (
     saved_info,
     saved_state,
 )
+from dreamer.training.state_check import load_weights
 from fosp_ext.build import begin_online, build_agent
 from fosp_ext.config import CloningMethod, FOSPOnline, OfflineConfig, OnlineConfig, TrainConfig
 from fosp_ext.envs import check_task, is_custom, make_env
@@ -83,9 +84,9 @@ def go_on(
         raise UserError(f"{config.logdir} began from scratch, without {config.dataset.path}")
     source = config.init_from or before.init_from
     config = replace(config, init_from=source)
-    info = saved_info(state)
+    info = saved_info(state, config.logdir)
     agent = build_agent(config, info, device)
-    agent.load_state_dict(state["agent"])
+    load_weights(agent, state["agent"], config.logdir)
     return config, info, agent
 
 
@@ -124,7 +125,7 @@ def state_with_model(config: OfflineConfig, agent: Agent, dataset: Dataset) -> S
         raise UserError(f"{source} is of {before.method}; only that method has its world model")
     if state["dataset"] != dataset.fingerprint:
         raise UserError(f"{source} was trained on other data than {dataset.path}")
-    if saved_info(state).action_scale != dataset.info.action_scale:
+    if saved_info(state, source).action_scale != dataset.info.action_scale:
         raise UserError(f"{source} was trained with another action scale; train it anew")
     alone = int(config.run.pretrain * config.run.updates)
     if state["step"] > alone:

@@ -11,6 +11,7 @@ from dreamer.agent import Agent
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError
 from dreamer.training.run_folder import saved_info, saved_state
+from dreamer.training.state_check import load_weights
 from fosp_ext.build import build_agent
 from fosp_ext.config import TrainConfig, config_from_dict
 
@@ -40,12 +41,12 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
     """
     state = saved_state(path)
     config = saved_config(state, path)
-    info = saved_info(state)
+    info = saved_info(state, path)
     agent = build_agent(config, info, device)
     exported = "left_out" in state
     if exported:
         leave_out_learning(agent, heads="world_model.reward_head" in state["left_out"])
-    agent.load_state_dict(state["agent"])
+    load_weights(agent, state["agent"], path)
     return LoadedRun(agent, config, info, state["step"], state["dataset"], exported)
 
 
