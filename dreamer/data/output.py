@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import h5py
 
-from dreamer.files import Disk
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 
 class HDF5Output:
@@ -24,7 +27,7 @@ class HDF5Output:
         self._path = path
 
     def __enter__(self) -> h5py.File:
-        self._disk = Disk(self._path)
+        self._disk = _Disk(self._path)
         self._file = h5py.File(self._disk, "w")
         return self._file
 
@@ -46,4 +49,48 @@ class HDF5Output:
 
     def check(self) -> None:
         """Raise the first write error since the start, if there was one."""
-        self._disk.check()
+        if self._disk.error is not None:
+            raise self._disk.error
+
+
+class _Disk(io.RawIOBase):
+    """A file whose write errors are kept for later."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self._path, self._raw = str(path), io.FileIO(path, "w+")
+        self.error: OSError | None = None
+
+    def write(self, data: ReadableBuffer) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while self.error is None and len(rest):
+                rest = rest[self._raw.write(rest) :]
+        except OSError as error:
+            self._keep(error)
+        return memoryview(data).nbytes
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        whole = memoryview(buffer).cast("B")
+        filled = self._raw.readinto(whole)
+        whole[filled:] = bytes(len(whole) - filled)  # what an error kept from being written
+        return len(whole)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._raw.seek(offset, whence)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._raw.truncate(size)
+        except OSError as error:
+            self._keep(error)
+            return size or 0
+
+    def _keep(self, error: OSError) -> None:
+        error.filename = self._path
+        self.error = self.error or error
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()

@@ -44,7 +44,7 @@ class Checkpoint:
 
     @staticmethod
     def write(path: Path, step: int, state: dict[str, Any]) -> None:
-        """Write one file that `load` reads, whole or not at all; what the disk refuses, an OSError."""
+        """Write one file that `load` reads, whole or not at all; a full disk is an `OSError`."""
         _check_plain(state, "state")
         with atomic_path(path) as part:
             part.open("wb").close()  # where that is forbidden, Python says why

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ DIFFERS = (
     "again; it is dropped and the environment starts its next one"
 )
 
+SAVED = "the saved state of the running episodes"
 STATE = {  # what a driver saves
     "agent_steps": int,
     "numbers": list[int],
@@ -171,11 +171,11 @@ class Collector:
         One that does not earn exactly the recorded rewards and costs is dropped, with a warning.
         A state of another number of environments is a `UserError`.
         """
-        check_state(state)
+        check_record(state, STATE, SAVED)
         saved, have = len(state["numbers"]), len(self._envs)
         if saved != have:
             raise UserError(f"the saved run plays {saved} environments at once, this one {have}")
-        self._check_memory(state)
+        self._check_episodes(state)
         self.agent_steps, self._numbers = state["agent_steps"], list(state["numbers"])
         latent = Latent(*(part.to(self._device) for part in state["latent"]))
         self._state = AgentState(latent, state["action"].to(self._device))
@@ -193,20 +193,25 @@ class Collector:
             if self._running[worker] is None:
                 self._warn(DIFFERS.format(worker, records[worker]["seed"]))
 
-    def _check_memory(self, state: dict) -> None:
-        """Refuse an agent's memory of running episodes that is not of this agent."""
+    def _check_episodes(self, state: dict) -> None:
+        """Refuse running episodes, and the agent's memory of them, that are not of this agent."""
         latent, action = self._state
         saved = [*state["latent"], state["action"]]
         parts = [*latent, action]
         if len(saved) != len(parts):
-            raise UserError("the saved memory of running episodes is of another agent")
+            raise UserError(f"{SAVED} is of another agent")
         for value, like in zip(saved, parts, strict=True):
-            check_tensor(value, like.shape, "the saved memory of running episodes")
+            check_tensor(value, like.shape, SAVED)
+        if len(state["running"]) != len(state["numbers"]):
+            raise UserError(f"{SAVED} is damaged: its lists differ in length")
         for one in state["running"]:
             if one is not None:
-                steps = one["action"].shape[:1]
-                check_tensor(one["action"], (*steps, *action.shape[1:]), "a saved action")
-                check_tensor(one["earned"], (2, *steps), "the saved rewards of an episode")
+                check_record(one, RUNNING, SAVED)
+                steps = len(one["action"]) if one["action"].ndim else 0
+                check_tensor(one["action"], (steps, *action.shape[1:]), SAVED)
+                check_tensor(one["earned"], (2, steps), SAVED)
+                if not steps or any(len(x) != steps for x in one["estimates"].values()):
+                    raise UserError(f"{SAVED} is damaged: its columns differ in length")
 
     def _start_missing(self) -> None:
         """A new episode for every worker without one, and another if it dies in the reset."""
@@ -236,20 +241,6 @@ class Collector:
             raise NonFiniteError(f"not finite while acting: {', '.join(broken)}")
         actions, values = np.split(numbers, [action.shape[1]], 1)
         return actions, [dict(zip(estimates, row, strict=True)) for row in values.tolist()]
-
-
-def check_state(state: Any) -> None:
-    """Refuse what is no state of a collector."""
-    where = "the saved state of the running episodes"
-    check_record(state, STATE, where)
-    if len(state["running"]) != len(state["numbers"]):
-        raise UserError(f"{where} is damaged: its lists differ in length")
-    for one in state["running"]:
-        if one is not None:
-            check_record(one, RUNNING, where)
-            steps = len(one["action"]) if one["action"].ndim == 2 else 0
-            if not steps or any(len(x) != steps for x in one["estimates"].values()):
-                raise UserError(f"{where} is damaged: its columns differ in length")
 
 
 def _stack_images(observations: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
