@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, shown
 
 ACTION_SCALE = "action_scale"  # a fact of `DatasetInfo.environment`: one number per component
 
@@ -30,7 +31,16 @@ class DatasetInfo:
         1 for all where the environment's facts do not say it.
         """
         numbers = self.environment.get(ACTION_SCALE, "1 " * self.action_size).split()
-        return tuple(map(float, numbers))
+        try:
+            scale = tuple(map(float, numbers))
+        except ValueError:
+            scale = ()
+        if len(scale) != self.action_size or not all(0 < x < math.inf for x in scale):
+            raise UserError(
+                f"{ACTION_SCALE} must be {self.action_size} numbers above 0, it is "
+                f"{shown(' '.join(numbers))}"
+            )
+        return scale
 
 
 def rescaled(action: np.ndarray, scale: Sequence[float], wanted: Sequence[float]) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from dreamer.agent import Agent
 from dreamer.config import load_presets
 from dreamer.errors import UserError
-from dreamer.files import atomic_path
+from dreamer.files import atomic_path, write_text
 from dreamer.training.evaluation import (
     EpisodeResult,
     VideoRecorder,
@@ -80,7 +80,7 @@ def play(settings: RolloutSettings) -> Path:
         **provenance(),
     }
     with atomic_path(folder / "summary.json") as part:
-        part.write_text(json.dumps(summary, indent=2) + "\n")
+        write_text(part, json.dumps(summary, indent=2) + "\n")
     print_summary(summary, folder, sys.stdout)
     return folder
 
@@ -101,7 +101,7 @@ def play_episodes(
             video = VideoRecorder() if index < settings.videos else None
             result = run_episode(agent, env, settings.seed + index, device, video, violation)
             results.append(result)
-            with (folder / "episodes.jsonl").open("a") as file:
+            with (folder / "episodes.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result_row(result)) + "\n")
             if video is not None:
                 write_mp4(folder / "videos" / f"ep_{index:03d}.mp4", video.stack(), FPS)
