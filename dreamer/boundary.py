@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import os
 import signal
 import sys
@@ -16,7 +17,6 @@ from typing import Any, NoReturn
 
 from dreamer.errors import NonFiniteError, UserError, one_line
 
-OUR_PACKAGES = ("dreamer", "fosp_ext", "experiments", "benchmarks", "tools", "tests")
 NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "failed to allocate")
 NO_THREADS = ("can't start new thread", "unable to start thread", "thread creation failed")
 
@@ -69,7 +69,8 @@ def cause(error: BaseException) -> str | None:
         return f"{error.object!r} cannot be written as {error.encoding}"
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
-        return None if package in OUR_PACKAGES else f"no package '{package}' here; make setup"
+        installed = importlib.util.find_spec(package) is not None  # but lacks a module: our mistake
+        return None if installed else f"no package '{package}' here; make setup installs it"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from dreamer.errors import UserError
 
+MOST_THREADS = 64  # that may be asked for on any machine
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
@@ -37,6 +39,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def use_threads(count: int) -> None:
+    """Let torch use so many threads of the CPU; 0 leaves it every core."""
+    most = max(MOST_THREADS, 4 * (os.cpu_count() or 1))
+    if not 0 <= count <= most:
+        raise UserError(f"threads must be 0 to {most} on this machine, not {count}")
+    if count:
+        torch.set_num_threads(count)
+
+
 def keep_freed_memory() -> None:
     """Let this process keep up to a gibibyte that it frees; where there is no glibc, do nothing.
 
@@ -44,7 +55,8 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        for option in (MOST_THREADS = 64  # that may be asked for on any machine
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(option, 2**30)
 
 

@@ -26,7 +26,7 @@ from dreamer.data.validation import validate_dataset
 from dreamer.errors import UserError
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
-from dreamer.utils import choose_device
+from dreamer.utils import choose_device, use_threads
 from experiments.cloning.clone import Rows, fit
 from experiments.cloning.inputs import WINDOWS, Reader, recorded_inputs
 from experiments.cloning.play import FIRST_SEED, play
@@ -168,8 +168,7 @@ def _interval(numbers: tuple[float, float, float]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Clone and play; returns the exit code."""
     options = parse(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     device = choose_device(options.device)
     loaded = load_run(options.run, device)
     found = clone_all(loaded, options, device)

@@ -24,7 +24,7 @@ from dreamer.data.validation import validate_dataset
 from dreamer.files import atomic_path
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
-from dreamer.utils import choose_device
+from dreamer.utils import choose_device, use_threads
 from experiments.diagnose_own import play_own
 from experiments.probe.features import FEATURES, chosen_episodes, features_of, run_data
 from experiments.probe.imagined import KINDS, WAYS, imagined_steps
@@ -109,8 +109,7 @@ def save(path: Path, found: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Probe; returns the exit code."""
     options = parse(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     device = choose_device(options.device)
     loaded = load_run(options.run, device)
     probes = probe(loaded, options.episodes, options.test, device)

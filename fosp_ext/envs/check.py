@@ -24,6 +24,7 @@ from dreamer.errors import UserError
 from fosp_ext.envs import check_task, env_action_size, is_custom, make_env
 from fosp_ext.envs.trial import Row, Trace, first_difference, play
 
+MOST = 10**9  # of any number here; a seed and its episodes still fit into 32 bits
 REPLAYED = 100  # steps played again to see whether a seed decides them
 PROBLEMS = ("reset", "step", "images", "reward", "cost", "terminated", "truncated")
 USE_THE_SEED = "take all chance from self.np_random, after super().reset(seed=seed)"
@@ -197,8 +198,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=10_000, help="steps until an episode must end")
     options = parser.parse_args(argv)
     for name, least in (("episodes", 1), ("seed", 0), ("limit", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name} must be at least {least}")
+        if not least <= getattr(options, name) <= MOST:
+            parser.error(f"--{name} must be {least} to {MOST}")
     return options
 
 

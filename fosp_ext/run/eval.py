@@ -9,6 +9,8 @@ from dreamer.boundary import Parser, guarded, named_path
 from dreamer.command_line import parse_command_line
 from dreamer.errors import UserError
 
+MOST = 10**9  # of any number here; a seed and its episodes still fit into 32 bits
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
@@ -50,8 +52,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     arguments.choice = choice_words(parser, rest)
     for name, least in (("episodes", 1), ("seed", 0), ("videos", 0), ("threads", 0)):
-        if getattr(arguments, name) < least:
-            parser.error(f"--{name} must be at least {least}")
+        if not least <= getattr(arguments, name) <= MOST:
+            parser.error(f"--{name} must be {least} to {MOST}")
     return arguments
 
 

@@ -12,7 +12,7 @@ from dreamer.agent import Agent
 from dreamer.config import differences, marks
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import fingerprint
-from dreamer.errors import UserError
+from dreamer.errors import UserError, shown
 from dreamer.settings import AGENT, MODEL
 from dreamer.training.dataset import Dataset
 from dreamer.training.run_folder import (
@@ -23,7 +23,7 @@ from dreamer.training.run_folder import (
     saved_state,
 )
 from dreamer.training.state_check import load_weights
-from fosp_ext.build import begin_online, build_agent
+from fosp_ext.build import begin_online, build_agent, require_room
 from fosp_ext.config import CloningMethod, FOSPOnline, OfflineConfig, OnlineConfig, TrainConfig
 from fosp_ext.envs import check_task, is_custom, make_env
 from fosp_ext.run.data import expected_info, in_scale_of, run_dataset
@@ -37,6 +37,7 @@ def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, Dat
     """
     if not config.init_from:
         info = scratch_info(config)
+        require_room(config, info, device)
         return config, info, build_agent(config, info, device)
     source = load_source(config, device)
     usual = run_dataset(source.config)
@@ -45,6 +46,7 @@ def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, Dat
     info = expected_info(config.task, config.env, source.info.action_size)
     # it acts as it learned to; an environment that wants another size is refused
     info = replace(in_scale_of(info, source.info), action_size=source.info.action_size)
+    require_room(config, info, device)
     return config, info, begin_online(config, info, source.agent)
 
 
@@ -85,6 +87,12 @@ def go_on(
     source = config.init_from or before.init_from
     config = replace(config, init_from=source)
     info = saved_info(state, config.logdir)
+    if info.task != check_task(config.task):
+        raise UserError(
+            f"the checkpoint of {config.logdir} is of {shown(info.task)}, this command says "
+            f"{config.task}"
+        )
+    require_room(config, info, device)
     agent = build_agent(config, info, device)
     load_weights(agent, state["agent"], config.logdir)
     return config, info, agent
