@@ -10,6 +10,7 @@ import torch
 
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.memory import free_memory
+from dreamer.distributions import BINS
 from dreamer.errors import UserError
 from dreamer.networks import SMALLEST, image_size, stage_widths
 from dreamer.settings import NetSize, WorldModelSettings
@@ -52,7 +53,7 @@ def needs(
     flat, wide = rssm.stoch * rssm.classes, widths[-1] * SMALLEST**2
     convolved = sum(width * (side >> k + 1) ** 2 for k, width in enumerate(widths))
     recurrent = 3 * rssm.deter + 2 * rssm.hidden + 2 * flat
-    heads = sum(net.layers * net.units for net in nets)
+    heads = sum(net.layers * net.units + BINS for net in nets)
     weights = (
         rssm.deter * (3 * rssm.deter + 4 * rssm.hidden)
         + 2 * rssm.hidden * flat

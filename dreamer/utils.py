@@ -55,8 +55,7 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for option in (MOST_THREADS = 64  # that may be asked for on any machine
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(option, 2**30)
 
 
