@@ -33,16 +33,16 @@ def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
         tell(stopped)
         return 128 + signal.SIGINT
     except UserError as error:
-        tell(f"error: {one_line(error)}")
+        tell(one_line(f"error: {error}"))
         return error.exit_code
     except NonFiniteError as error:
-        tell(f"error: {one_line(error)}; the last checkpoint is intact")
+        tell(one_line(f"error: {error}; the last checkpoint is intact"))
         return NonFiniteError.exit_code
     except Exception as error:
         reason = cause(error)
         if reason is None:
             raise
-        sys.stderr.write(f"error: {one_line(reason)}\n")  # of whichever process
+        sys.stderr.write(one_line(f"error: {reason}") + "\n")  # of whichever process
         return UserError.exit_code
 
 

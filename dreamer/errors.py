@@ -61,7 +61,7 @@ def tell_error(error: UserError | OSError | KeyboardInterrupt, stopped: str = "s
     if isinstance(error, KeyboardInterrupt):
         line, code = stopped, 128 + signal.SIGINT
     elif isinstance(error, UserError):
-        line, code = f"error: {one_line(error)}", error.exit_code
+        line, code = one_line(f"error: {error}"), error.exit_code
     else:
         line = one_line(f"error: {error.filename or 'writing'}: {error.strerror or error}")
         code = UserError.exit_code
