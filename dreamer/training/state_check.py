@@ -38,7 +38,8 @@ def check_parts(state: Any, path: object) -> None:
     if missing:
         raise UserError(f"checkpoint {path} lacks {', '.join(missing)}")
     for name, kind in (PARTS | FURTHER).items():
-        if name in state and type(state[name]) is not kind:
+        value = state.get(name, kind())
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise UserError(f"checkpoint {path}: '{name}' must be of type {kind.__name__}")
     for name in ("step", "pretrain"):
         if not 0 <= state.get(name, 0) <= LARGEST_COUNT:
