@@ -20,7 +20,6 @@ from tests.campaign import material as made
 from tests.campaign.host import Child, Outcome
 
 SIGNALS = {signal.SIGKILL: 137, signal.SIGTERM: 143, signal.SIGINT: 130}
-STARTS = 8  # of one command, before it is left to its end
 
 
 class Stage(NamedTuple):
@@ -78,7 +77,7 @@ class Undisturbed:
             outcome = Child(place, stage.command, stage.words).wait(600)
             if outcome.code:
                 raise RuntimeError(f"{name}: {outcome.err}")
-            self._known[name] = stage.result(place), outcome.seconds
+            self._known[name] = stage.result(place), outcome.wall
             shutil.rmtree(place)
         return self._known[name]
 
@@ -102,7 +101,7 @@ def disturb(name: str, straight: Undisturbed, place: Path, rng: random.Random) -
         time.sleep(rng.uniform(0, seconds))
         child.signal(number)
         outcome = child.wait()
-        sent.append(f"{signal.Signals(number).name} {outcome.seconds:.2f} s")
+        sent.append(f"{signal.Signals(number).name} {outcome.wall:.2f} s")
         early = number == signal.SIGKILL or outcome.code == 0
         if not early and outcome.code not in (SIGNALS[number], -number):
             wrong.append(f"{sent[-1]}: exit code {outcome.code}")

@@ -37,7 +37,11 @@ def fail(error: BaseException) -> int:
         (OSError(errno.ENOSPC, "No space left", "a/b"), "error: a/b: No space left", 2),
         (OSError("disk is odd"), "error: writing: disk is odd", 2),
         (MemoryError(), "error: there is not enough memory for this", 2),
-        (RuntimeError("[enforce fail] not enough memory: you tried"), "error: there is not enou", 2),
+        (
+            RuntimeError("[enforce fail] not enough memory: you tried"),
+            "error: there is not enou",
+            2,
+        ),
         (RuntimeError("can't start new thread"), "error: the machine starts no further thread", 2),
         (UnicodeEncodeError("ascii", "é", 0, 1, "no"), "error: 'é' cannot be written as ascii", 2),
         (ModuleNotFoundError("no", name="av_missing.x"), "error: no package 'av_missing' here", 2),
