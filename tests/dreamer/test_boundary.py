@@ -38,7 +38,7 @@ def fail(error: BaseException) -> int:
         (OSError("disk is odd"), "error: writing: disk is odd", 2),
         (MemoryError(), "error: there is not enough memory for this", 2),
         (
-            RuntimeError("[enforce fail] not enough memory: you tried"),
+            RuntimeError("not enough memory: you tried"),
             "error: there is not enou",
             2,
         ),

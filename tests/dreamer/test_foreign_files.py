@@ -100,7 +100,7 @@ def test_images_that_were_never_written_are_refused(data):
     for camera in ("vision", "vision_back"):
         shape = (frames, 1024, 1024, 3)
         replace(data, f"images/{camera}", shape=shape, chunks=(1, 64, 64, 3), compression="gzip")
-    with pytest.raises(DatasetError, match="'images/vision' would be .* was never written"):
+    with pytest.raises(DatasetError, match=r"'images/vision' would be .* was never written"):
         validate_dataset(data)
 
 

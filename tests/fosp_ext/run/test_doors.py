@@ -92,7 +92,7 @@ CHANGES = {
     "setting of 400 digits": change("config/seed", lambda _: 10**400),
     "section a number": change("config/run", lambda _: 3),
     "setting unknown": change("config/more", lambda _: 3),
-    "a network of a giant": change("config/actor", lambda x: {**x, "net": {"layers": 2, "units": 10**9}}),
+    "a giant's network": change("config/actor/net", lambda _: {"layers": 2, "units": 10**9}),
 }  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_notes_never_block_a_run(place, state, capsys, content):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (train.main, ["--configs", "fosp_offline", "debug", "--dataset.path", "data.h5", "--logdir="]),
+        (train.main, ["--configs", "fosp_offline", "debug", "--logdir="]),
         (evaluation.main, ["--logdir", ""]),
         (evaluation.main, ["--logdir", "run", "--out", ""]),
         (export.main, ["run", "--out", ""]),
