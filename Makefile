@@ -3,6 +3,7 @@
 #   PYTHON=python3.12   the Python that .venv is made with (3.10 to 3.13; 3.11 is tested)
 #   TORCH=cuda          the PyTorch of the default package index, with the CUDA packages it brings
 #   TORCH="..."         arguments for pip install, as "Get started" on pytorch.org gives them
+#   CAMPAIGN="..."      how long and which one, as "--minutes 10 --seed 1"
 #   TESTS="..."         which tests and how, as "-n 0" (one after the other) or "tests/dreamer"
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +12,7 @@ TESTS ?=
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format check docs
+.PHONY: help setup demo test campaign lint format check docs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ demo: setup  ## record a dataset, train offline and online, videos, report
 
 test: setup  ## run the tests
 	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+
+campaign: setup  ## try for an hour to break it: damaged files, odd words, kills
+	@$(RUN) -m tests.campaign $(CAMPAIGN)
 
 lint: setup  ## check style, formatting and types
 	@$(RUN) -m ruff check .

@@ -158,7 +158,8 @@ def test_text_is_utf8_whatever_the_locale_says(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_bytes("logdir: läufe\n".encode())
     code = (
-        "import sys; from dreamer.yaml_file import read_yaml; from dreamer.boundary import guarded\n"
+        "import sys; from dreamer.boundary import guarded\n"
+        "from dreamer.yaml_file import read_yaml\n"
         "sys.exit(guarded(lambda: print(read_yaml(sys.argv[1])['logdir']) or 0))"
     )
     done = subprocess.run(
