@@ -12,6 +12,7 @@ import torch
 import eval as evaluation
 import train
 from dreamer.data.hdf5 import write_dataset
+from dreamer.errors import UserError
 from dreamer.footprint import require_memory
 from fosp_ext import export
 from fosp_ext.build import require_room
