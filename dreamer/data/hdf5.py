@@ -14,7 +14,15 @@ import h5py
 import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
-from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, FORMAT, FORMAT_VERSION, open_dataset, text
+from dreamer.data.layout import (
+    ARRAYS,
+    CHUNK_FRAMES,
+    FORMAT,
+    FORMAT_VERSION,
+    open_dataset,
+    read_arrays,
+    text,
+)
 from dreamer.data.output import HDF5Output
 from dreamer.data.validation import check_compatible, validate_dataset
 from dreamer.errors import UserError
@@ -70,7 +78,7 @@ def read_episodes(path: str | Path, indices: Collection[int] | None = None) -> I
     """The episodes of a dataset, or those with these indices, in file order, one at a time."""
     info = validate_dataset(path)
     with open_dataset(path) as file:
-        arrays = {name: file[name][()] for name in ARRAYS}
+        arrays = read_arrays(file)
         policies = [text(name) for name in file.attrs["policies"]]
         bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))
         for index, (begin, end) in enumerate(itertools.pairwise(bounds)):

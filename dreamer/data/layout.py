@@ -51,6 +51,11 @@ def open_dataset(path: str | Path) -> Iterator[h5py.File]:
         file.close()
 
 
+def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
+    """The arrays of a valid file, in the types in which we write them."""
+    return {name: file[name][()].astype(kind, copy=False) for name, (_, _, kind) in ARRAYS.items()}
+
+
 def open_file(path: str | Path) -> h5py.File:
     """As `open_dataset`, for a caller that keeps the file open and closes it.
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from dreamer.data.episode import DatasetInfo, rescaled
-from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, DAMAGE, damaged, open_file
+from dreamer.data.layout import CHUNK_FRAMES, DAMAGE, damaged, open_file, read_arrays
 from dreamer.data.memory import STORAGES
 from dreamer.data.rows import dataset_rows, empty_batch
 from dreamer.data.validation import validate_dataset
@@ -61,7 +61,7 @@ class RowStore:
         info = validate_dataset(path)
         file = open_file(path)
         try:
-            arrays = {name: file[name][()] for name in ARRAYS}
+            arrays = read_arrays(file)
         except DAMAGE as error:
             raise damaged(path, error) from error
         scale = info.action_scale

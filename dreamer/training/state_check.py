@@ -28,6 +28,7 @@ FURTHER: dict[str, type] = {  # where there is one
     "provenance": dict,
 }
 LARGEST_COUNT = 2**63 - 1
+LARGEST_ACTION = 100_000  # numbers of an action; no robot has so many
 
 
 def check_parts(state: Any, path: object) -> None:
@@ -95,6 +96,8 @@ def read_info(values: Mapping[str, Any], path: object) -> DatasetInfo:
     if unknown:
         raise UserError(f"checkpoint {path}: 'info' says {shown(unknown[0])}, which is not known")
     info = DatasetInfo(**given)
+    if not 1 <= info.action_size <= LARGEST_ACTION:
+        raise UserError(f"checkpoint {path}: an action of 'info' has {info.action_size} numbers")
     if len(info.action_scale) != info.action_size:
         raise UserError(f"checkpoint {path}: the action scale of 'info' has another size")
     return info

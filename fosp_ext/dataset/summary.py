@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dreamer.data.episode import DatasetInfo
-from dreamer.data.layout import ARRAYS, open_dataset, text
+from dreamer.data.layout import open_dataset, read_arrays, text
 from dreamer.data.validation import validate_dataset
 from dreamer.errors import DatasetError
 from dreamer.files import parse_json
@@ -69,7 +69,7 @@ def summarise(path: str | Path) -> DatasetSummary:
     path = Path(path)
     info = validate_dataset(path)
     with open_dataset(path) as file:
-        arrays = {name: file[name][()] for name in ARRAYS}
+        arrays = read_arrays(file)
         names = np.array([text(name) for name in file.attrs["policies"]])
         versions = read_versions(file.attrs["versions"], path)
     starts = arrays["episode_starts"]

@@ -13,8 +13,9 @@ import pytest
 
 from dreamer.data import memory
 from dreamer.data.episode import DatasetInfo
-from dreamer.data.hdf5 import validate_dataset
+from dreamer.data.hdf5 import read_episodes, validate_dataset
 from dreamer.errors import DatasetError, UserError
+from fosp_ext.dataset.summary import summarise, table
 
 
 @pytest.fixture
@@ -145,3 +146,13 @@ def test_starts_that_fall_are_refused_whatever_their_type(data):
         file["episode_starts"] = starts
     with pytest.raises(DatasetError, match="'episode_starts' must rise"):
         validate_dataset(data)
+
+
+def test_whole_numbers_of_any_kind_are_read_alike(data, toy_dataset):
+    with h5py.File(data, "a") as file:
+        for name, kind in (("episode_starts", "u8"), ("episode_policies", "u1"), ("rewards", "f8")):
+            values = file[name][()].astype(kind)
+            del file[name]
+            file[name] = values
+    assert list(table(summarise(data))) == list(table(summarise(toy_dataset)))
+    assert [x.length for x in read_episodes(data)] == [x.length for x in read_episodes(toy_dataset)]
