@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -51,6 +52,18 @@ def require_memory(arrays: dict[str, h5py.Dataset], path: Path) -> None:
         raise DatasetError(
             f"{path}: the arrays {', '.join(arrays)} take {needed / 2**30:.1f} GiB and "
             f"{free / 2**30:.1f} GiB are free"
+        )
+
+
+def require_unpacked(path: Path) -> None:
+    """Refuse a zip archive whose parts do not fit into memory, before one is unpacked."""
+    from dreamer.data.memory import free_memory
+
+    with zipfile.ZipFile(path) as archive:
+        needed, free = sum(entry.file_size for entry in archive.infolist()), free_memory()
+    if free is not None and needed > SHARE * free:
+        raise DatasetError(
+            f"{path} unpacks to {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free"
         )
 
 

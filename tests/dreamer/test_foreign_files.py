@@ -13,6 +13,7 @@ import pytest
 
 from dreamer.data import memory
 from dreamer.data.episode import DatasetInfo
+from dreamer.data.foreign import require_unpacked
 from dreamer.data.hdf5 import read_episodes, validate_dataset
 from dreamer.errors import DatasetError, UserError
 from fosp_ext.dataset.summary import summarise, table
@@ -156,3 +157,11 @@ def test_whole_numbers_of_any_kind_are_read_alike(data, toy_dataset):
             file[name] = values
     assert list(table(summarise(data))) == list(table(summarise(toy_dataset)))
     assert [x.length for x in read_episodes(data)] == [x.length for x in read_episodes(toy_dataset)]
+
+
+def test_archives_that_unpack_to_more_than_memory_are_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "chunk.npz", action=np.zeros((10**6, 2)))
+    require_unpacked(tmp_path / "chunk.npz")
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**7)
+    with pytest.raises(DatasetError, match="unpacks to 0.0 GiB"):
+        require_unpacked(tmp_path / "chunk.npz")
