@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from dreamer.data.episode import DatasetInfo
 from dreamer.data.memory import free_memory
 from dreamer.distributions import BINS
 from dreamer.errors import UserError
-from dreamer.networks import SMALLEST, image_size, stage_widths
+from dreamer.networks import KERNEL, SMALLEST, image_size, stage_widths
 from dreamer.settings import NetSize, WorldModelSettings
 
 NUMBER = 4  # bytes
@@ -58,6 +59,7 @@ def needs(
         rssm.deter * (3 * rssm.deter + 4 * rssm.hidden)
         + 2 * rssm.hidden * flat
         + wide * (rssm.hidden + rssm.deter)
+        + 2 * KERNEL**2 * sum(a * b for a, b in itertools.pairwise([channels, *widths]))
         + sum(net.units * (rssm.deter + flat + (net.layers - 1) * net.units) for net in nets)
         + info.action_size * (rssm.hidden + nets[0].units)
     )

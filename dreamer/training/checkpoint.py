@@ -83,7 +83,7 @@ class Checkpoint:
         except Exception as error:  # of a reader that meets anything
             raise UserError(f"checkpoint {path} cannot be read{_older_hint(path)}") from error
         version = state.get("format_version") if isinstance(state, dict) else None
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise UserError(
                 f"checkpoint {path} has format_version {shown(version)}, "
                 f"this program reads {FORMAT_VERSION}"

@@ -163,5 +163,5 @@ def test_archives_that_unpack_to_more_than_memory_are_refused(tmp_path, monkeypa
     np.savez_compressed(tmp_path / "chunk.npz", action=np.zeros((10**6, 2)))
     require_unpacked(tmp_path / "chunk.npz")
     monkeypatch.setattr(memory, "free_memory", lambda: 10**7)
-    with pytest.raises(DatasetError, match="unpacks to 0.0 GiB"):
+    with pytest.raises(DatasetError, match=r"unpacks to 0\.0 GiB"):
         require_unpacked(tmp_path / "chunk.npz")

@@ -59,6 +59,7 @@ def change(path: str, value: Callable) -> Callable[[dict], None]:
 
 
 CHANGES = {
+    "format a tensor": change("format_version", lambda _: torch.zeros(2)),
     "no agent": lambda s: s.pop("agent"),
     "no info": lambda s: s.pop("info"),
     "agent a list": change("agent", lambda _: [1]),
