@@ -11,7 +11,6 @@ import torch
 
 import eval as evaluation
 import train
-from dreamer.data.hdf5 import write_dataset
 from dreamer.errors import UserError
 from dreamer.footprint import require_memory
 from fosp_ext import export
@@ -21,7 +20,7 @@ from fosp_ext.report.__main__ import main as report
 from tests.fosp_ext.dataset.test_tools import files_up_to
 from tests.support.agents import make_config
 from tests.support.commands import offline
-from tests.support.toy_data import TOY_INFO, toy_episode
+from tests.support.toy_data import TOY_INFO
 
 CPU = torch.device("cpu")
 NAME = "step_000000006.pt"
@@ -255,8 +254,7 @@ def test_a_disk_that_is_full_is_a_line(place, state, capsys):
     assert not list(place.rglob("*.part"))
 
 
-def test_a_dataset_of_another_size_of_actions(place, refuse):
-    write_dataset(place / "other.h5", [toy_episode()], TOY_INFO)
-    assert "too long" in refuse(
+def test_a_name_that_is_too_long_is_a_line(refuse):
+    assert "File name too long" in refuse(
         ["--configs", "fosp_offline", "debug", "--dataset.path", "x" * 300 + ".h5"]
     )
