@@ -17,7 +17,7 @@ from dreamer.networks import KERNEL, SMALLEST, image_size, stage_widths
 from dreamer.settings import NetSize, WorldModelSettings
 
 NUMBER = 4  # bytes
-PER_WEIGHT = 3 * NUMBER  # a weight and the two moments of Adam; gradients come and go
+PER_WEIGHT = 4 * NUMBER  # a weight, its gradient, and the two moments of Adam
 PER_OUTPUT = 2 * NUMBER  # what a layer puts out is kept for the gradient, and so is its norm
 IMAGES_AT_ONCE = 4  # batches of images in memory, see dreamer/data/stream.py
 

@@ -21,7 +21,8 @@ def test_a_cut_of_the_campaign_finds_nothing_wrong(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     *_, whole = done.stdout.splitlines()
     name, tried, accepted, refused, wrong = whole.split()
-    assert (name, int(tried), int(wrong)) == ("all", 67, 0)
+    assert (name, int(wrong)) == ("all", 0)
+    assert int(tried) >= 67
     assert min(int(accepted), int(refused)) > 5
 
 

@@ -217,7 +217,7 @@ def test_an_empty_name_is_no_folder(place, state, capsys, command, words):
         "run.batch_length=1000000000",
         "imagination.horizon=1000000000",
         "world_model.rssm.deter=10000000",
-        "actor.net.units=10000000",
+        "actor.net.units=1000000000",
         "world_model.cnn_depth=1000000000",
         "threads=1000000",
         "seed=10000000000000000000",
@@ -234,7 +234,7 @@ def test_the_estimate_lets_presets_through_and_horizons_not(monkeypatch):
     monkeypatch.setattr("dreamer.footprint.free_memory", lambda: free)
     for names in (("debug",), ("cpu", "quick"), ("full", "paper")):
         require_room(make_config("fosp_offline", *names), TOY_INFO, CPU)
-        require_room(make_config("bc_offline", *names), TOY_INFO, CPU)
+        require_room(make_config("bc", *names), TOY_INFO, CPU)
     config = make_config("fosp_offline", "debug", imagination__horizon="100000")
     with pytest.raises(UserError, match=r"would take more than 3.* GiB and 8.0 GiB are free"):
         require_room(config, TOY_INFO, CPU)
