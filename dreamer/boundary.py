@@ -9,41 +9,43 @@ import argparse
 import functools
 import importlib.util
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dreamer.errors import NonFiniteError, UserError, one_line
+from dreamer.signals import stop_code
 
 NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "failed to allocate")
 NO_THREADS = ("can't start new thread", "unable to start thread", "thread creation failed")
 
 
 def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
-    """What `command` returns; or the code of its error, or of Ctrl-C, said in one line on stderr.
+    """What `command` returns; or the code of its error or signal, said in one line on stderr.
 
     Raises what neither a user nor a machine can have caused.
     """
     write_in_any_locale()
     try:
         return command()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         tell(stopped)
-        return 128 + signal.SIGINT
-    except UserError as error:
-        tell(one_line(f"error: {error}"))
-        return error.exit_code
-    except NonFiniteError as error:
-        tell(one_line(f"error: {error}; the last checkpoint is intact"))
-        return NonFiniteError.exit_code
+        return stop_code(error)
+    except (UserError, NonFiniteError) as error:
+        return complain(error)
     except Exception as error:
         reason = cause(error)
         if reason is None:
             raise
         sys.stderr.write(one_line(f"error: {reason}") + "\n")  # of whichever process
         return UserError.exit_code
+
+
+def complain(error: UserError | NonFiniteError) -> int:
+    """Say an error in one line; returns its exit code."""
+    tell(one_line(f"error: {error}"))
+    return error.exit_code
 
 
 def bounded(main: Callable[..., int]) -> Callable[..., int]:

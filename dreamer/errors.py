@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-import signal
-import sys
 from collections.abc import Iterable
 
 LONGEST = 300  # characters of a message
@@ -28,7 +26,7 @@ class DatasetError(UserError):
 
 
 class NonFiniteError(RuntimeError):
-    """A metric became NaN or infinite. Training stops with exit code 3, checkpoints intact."""
+    """A metric became NaN or infinite. Training stops with exit code 3."""
 
     exit_code = 3
 
@@ -54,16 +52,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint to append to an error about an unknown name: the nearest known one, or nothing."""
     close = difflib.get_close_matches(name[:LONGEST], list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def tell_error(error: UserError | OSError | KeyboardInterrupt, stopped: str = "stopped") -> int:
-    """Say an error in one line on stderr, or `stopped` for Ctrl-C; returns the exit code."""
-    if isinstance(error, KeyboardInterrupt):
-        line, code = stopped, 128 + signal.SIGINT
-    elif isinstance(error, UserError):
-        line, code = one_line(f"error: {error}"), error.exit_code
-    else:
-        line = one_line(f"error: {error.filename or 'writing'}: {error.strerror or error}")
-        code = UserError.exit_code
-    sys.stderr.write(f"{line}\n")
-    return code

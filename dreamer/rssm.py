@@ -39,6 +39,13 @@ class Posterior(NamedTuple):
     prior: Tensor  # (M, B, T, S, K) probabilities before, by each of the M prior heads
 
 
+class Before(NamedTuple):
+    """The row before a window."""
+
+    latent: Latent  # (B,), sampled
+    action: Tensor  # (B, A), chosen there
+
+
 class Imagined(NamedTuple):
     """What the M prior heads, the members, expect after a step, and the state that came of it."""
 
@@ -136,19 +143,24 @@ class RSSM(nn.Module):
         stoch = mode_one_hot(self.prior(deter).mean(0))
         return Latent(deter.expand(count, -1), stoch.expand(count, -1, -1))
 
-    def observe(self, embed: Tensor, action: Tensor, is_first: Tensor) -> Posterior:
+    def observe(
+        self, embed: Tensor, action: Tensor, is_first: Tensor, before: Before | None = None
+    ) -> Posterior:
         """Follow recorded windows: embed (B, T, E), action (B, T, A), is_first (B, T).
 
         Row t's state follows from row t-1's state and action, and from the image of row t. Where
         is_first is 1, the previous state is the learned initial one and the previous action zero.
+        `before` is the row before the first; without one the window begins like an episode.
         """
         B, T, _ = embed.shape
         assert action.shape[:2] == is_first.shape == (B, T), (embed.shape, action.shape)
         embed = self.post_embed(embed)  # (B, T, hidden)
-        before = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
-        initial, state, steps, dists = self.initial(B), self.initial(B), [], []
+        initial = self.initial(B)
+        state, last = before or Before(initial, torch.zeros_like(action[:, 0]))
+        led = torch.cat([last.unsqueeze(1), action[:, :-1]], 1)  # the action that led to each row
+        steps, dists = [], []
         for t in range(T):
-            state, post = self._follow(state, initial, before[:, t], embed[:, t], is_first[:, t])
+            state, post = self._follow(state, initial, led[:, t], embed[:, t], is_first[:, t])
             steps.append(state)
             dists.append(post)
         latent = Latent(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
@@ -168,6 +180,13 @@ class RSSM(nn.Module):
         initial = self.initial(len(action))
         return self._follow(state, initial, action, self.post_embed(embed), is_first)
 
+    def posterior_step(
+        self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same without a sample: the deterministic state (N, D) and the posterior."""
+        initial = self.initial(len(action))
+        return self._posterior(state, initial, action, self.post_embed(embed), is_first)
+
     def readable(self, latent: Latent, post: Tensor) -> Latent:
         """What policy and critics read of states and of the posterior (..., S, K) they came from.
 
@@ -179,13 +198,18 @@ class RSSM(nn.Module):
     def _follow(
         self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor
     ) -> tuple[Latent, Tensor]:
+        deter, post = self._posterior(state, initial, action, embed, is_first)
+        return Latent(deter, sample_one_hot(post)), post
+
+    def _posterior(
+        self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, Tensor]:
         first = is_first.bool().unsqueeze(-1)  # (N, 1)
         deter = torch.where(first, initial.deter, state.deter)
         stoch = torch.where(first.unsqueeze(-1), initial.stoch, state.stoch)
         action = action * (1 - is_first.unsqueeze(-1))
         deter = self._advance(Latent(deter, stoch), action)
-        post = self._probs(self.post_net(self.post_deter(deter) + embed))
-        return Latent(deter, sample_one_hot(post)), post
+        return deter, self._probs(self.post_net(self.post_deter(deter) + embed))
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
         """Imagine one step: state (N,), action (N, A) -> state (N,), by one of the priors.

@@ -36,6 +36,7 @@ ARRAYS = {  # name -> (number of axes, dtype kinds, dtype written)
     "episode_seeds": (1, "iu", np.int64),
 }
 DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError)  # as HDF5 says it
+VECTORS = "vectors"  # group of the vectors, and attribute with their names; may be missing
 PER_EPISODE = ("episode_starts", "episode_policies", "episode_seeds")
 
 
@@ -91,3 +92,8 @@ def damaged(path: str | Path, error: Exception) -> UserError:
 def text(value: str | bytes) -> str:
     """An HDF5 string attribute, whichever of its two kinds it is."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def vector_names(file: h5py.File) -> list[str]:
+    """The vectors of the observations; none in a file of images alone."""
+    return [text(name) for name in file.attrs.get(VECTORS, [])]

@@ -6,6 +6,7 @@ import errno
 import random
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,6 @@ class Checkpoint:
         older = [file for file in self._files() if _step(file) <= step]
         for file in older[: -self._keep_last]:
             file.unlink()
-        for leftover in self.folder.glob("step_*.part"):
-            leftover.unlink()
         return path
 
     @staticmethod
@@ -76,11 +75,8 @@ class Checkpoint:
             raise UserError(f"no checkpoint {path}")
         path.open("rb").close()
         try:
-            _check_sums(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except MemoryError:
-            raise
-        except Exception as error:  # of a reader that meets anything
+            state = _read(path)
+        except ValueError as error:
             raise UserError(f"checkpoint {path} cannot be read{_older_hint(path)}") from error
         version = state.get("format_version") if isinstance(state, dict) else None
         if type(version) is not int or version != FORMAT_VERSION:
@@ -149,6 +145,17 @@ def _check_plain(value: Any, where: str) -> None:
         raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold plain values only")
 
 
+def _read(path: Path) -> Any:
+    """What a file holds; one that cannot be read is a `ValueError`."""
+    try:
+        _check_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a reader that meets anything
+        raise ValueError(str(error)) from error
+
+
 def _check_sums(path: Path) -> None:
     """Torch does not compare the checksums of its archive, so a flipped bit would go unseen."""
     try:
@@ -164,16 +171,41 @@ def _check_sums(path: Path) -> None:
         raise ValueError(f"checksum of {damaged}")
 
 
+def not_finite(weights: Mapping[str, Any]) -> str:
+    """The name of a tensor with a NaN or an infinite number; empty where all are finite."""
+    for name, value in weights.items():
+        if isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all()):
+            return name
+    return ""
+
+
+def check_sound(path: Path, state: Mapping[str, Any]) -> None:
+    """Refuse the state of a checkpoint file whose weights or whose step cannot be right."""
+    fault = _fault(state)
+    if fault:
+        raise UserError(f"checkpoint {path} has {fault}{_older_hint(path)}")
+
+
+def _fault(state: Mapping[str, Any]) -> str:
+    step, weights = state.get("step"), state.get("agent", {})
+    if type(step) is not int or step < 0:
+        return f"the impossible step {step!r:.40}"
+    broken = not_finite(weights) if isinstance(weights, Mapping) else ""
+    return f"weights that are not finite, {broken}" if broken else ""
+
+
 def _older_hint(path: Path) -> str:
     others = [file for file in path.parent.glob("step_*.pt") if NAME.fullmatch(file.name)]
     for other in sorted(others, key=_step, reverse=True):
         if other.name == path.name:
             continue
         try:
-            _check_sums(other)
-        except (OSError, ValueError):
+            state = _read(other)
+        except ValueError:
             continue
-        return f"; {other.name} beside it is intact, remove the damaged file to continue from there"
+        if isinstance(state, dict) and "step" in state and not _fault(state):
+            hint = "is intact, remove the damaged file to continue from there"
+            return f"; {other.name} beside it {hint}"
     return " and there is no intact one beside it"
 
 

@@ -7,6 +7,8 @@ import sys
 from functools import partial
 
 from dreamer.boundary import Parser, guarded, named_path
+from dreamer.outputs import new_folder
+from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
 
 EXAMPLE = """example:
@@ -41,6 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code."""
     return guarded(partial(command, parse(argv)))
@@ -48,11 +51,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def command(options: argparse.Namespace) -> int:
     """The same, with its errors."""
-    from fosp_ext.report.compose import write  # torch, not needed for --help
+    from fosp_ext.report.compose import OWN, PAGE, write  # torch, not needed for --help
     from fosp_ext.report.material import gather
 
-    folder = write(gather(options.runs, options.device, sys.stderr), options.out, options.csv)
-    print(f"page: {folder / 'index.html'}")
+    with new_folder(options.out, OWN, PAGE) as folder:
+        write(gather(options.runs, options.device, sys.stderr), folder, options.csv)
+    print(f"page: {folder / PAGE}")
     return 0
 
 

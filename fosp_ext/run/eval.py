@@ -8,6 +8,7 @@ from functools import partial
 from dreamer.boundary import Parser, guarded, named_path
 from dreamer.command_line import parse_command_line
 from dreamer.errors import UserError
+from dreamer.signals import answers_signals
 
 MOST = 10**9  # of any number here; a seed and its episodes still fit into 32 bits
 
@@ -68,10 +69,11 @@ def choice_words(parser: argparse.ArgumentParser, words: list[str]) -> dict[str,
     return settings
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     arguments = parse(argv)
-    return guarded(partial(command, arguments), "stopped; the episodes that were finished are kept")
+    return guarded(partial(command, arguments), "stopped; the next evaluation begins anew")
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -14,9 +15,12 @@ import torch
 
 from dreamer.agent import Agent
 from dreamer.config import load_presets
+from dreamer.envs.closing import closing_last
 from dreamer.errors import UserError
 from dreamer.files import atomic_path, write_text
+from dreamer.outputs import new_folder
 from dreamer.training.evaluation import (
+    OUTCOMES,
     EpisodeResult,
     VideoRecorder,
     result_row,
@@ -34,6 +38,9 @@ from fosp_ext.policy_set import PolicySet, choosing_policy, single_policy
 from fosp_ext.run.presets import PRESETS
 from fosp_ext.run.run_folder import LoadedRun, allow_import, load_run
 from fosp_ext.settings import PolicySetSettings
+
+EPISODES, SUMMARY = "episodes.jsonl", "summary.json"
+OWN = (EPISODES, "videos/ep_*", "*.part")  # what an evaluation writes before its summary is there
 
 
 @dataclass(frozen=True)
@@ -65,22 +72,22 @@ def play(settings: RolloutSettings) -> Path:
     variant = check_variant(settings.variant or run.config.env.variant, info.task).name
     env = make_run_env(info, variant)
     default = default_folder(settings.source, run.updates, variant, policy)
-    folder = new_folder(settings.out or default)
     violation = run.config.env.violation
-    results = play_episodes(agent, env, settings, violation, folder, device, sys.stderr)
-    env.close()
-    summary = {
-        **summarize(results),
-        "task": info.task,
-        "variant": variant,
-        **({} if policy is None else {"policy": policy}),
-        **({} if choice is None else {"policy_set": asdict(choice)}),
-        "updates": run.updates,
-        "checkpoint": str(settings.source),
-        **provenance(),
-    }
-    with atomic_path(folder / "summary.json") as part:
-        write_text(part, json.dumps(summary, indent=2) + "\n")
+    out = settings.out or default
+    with closing_last(env), new_folder(out, OWN, SUMMARY, kept=EPISODES) as folder:
+        results = play_episodes(agent, env, settings, violation, folder, device, sys.stderr)
+        summary = {
+            **summarize(results),
+            "task": info.task,
+            "variant": variant,
+            **({} if policy is None else {"policy": policy}),
+            **({} if choice is None else {"policy_set": asdict(choice)}),
+            "updates": run.updates,
+            "checkpoint": str(settings.source),
+            **provenance(),
+        }
+        with atomic_path(folder / SUMMARY) as part:
+            write_text(part, json.dumps(summary, indent=2) + "\n")
     print_summary(summary, folder, sys.stdout)
     return folder
 
@@ -95,18 +102,34 @@ def play_episodes(
     stream: TextIO,
 ) -> list[EpisodeResult]:
     """Play one episode per seed, each written as soon as it is over; the first ones with video."""
-    results = []
-    with Progress("playing", settings.episodes, "episodes", stream) as progress:
+    results: list[EpisodeResult] = []
+    with (
+        Progress("playing", settings.episodes, "episodes", stream) as progress,
+        _finished_named(results, folder / EPISODES, stream),
+    ):
         for index in range(settings.episodes):
             video = VideoRecorder() if index < settings.videos else None
             result = run_episode(agent, env, settings.seed + index, device, video, violation)
             results.append(result)
-            with (folder / "episodes.jsonl").open("a", encoding="utf-8") as file:
+            with (folder / EPISODES).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result_row(result)) + "\n")
             if video is not None:
                 write_mp4(folder / "videos" / f"ep_{index:03d}.mp4", video.stack(), FPS)
             progress.advance()
     return results
+
+
+@contextmanager
+def _finished_named(results: list[EpisodeResult], file: Path, stream: TextIO) -> Iterator[None]:
+    """Where the block is stopped or fails, say what there is of its `results`."""
+    try:
+        yield
+    except BaseException:
+        if results:
+            stream.write(
+                f"{len(results)} finished episodes are kept in {file}, until the next evaluation\n"
+            )
+        raise
 
 
 def check_trained_for(run: LoadedRun, settings: RolloutSettings) -> None:
@@ -176,16 +199,6 @@ def default_folder(
     return run / "eval" / "-".join([f"{updates:09d}", *special])
 
 
-def new_folder(path: Path) -> Path:
-    """The folder itself, or path-2, path-3, ... where it exists: nothing is overwritten."""
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    candidate.mkdir(parents=True)
-    return candidate
-
-
 def print_summary(summary: dict, folder: Path, stream: TextIO) -> None:
     """Print the result in a few lines."""
     variant = "" if summary["variant"] == NONE.name else f" ({summary['variant']})"
@@ -202,6 +215,11 @@ def print_summary(summary: dict, folder: Path, stream: TextIO) -> None:
             f"[{low:.3f}, {high:.3f}]\n"
         )
     stream.write(f"  {'safe_episodes':<15} {summary['safe_episodes']:8.3f}\n")
-    for name in ("summary.json", "episodes.jsonl", "videos"):
+    for name in (name for name in OUTCOMES if name in summary):
+        low, high = summary[name]["ci95"]
+        stream.write(
+            f"  {name:<18} {summary[name]['mean']:5.3f}   95 % interval [{low:.3f}, {high:.3f}]\n"
+        )
+    for name in (SUMMARY, EPISODES, "videos"):
         if (folder / name).exists():
             stream.write(f"{name}: {folder / name}\n")

@@ -33,7 +33,7 @@ def fail(error: BaseException) -> int:
     [
         (UserError("no such task"), "error: no such task", 2),
         (DatasetError("a.h5 is damaged"), "error: a.h5 is damaged", 4),
-        (NonFiniteError("not finite: x"), "error: not finite: x; the last checkpoint is intact", 3),
+        (NonFiniteError("not finite: x"), "error: not finite: x", 3),
         (OSError(errno.ENOSPC, "No space left", "a/b"), "error: a/b: No space left", 2),
         (OSError("disk is odd"), "error: writing: disk is odd", 2),
         (MemoryError(), "error: there is not enough memory for this", 2),

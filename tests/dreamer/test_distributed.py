@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -27,10 +28,12 @@ from dreamer import distributed
 from dreamer.agent import Agent
 from dreamer.distributions import straight_through
 from dreamer.errors import NonFiniteError, UserError
+from dreamer.locks import LOCK, locked
 from dreamer.moments import Moments
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.logger import Logger
 from dreamer.training.loops import Budget, Every, Hooks, StopRequest, online_loop
+from dreamer.training.run_folder import claimed
 from dreamer.types import Batch
 from fosp_ext.envs import gl
 from fosp_ext.lagrange import AugmentedLagrangian
@@ -150,6 +153,7 @@ def everything(folder: Path) -> dict:
         "stopped": stopped_by_signal(rank),
         "ended": ended_by_one(rank),
         "differs": differing_files(rank),
+        "claimed": claimed_twice(folder / "run", rank),
         "acted": acted(rank),
     }
 
@@ -191,6 +195,23 @@ def differing_files(rank: int) -> str:
     except (UserError, SystemExit) as end:
         return repr(end)
     return ""
+
+
+def claimed_twice(folder: Path, rank: int) -> list[str]:
+    """A run folder that another process has, and then has no more."""
+    ends = []
+    with locked(folder / LOCK, "it") if rank == 0 else nullcontext():
+        distributed.largest(0)
+        try:
+            with claimed(folder):
+                ends.append("claimed")
+        except (UserError, SystemExit) as end:
+            ends.append(type(end).__name__)
+    with claimed(folder):
+        distributed.largest(0)
+        ends.append(str((folder / LOCK).exists()))
+        distributed.largest(0)
+    return ends
 
 
 class Rounds:
@@ -251,6 +272,8 @@ def test_two_processes_learn_as_one(tmp_path):
     assert (tmp_path / "log0").exists()
     assert not (tmp_path / "log1").exists()
     assert first["stopped"] == second["stopped"] == 128 + signal.SIGTERM
+    assert first["claimed"] == ["UserError", "True"]
+    assert second["claimed"] == ["SystemExit", "True"]
     ends = [(one["ended"], one["differs"]) for one in (first, second)]
     assert ends[0] == ("UserError('no such file')", "UserError('not the same')")
     assert ends[1] == ("SystemExit(2)", "SystemExit(2)")
