@@ -4,6 +4,7 @@
 #   TORCH=cpu|cuda      which build of PyTorch; without a choice what suits the machine
 #   TORCH="..."         arguments for pip install, as "Get started" on pytorch.org gives them
 #   INSTALLER=uv        install with uv, which has to be there, instead of pip
+#   CAMPAIGN="..."      how long and which one, as "--minutes 10 --seed 1"
 #   TESTS="..."         which tests and how, as "-n 0" (one after the other) or "tests/dreamer"
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -13,7 +14,7 @@ TESTS ?=
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test matrix lint format check docs
+.PHONY: help setup demo test matrix campaign lint format check docs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +32,10 @@ test: setup  ## run the tests
 
 matrix:  ## run the tests on every Python that is found
 	@$(PYTHON) tools/matrix.py --tests '$(TESTS)' $(if $(TORCH),--torch '$(TORCH)')
+
+campaign: setup  ## try for an hour to break it: damaged files, odd words, kills
+	@$(RUN) -m tests.campaign $(CAMPAIGN)
+
 
 lint: setup  ## check style, formatting and types
 	@$(RUN) -m ruff check .

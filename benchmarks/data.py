@@ -24,12 +24,12 @@ import torch
 
 from benchmarks.targets import Target, conclude
 from dreamer.agent import Agent
+from dreamer.boundary import Parser, bounded
 from dreamer.config import load_presets
 from dreamer.data.augment import augmentation
 from dreamer.data.memory import plan_memory
 from dreamer.data.store import RowStore
 from dreamer.data.stream import WindowStream
-from dreamer.errors import UserError, tell_error
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
 from dreamer.types import Batch
@@ -72,9 +72,10 @@ class Started(NamedTuple):
     taken: float  # MiB
 
 
+@bounded
 def main(argv: list[str]) -> int:
     """Measure, print the tables and the targets; returns the exit code, 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", help="HDF5 file; without it 12 episodes are recorded and used")
     parser.add_argument("--size", default="cpu", help="preset of the agent that learns")
     parser.add_argument("--device", default="cpu", help="where it learns")
@@ -83,16 +84,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--updates", type=int, default=50, help="per side of the learning")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(argv)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = options.dataset or f"{folder}/dataset.h5"
-            config = settings(options, path)
-            if not options.dataset:
-                recording = collect_settings(config.task, config.env, config.dataset, config.seed)
-                record_dataset(run_dataset(config), recording)
-            return measure(config, options)
-    except UserError as error:
-        return tell_error(error)
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.dataset or f"{folder}/dataset.h5"
+        config = settings(options, path)
+        if not options.dataset:
+            recording = collect_settings(config.task, config.env, config.dataset, config.seed)
+            record_dataset(run_dataset(config), recording)
+        return measure(config, options)
 
 
 def settings(options: argparse.Namespace, path: str) -> OfflineConfig:

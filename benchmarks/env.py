@@ -10,7 +10,6 @@ processes and the growth of memory are measured on the fast side.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -22,7 +21,8 @@ from typing import NamedTuple
 
 from benchmarks.env_sides import BARE, EXACT, FAST, UPSTREAM, Side
 from benchmarks.targets import Target, conclude
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded
+from dreamer.errors import UserError
 from dreamer.training.progress import Progress
 from fosp_ext.envs import check_task, is_custom
 from fosp_ext.envs.gl import choose_backend
@@ -190,22 +190,20 @@ def describe(results: Sequence[Result]) -> list[dict[str, object]]:
     ]
 
 
+@bounded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables and the targets; returns the exit code, 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS), help="comma-separated task ids")
     parser.add_argument("--steps", type=int, default=320, help="agent steps per side and task")
     parser.add_argument("--resets", type=int, default=500, help="over which memory may not grow")
     parser.add_argument("--workers", type=int, default=2, help="processes to compare with one")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(arguments)
-    try:
-        tasks = [check_task(task) for task in options.tasks.split(",")]
-        if any(is_custom(task) for task in tasks):
-            raise UserError("environments of your own have no official side to compare with")
-        backend = choose_backend()
-    except UserError as error:
-        return tell_error(error)
+    tasks = [check_task(task) for task in options.tasks.split(",")]
+    if any(is_custom(task) for task in tasks):
+        raise UserError("environments of your own have no official side to compare with")
+    backend = choose_backend()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes started from here
     print(f"MUJOCO_GL={backend}; images 64x64 from two cameras, action repeat 4")
     print("upstream: Safety-Gymnasium's own step and twice `task.render` of its front camera,")

@@ -6,7 +6,6 @@ Batch 1, synthetic images; no environment takes part.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -23,7 +22,7 @@ import torch
 from benchmarks.targets import Target, conclude
 from benchmarks.update import IMAGE, SHAPES, make_agent, synchronize
 from dreamer.agent import Agent
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded
 from dreamer.training.run_folder import provenance
 from dreamer.utils import choose_device
 
@@ -145,9 +144,10 @@ def targets(results: Sequence[Result]) -> list[Target]:
     ]
 
 
+@bounded
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print; returns the exit code, 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="full")
     parser.add_argument("--precision", default="float32,bfloat16", help="comma-separated")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
@@ -156,14 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(argv)
     results = []
-    try:
-        torch.set_num_threads(options.threads)
-        device = choose_device(options.device)
-        for precision in options.precision.split(","):
-            results.append(measure(options.shape, precision, device, options.actions))
-            print(describe(results[-1]), end="\n\n", flush=True)
-    except UserError as error:
-        return tell_error(error)
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    for precision in options.precision.split(","):
+        results.append(measure(options.shape, precision, device, options.actions))
+        print(describe(results[-1]), end="\n\n", flush=True)
     if options.json:
         rows = [each._asdict() for each in results]
         options.json.write_text(json.dumps({"results": rows, "provenance": provenance()}, indent=2))

@@ -6,19 +6,17 @@ CPU seconds are counted beside those of the clock: they say what an idle machine
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.targets import Target, conclude
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded, named_path
 from dreamer.training.run_folder import provenance
 from fosp_ext.envs import REACH, check_variant, make_env
 from fosp_ext.envs.scripted import make_scripted_policy
@@ -84,29 +82,27 @@ def measure(variant: str, episodes: int) -> Result:
     return Result(variant, episodes, steps, Seconds(*resets.tolist()), Seconds(*total.tolist()))
 
 
+@bounded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table and the target; returns the exit code, 1 if it is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=40, help="per variant")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated names")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument("--json", type=named_path, help="also write the numbers to this file")
     options = parser.parse_args(arguments)
     if options.episodes < 1:
         parser.error("--episodes must be at least 1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        variants = [check_variant(name, REACH).name for name in options.variants.split(",")]
-        print(
-            "| variant | agent steps per CPU second | per second | reset, ms | steps |\n"
-            + "|---" * 5
-            + "|"
-        )
-        results = []
-        for variant in variants:
-            results.append(measure(variant, options.episodes))
-            print(results[-1].row(), flush=True)
-    except UserError as error:
-        return tell_error(error)
+    variants = [check_variant(name, REACH).name for name in options.variants.split(",")]
+    print(
+        "| variant | agent steps per CPU second | per second | reset, ms | steps |\n"
+        + "|---" * 5
+        + "|"
+    )
+    results = []
+    for variant in variants:
+        results.append(measure(variant, options.episodes))
+        print(results[-1].row(), flush=True)
     if options.json:
         found = {"results": [result._asdict() for result in results], "provenance": provenance()}
         options.json.write_text(json.dumps(found, indent=2) + "\n")

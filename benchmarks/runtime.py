@@ -5,15 +5,13 @@ One call of `Policy.act` per step, on random images, with one thread.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.targets import Target, conclude
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded, named_path
 from fosp_ext.runtime import Policy
 
 WARM_UP = 20  # steps before those that count
@@ -32,18 +30,16 @@ def latencies(policy: Policy, steps: int) -> np.ndarray:
     return np.array(found[WARM_UP:])
 
 
+@bounded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print; returns the exit code, 1 if the target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, metavar="FILE", help="of fosp_ext.export, .onnx")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=named_path, metavar="FILE", help="of fosp_ext.export, .onnx")
     parser.add_argument("--steps", type=int, default=500)
     options = parser.parse_args(arguments)
     if options.steps < 1:
         parser.error("--steps must be at least 1")
-    try:
-        policy = Policy.load(options.file)
-    except UserError as error:
-        return tell_error(error)
+    policy = Policy.load(options.file)
     milliseconds = latencies(policy, options.steps)
     median, late = np.quantile(milliseconds, [0.5, 0.99])
     megabytes = options.file.stat().st_size / 1e6

@@ -7,7 +7,6 @@ before, so it lies in the system's page cache.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -18,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.targets import Target, conclude
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded
+from dreamer.errors import UserError
 from dreamer.training.run_folder import provenance
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -55,9 +55,10 @@ def first_update_seconds(dataset: Path, presets: Sequence[str]) -> float:
     raise UserError(f"train.py ended before its first update: {last.strip()}")
 
 
+@bounded
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print; returns the exit code, 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", type=Path, required=True, help="HDF5 file to train on")
     parser.add_argument(
         "--configs", nargs="+", default=["fosp_offline", "cpu", "quick"], help="presets"
@@ -66,19 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--starts", type=int, default=3, help="trainings that are started")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(argv)
-    try:
-        if not options.dataset.is_file():
-            raise UserError(f"no dataset {options.dataset}; `train.py --configs collect` records")
-        options.dataset.read_bytes()  # into the page cache
-        seconds = {
-            HELP: [help_seconds() for _ in range(options.helps)],
-            FIRST: [
-                first_update_seconds(options.dataset.resolve(), options.configs)
-                for _ in range(options.starts)
-            ],
-        }
-    except UserError as error:
-        return tell_error(error)
+    if not options.dataset.is_file():
+        raise UserError(f"no dataset {options.dataset}; `train.py --configs collect` records")
+    options.dataset.read_bytes()  # into the page cache
+    seconds = {
+        HELP: [help_seconds() for _ in range(options.helps)],
+        FIRST: [
+            first_update_seconds(options.dataset.resolve(), options.configs)
+            for _ in range(options.starts)
+        ],
+    }
     for name, row in seconds.items():
         low, high = min(row), max(row)
         print(f"{name}: {statistics.median(row):.2f} s ({low:.2f} to {high:.2f}, {len(row)} times)")

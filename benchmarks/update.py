@@ -25,10 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.targets import Target, conclude
 from benchmarks.update_parts import PartTimes, measured_parts
 from dreamer.agent import Agent
+from dreamer.boundary import Parser, bounded
 from dreamer.build import compile_agent
 from dreamer.config import load_presets
 from dreamer.data.episode import DatasetInfo
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
 from dreamer.types import Batch
@@ -292,9 +293,10 @@ def thread_counts(text: str) -> list[int]:
     return counts
 
 
+@bounded
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print; returns the exit code, 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="fosp,dreamerv3", help="methods, comma-separated")
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--precision", default="float32,bfloat16", help="comma-separated")
@@ -306,19 +308,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     methods, precisions = options.preset.split(","), options.precision.split(",")
     results = []
-    try:
-        for name in methods:
-            if name not in METHODS:
-                raise UserError(f"no method '{name}'; there are {', '.join(METHODS)}")
-        keep_freed_memory()  # as train.py does
-        torch.set_num_threads(options.threads[0])
-        for method in methods:
-            for precision in precisions:
-                for result in measure(method, options.shape, precision, options):
-                    results.append(result)
-                    print(describe(result), end="\n\n", flush=True)
-    except UserError as error:
-        return tell_error(error)
+    for name in methods:
+        if name not in METHODS:
+            raise UserError(f"no method '{name}'; there are {', '.join(METHODS)}")
+    keep_freed_memory()  # as train.py does
+    torch.set_num_threads(options.threads[0])
+    for method in methods:
+        for precision in precisions:
+            for result in measure(method, options.shape, precision, options):
+                results.append(result)
+                print(describe(result), end="\n\n", flush=True)
     if options.json:
         rows = [as_row(result) for result in results]
         options.json.write_text(json.dumps({"results": rows, "provenance": provenance()}, indent=2))

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from dreamer.boundary import guarded, tell
 from dreamer.config import Layer, to_yaml
-from dreamer.errors import NonFiniteError, UserError
-from dreamer.signals import stop_code
+from dreamer.errors import UserError, shown
 
+__all__ = ["config_text", "exit_code", "parse_command_line", "say", "tell"]
+
+CONTINUES = "stopped; the same command continues"
 FLAGS = {  # words that stand alone -> what they ask for
     "--print-config": "print-config",
     "--print_config": "print-config",
@@ -60,31 +63,20 @@ def parse_command_line(
 
 def exit_code(command: Callable[[], int]) -> int:
     """What `command` returns, or the code of its error or signal, said in one line."""
-    try:
+
+    def run() -> int:
         code = command()
-    except KeyboardInterrupt as error:
-        code = stop_code(error)
-    except UserError as error:
-        tell(f"error: {error}")
-        return error.exit_code
-    except NonFiniteError as error:
-        tell(f"error: {error}")
-        return 3
-    if code > 128:  # by a signal
-        tell("stopped; the same command continues")
-    return code
+        if code > 128:  # by a signal
+            tell(CONTINUES)
+        return code
+
+    return guarded(run, CONTINUES)
 
 
 def config_text(config: Any, origins: Layer) -> str:
     """The resolved configuration as YAML, and what set the values that are not defaults."""
     notes = [f"# {key}: {value} ({origin})" for key, (value, origin) in origins.items()]
     return "\n".join([to_yaml(config).rstrip("\n"), *notes])
-
-
-def tell(text: str) -> None:
-    """One line on stderr; of several processes that torchrun started, the first one says it."""
-    if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"{text}\n")
 
 
 def say(text: str) -> None:
@@ -100,7 +92,7 @@ def _not_understood(
     word: str, names: Sequence[str], presets: Collection[str], settings: Collection[str]
 ) -> str:
     """Why a word that is neither an option nor the value of one is refused, and what was meant."""
-    said = f"'{word}' is not understood"
+    said = f"{shown(word)} is not understood"
     bare, equals, _ = word.lstrip("-").partition("=")
     meant = _meant_setting(bare, settings)
     if bare in presets and not equals:

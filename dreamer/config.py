@@ -17,11 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from ruamel.yaml import YAML, YAMLError
-
-from dreamer.errors import UserError, did_you_mean
-from dreamer.files import atomic_path
+from dreamer.errors import UserError, did_you_mean, shown
+from dreamer.files import atomic_path, write_text
 from dreamer.values import convert
+from dreamer.yaml_file import read_yaml, yaml_format
 
 Schema = TypeVar("Schema")
 Values = dict[str, Any]  # dotted key -> value
@@ -85,7 +84,7 @@ def load_presets(path: str | Path) -> dict[str, dict]:
     presets = read_yaml(path)
     for name, preset in presets.items():
         if not isinstance(preset, dict):
-            raise UserError(f"{path}: preset '{name}' must be a section, it is {preset!r}")
+            raise UserError(f"{path}: preset '{name}' must be a section, it is {shown(preset)}")
     if DEFAULTS not in presets:
         raise UserError(f"{path}: the preset '{DEFAULTS}' is missing")
     return presets
@@ -185,14 +184,14 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
 def to_yaml(config: Any) -> str:
     """The config as YAML that `load_yaml` understands."""
     text = io.StringIO()
-    _yaml().dump(to_dict(config), text)
+    yaml_format().dump(to_dict(config), text)
     return text.getvalue()
 
 
 def save_yaml(config: Any, path: str | Path) -> None:
     """Write a resolved config where `load_yaml` finds it again."""
     with atomic_path(path) as part:
-        part.write_text(to_yaml(config))
+        write_text(part, to_yaml(config))
 
 
 def load_yaml(schema: type[Schema], path: str | Path) -> Schema:
@@ -263,7 +262,7 @@ def _dotted(
         elif isinstance(value, dict):
             flat |= _dotted(leaves, value, where, f"{dotted}.")
         else:
-            raise UserError(f"{where}: {dotted} must be a section, it is {value!r}")
+            raise UserError(f"{where}: {dotted} must be a section, it is {shown(value)}")
     return flat
 
 
@@ -369,30 +368,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; anything else is a `UserError`."""
-    try:
-        content = _yaml().load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except YAMLError as error:
-        raise UserError(f"{path}: {_one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold 'key: value' lines")
-    return content
-
-
-def _one_line(error: YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    place = f"line {mark.line + 1}: " if mark else ""
-    return place + " ".join(problem.split())
-
-
-def _yaml() -> YAML:
-    yaml: Any = YAML(typ="safe", pure=True)  # pure: YAML 1.2, where `off` is text and 1e6 a number
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
-    return yaml

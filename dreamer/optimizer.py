@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamer import distributed
+from dreamer.errors import UserError
 from dreamer.settings import OptimizerSettings
 from dreamer.types import Metrics
 
@@ -55,10 +56,41 @@ class Optimizer(nn.Module):
         return self._adam.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the state of Adam; the learning rate in force stays the configured one."""
-        settings = [{"eps": now["eps"]} for now in self._adam.param_groups]
-        groups = zip(state["param_groups"], settings, strict=True)
-        self._adam.load_state_dict(
-            {**state, "param_groups": [{**old, **new} for old, new in groups]}
-        )
+        """Restore the moments of Adam; step size and constants in force stay the configured ones.
+
+        A state of other parameters, or none at all, is a `UserError`.
+        """
+        self._check(state)
+        self._adam.load_state_dict({**self._adam.state_dict(), "state": state["state"]})
         self._steps = max((int(x["step"]) for x in self._adam.state.values()), default=0)
+
+    def _check(self, state: Any) -> None:
+        """The parts of Adam's state, and the shape of each moment."""
+        wanted = self._adam.state_dict()["param_groups"][0]["params"]
+        parts = state if isinstance(state, dict) else {}
+        groups, moments = parts.get("param_groups"), parts.get("state")
+        good = (
+            isinstance(groups, list)
+            and len(groups) == 1
+            and isinstance(groups[0], dict)
+            and groups[0].get("params") == wanted
+            and isinstance(moments, dict)
+            and all(_fits(moments.get(k), x) for k, x in enumerate(self._parameters_to_move))
+            and moments.keys() <= set(wanted)
+        )
+        if not good:
+            raise UserError("the state of an optimiser does not fit its network")
+
+
+def _fits(moments: Any, parameter: nn.Parameter) -> bool:
+    """Are these the moments of Adam for a parameter? None: it has not moved yet."""
+    if moments is None:
+        return True
+    shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+    return (
+        isinstance(moments, dict)
+        and moments.keys() == shapes.keys()
+        and all(isinstance(x, Tensor) and x.is_floating_point() for x in moments.values())
+        and all(moments[name].shape == shape for name, shape in shapes.items())
+        and bool(torch.isfinite(moments["step"]))
+    )

@@ -26,7 +26,7 @@ class OptimizerSettings:
 class NetSize:
     """One MLP."""
 
-    layers: int = setting("hidden layers", minimum=1)
+    layers: int = setting("hidden layers", minimum=1, maximum=100)
     units: int = setting("width of each hidden layer", minimum=1)
 
 
@@ -52,7 +52,7 @@ class RSSMSettings:
         before="samples",
     )
     priors: int = setting(
-        "prior heads on the one GRU; from 2 on they can disagree", minimum=1, before=1
+        "prior heads on the one GRU; from 2 on they can disagree", minimum=1, maximum=100, before=1
     )
 
 

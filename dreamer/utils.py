@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from dreamer.errors import UserError
 
+MOST_THREADS = 64  # that may be asked for on any machine
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
@@ -35,6 +37,15 @@ def choose_device(name: str) -> torch.device:
             f"device '{name}' cannot be used here; auto or cpu can ({reason})"
         ) from error
     return device
+
+
+def use_threads(count: int) -> None:
+    """Let torch use so many threads of the CPU; 0 leaves it every core."""
+    most = max(MOST_THREADS, 4 * (os.cpu_count() or 1))
+    if not 0 <= count <= most:
+        raise UserError(f"threads must be 0 to {most} on this machine, not {count}")
+    if count:
+        torch.set_num_threads(count)
 
 
 def keep_freed_memory() -> None:

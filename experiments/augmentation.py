@@ -5,7 +5,6 @@ Each row of the figure is the same recorded sequence, under one draw of one augm
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
+from dreamer.boundary import Parser, bounded
 from dreamer.data.augment import augmentation
 from dreamer.data.store import RowStore
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.types import Batch
 
@@ -24,21 +24,19 @@ DRAWS = (("none", 0), ("shift", 0), ("shift", 1), ("colour", 0), ("colour", 1), 
 STEPS = (0, 2, 4)  # of the sequence, shown beside each other
 
 
+@bounded
 def main(argv: list[str]) -> int:
     """Draw the figure; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path, help="HDF5 file of recorded episodes")
     parser.add_argument("--row", type=int, default=1400, help="first row of the sequence")
     parser.add_argument("--out", type=Path, default=Path("docs/images/augmentation.png"))
     arguments = parser.parse_args(argv)
-    try:
-        store = RowStore.open(arguments.dataset, "disk", holdout=0)[0]
-        length = STEPS[-1] + 1
-        if not 0 <= arguments.row <= len(store) - length:
-            raise UserError(f"--row must lie between 0 and {len(store) - length}")
-        draw(store.windows([arguments.row], length), arguments.out)
-    except UserError as error:
-        return tell_error(error)
+    store = RowStore.open(arguments.dataset, "disk", holdout=0)[0]
+    length = STEPS[-1] + 1
+    if not 0 <= arguments.row <= len(store) - length:
+        raise UserError(f"--row must lie between 0 and {len(store) - length}")
+    draw(store.windows([arguments.row], length), arguments.out)
     print(f"figure: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
     return 0
 

@@ -29,13 +29,14 @@ import numpy as np
 import torch
 
 from benchmarks.targets import Target, conclude
+from dreamer.boundary import Parser, bounded
 from dreamer.data.hdf5 import fingerprint
 from dreamer.data.store import RowStore
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
-from dreamer.utils import choose_device
+from dreamer.utils import choose_device, use_threads
 from experiments.diagnose_own import EPISODES, own_episodes, play_own
 from experiments.diagnose_recorded import (
     HORIZON,
@@ -50,7 +51,7 @@ from experiments.diagnose_recorded import (
 from fosp_ext.dataset.summary import summarise
 from fosp_ext.report.runs import Run, points, read_run
 from fosp_ext.run.data import run_dataset
-from fosp_ext.run.run_folder import LoadedRun, load_run
+from fosp_ext.run.run_folder import LoadedRun, allow_import, load_run
 
 LEAST_SPEARMAN, LEAST_AUROC = 0.5, 0.8
 LEAST_MULTIPLIER = 1e-3
@@ -104,6 +105,7 @@ def diagnose(path: Path, episodes: int, device: torch.device) -> dict[str, dict[
     Its policy plays so many episodes; without any, their point is left out.
     """
     run, loaded = read_run(path), load_run(path, device)
+    allow_import(loaded.info.task, path)
     violation = run.config.env.violation
     heldout = open_heldout(run, loaded)
     own = play_own(loaded, run.variant, episodes, device) if episodes else None
@@ -164,9 +166,10 @@ def describe(found: dict[str, dict[str, float]]) -> str:
     return "\n".join(["| point | what | number |\n|---|---|---|", *rows])
 
 
+@bounded
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code, 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.diagnose",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -183,17 +186,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 takes every core")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     options = parser.parse_args(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        if options.episodes < 0:
-            raise UserError(f"--episodes must be at least 0, got {options.episodes}")
-        found = diagnose(options.run, options.episodes, choose_device(options.device))
-        print(describe(found))
-        if options.json:
-            save(found, options.run, options.json)
-    except UserError as error:
-        return tell_error(error)
+    use_threads(options.threads)
+    if options.episodes < 0:
+        raise UserError(f"--episodes must be at least 0, got {options.episodes}")
+    found = diagnose(options.run, options.episodes, choose_device(options.device))
+    print(describe(found))
+    if options.json:
+        save(found, options.run, options.json)
     return conclude(targets(found))
 
 

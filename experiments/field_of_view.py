@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 from dreamer.agent import Agent
+from dreamer.boundary import Parser, bounded
 from dreamer.data.episode import Episode
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.diagnostics import fixed_randomness
 from dreamer.training.evaluation import run_episode
@@ -159,9 +160,10 @@ def measure(path: Path, episodes: int, device: torch.device) -> list[dict[str, f
     return compare(steps)
 
 
+@bounded
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.field_of_view",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -171,12 +173,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     options = parser.parse_args(argv)
-    try:
-        if options.episodes < 1:
-            raise UserError(f"--episodes must be at least 1, got {options.episodes}")
-        rows = measure(options.run, options.episodes, choose_device(options.device))
-    except UserError as error:
-        return tell_error(error)
+    if options.episodes < 1:
+        raise UserError(f"--episodes must be at least 1, got {options.episodes}")
+    rows = measure(options.run, options.episodes, choose_device(options.device))
     print(
         "| in view | share of steps | signal | predicted per step | real |\n|---|---|---|---|---|"
     )

@@ -6,7 +6,6 @@ video) and policy.gif (every other frame of a video: the newest evaluation's fir
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +14,8 @@ import av
 import matplotlib as mpl
 import numpy as np
 
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded
+from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.video import to_gif
 from fosp_ext.report.figures import point_marker
@@ -49,25 +49,23 @@ LOGARITHMIC = ("image losses",)
 VIDEO_STRIDE, VIDEO_FPS, VIDEO_FRAMES, VIDEO_WIDTH = 2, 12.5, 100, 512
 
 
+@bounded
 def main(argv: list[str]) -> int:
     """Draw everything; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder of train.py")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder to write to")
     parser.add_argument("--video", type=Path, metavar="MP4", help="for policy.gif, of eval.py")
     arguments = parser.parse_args(argv)
-    try:
-        prediction = newest(arguments.run, "open_loop/openl_vision_0*.gif")
-        video = arguments.video or newest(arguments.run, "eval/*/videos/ep_000.mp4")
-        if not video.is_file():
-            raise UserError(f"no video {video}")
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        draw_curves(read_metrics(arguments.run), arguments.out / "curves.png")
-        shutil.copy(prediction, arguments.out / "open_loop.gif")
-        with atomic_path(arguments.out / "policy.gif") as part:
-            part.write_bytes(to_gif(read_frames(video), VIDEO_FPS))
-    except UserError as error:
-        return tell_error(error)
+    prediction = newest(arguments.run, "open_loop/openl_vision_0*.gif")
+    video = arguments.video or newest(arguments.run, "eval/*/videos/ep_000.mp4")
+    if not video.is_file():
+        raise UserError(f"no video {video}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    draw_curves(read_metrics(arguments.run), arguments.out / "curves.png")
+    shutil.copy(prediction, arguments.out / "open_loop.gif")
+    with atomic_path(arguments.out / "policy.gif") as part:
+        part.write_bytes(to_gif(read_frames(video), VIDEO_FPS))
     print(f"figures: {arguments.out}")
     return 0
 

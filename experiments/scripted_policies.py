@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from benchmarks.targets import Target, conclude
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded
 from dreamer.training.progress import Progress
 from fosp_ext.dataset.collect_plan import FIELDS_OF_VIEW
 from fosp_ext.dataset.recording import start_worker
@@ -189,9 +189,10 @@ def compare(tasks: Sequence[str], names: Sequence[str], options: argparse.Namesp
     return conclude(verdicts) if usual else 0
 
 
+@bounded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS), help="comma-separated task ids")
     parser.add_argument("--policies", default="", help="comma-separated; all by default")
     parser.add_argument("--episodes", type=int, default=20, help="per task and policy")
@@ -207,14 +208,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--variant", default="none", help="of the tasks, for all of them")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 takes every core")
     options = parser.parse_args(arguments)
-    try:
-        tasks = [check_task(task) for task in options.tasks.split(",")]
-        for task in tasks:
-            check_variant(options.variant, task)
-        names = options.policies.split(",") if options.policies else ()
-        return compare(tasks, names, options)
-    except UserError as error:
-        return tell_error(error)
+    tasks = [check_task(task) for task in options.tasks.split(",")]
+    for task in tasks:
+        check_variant(options.variant, task)
+    names = options.policies.split(",") if options.policies else ()
+    return compare(tasks, names, options)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded, named_path
+from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.training.video import FPS, to_gif, write_mp4
 from fosp_ext.envs import check_task, env_action_size, make_env
@@ -18,26 +17,26 @@ from fosp_ext.envs.scripted import make_scripted_policy
 SIDE = 144  # pixels of each view
 
 
+@bounded
 def main(argv: list[str]) -> int:
     """Play and write; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="SafeReach-v0")
     parser.add_argument("--policy", default="safe")
     parser.add_argument("--variant", default="none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".gif or .mp4")
+    parser.add_argument(
+        "--out", type=named_path, required=True, metavar="FILE", help=".gif or .mp4"
+    )
     options = parser.parse_args(argv)
-    try:
-        if options.out.suffix not in (".gif", ".mp4"):
-            raise UserError(f"{options.out} must end in .gif or .mp4")
-        frames = play(check_task(options.task), options.policy, options.variant, options.seed)
-        if options.out.suffix == ".mp4":
-            write_mp4(options.out, frames, FPS)
-        else:
-            with atomic_path(options.out) as part:
-                part.write_bytes(to_gif(frames, FPS))
-    except UserError as error:
-        return tell_error(error)
+    if options.out.suffix not in (".gif", ".mp4"):
+        raise UserError(f"{options.out} must end in .gif or .mp4")
+    frames = play(check_task(options.task), options.policy, options.variant, options.seed)
+    if options.out.suffix == ".mp4":
+        write_mp4(options.out, frames, FPS)
+    else:
+        with atomic_path(options.out) as part:
+            part.write_bytes(to_gif(frames, FPS))
     print(f"{options.out}: {len(frames)} frames, {options.out.stat().st_size / 1000:.0f} kB")
     return 0
 

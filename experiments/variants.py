@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, bounded
 from dreamer.files import atomic_path
 from fosp_ext.envs import check_task, env_action_size, fitting_variants, make_env
 
@@ -20,19 +19,17 @@ BEGIN = 3  # steps of the action (0, 1, 0, ...), with which the Point turns unti
 ACROSS = 2  # variants beside each other
 
 
+@bounded
 def main(argv: list[str]) -> int:
     """Draw the figure; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="SafetyPointGoal1-v0")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--out", type=Path, default=Path("docs/images/variants.png"))
     arguments = parser.parse_args(argv)
-    try:
-        task = check_task(arguments.task)
-        views = {name: views_of(task, name, arguments.seed) for name in fitting_variants(task)}
-        draw(views, arguments.out)
-    except UserError as error:
-        return tell_error(error)
+    task = check_task(arguments.task)
+    views = {name: views_of(task, name, arguments.seed) for name in fitting_variants(task)}
+    draw(views, arguments.out)
     print(f"figure: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
     return 0
 

@@ -10,6 +10,7 @@ from dreamer.actor_critic import ActorCritic, PolicyLearner, StateCritic
 from dreamer.agent import Agent
 from dreamer.build import choose_precision
 from dreamer.data.episode import DatasetInfo
+from dreamer.footprint import require_memory
 from dreamer.networks import Actor
 from dreamer.world_model import WorldModel
 from fosp_ext.actor_critic import SafeActorCritic
@@ -29,6 +30,15 @@ from fosp_ext.policy_set import PolicySet
 from fosp_ext.reachability import AlwaysFeasible, ReachabilityCritic
 from fosp_ext.settings import LagrangeSettings, ReachabilitySettings
 from fosp_ext.world_model import SafeWorldModel
+
+
+def require_room(config: TrainConfig, info: DatasetInfo, device: torch.device) -> None:
+    """Refuse, before anything is built, to train what cannot fit into the memory that is free."""
+    run = config.run
+    rows = run.batch_size * run.batch_length
+    im = getattr(config, "imagination", None)  # which cloning has not
+    imagined = (im.starts or rows) * im.horizon if im is not None else 0
+    require_memory(config, info, rows, imagined, device)
 
 
 def build_agent(config: TrainConfig, info: DatasetInfo, device: torch.device) -> Agent:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer.config import Presets, from_dict, marks, raw_value, read_yaml, resolve, setting
-from dreamer.errors import UserError, did_you_mean
+from dreamer.config import Presets, from_dict, marks, raw_value, resolve, setting
+from dreamer.errors import UserError, did_you_mean, shown
 from dreamer.settings import (
     AGENT,
     MODEL,
@@ -18,6 +18,7 @@ from dreamer.settings import (
     WorldModelSettings,
 )
 from dreamer.training.settings import RunSettings, check_context
+from dreamer.yaml_file import read_yaml
 from fosp_ext.settings import (
     CloningSettings,
     CostHeadSettings,
@@ -288,4 +289,4 @@ def load_config(path: str | Path) -> Config:
 def _check_name(name: object, known: Sequence[str], where: str) -> None:
     if name not in known:
         hint = did_you_mean(str(name), known)
-        raise UserError(f"{where} must be one of {', '.join(known)}, not {name!r}{hint}")
+        raise UserError(f"{where} must be one of {', '.join(known)}, not {shown(name)}{hint}")

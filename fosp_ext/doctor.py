@@ -7,7 +7,6 @@ that the doctor runs, and explains itself, where packages are missing.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import os
@@ -15,10 +14,12 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dreamer.boundary import Parser, guarded, named_path
 from fosp_ext.commands import as_called
 
 TASK = "SafetyPointGoal1-v0"
@@ -201,14 +202,19 @@ def _one_line(error: BaseException) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=as_called("python -m fosp_ext.doctor"), description=as_called(__doc__).split("\n")[0]
     )
     parser.add_argument(
-        "--frame", type=Path, default=FRAME, help="where to write the rendered frame"
+        "--frame", type=named_path, default=FRAME, help="where to write the rendered frame"
     )
     options = parser.parse_args(arguments)
-    works = diagnose(options.frame, print)
+    return guarded(partial(command, options.frame))
+
+
+def command(frame: Path) -> int:
+    """The checks, with the errors that lie outside of them."""
+    works = diagnose(frame, print)
     print("everything works" if works else "not everything works; see the lines marked BROKEN")
     return 0 if works else 1
 

@@ -6,20 +6,21 @@ FILE.pt is played by eval.py; FILE.onnx by fosp_ext/runtime, without PyTorch.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dreamer.boundary import Parser, guarded, named_path
 from dreamer.config import DEFAULTS, load_presets, to_dict
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.files import atomic_path
 from dreamer.outputs import new_output, refuse_existing
 from dreamer.signals import answers_signals
 from dreamer.training.checkpoint import Checkpoint
-from dreamer.training.run_folder import provenance, run_of
+from dreamer.training.run_folder import META, provenance, read_starts, run_of
 from fosp_ext.commands import as_called
 from fosp_ext.config import OnlineConfig
 from fosp_ext.envs.tasks import action_rate
@@ -41,20 +42,20 @@ RUN without a checkpoint, or a FILE that exists."""
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=as_called("python -m fosp_ext.export"),
         description="Write the agent of a run as one small file that acts.",
         epilog=as_called(EPILOG),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "run", type=Path, metavar="RUN",
+        "run", type=named_path, metavar="RUN",
         help="run folder of train.py, whose newest checkpoint is taken, or one checkpoint file; "
         "for FILE.onnx also an exported FILE.pt",
     )  # fmt: skip
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         required=True,
         metavar="FILE",
         help="file to write, .pt or .onnx; it must not exist",
@@ -153,19 +154,19 @@ def judges_by_rollouts(run: LoadedRun) -> bool:
 def starts_of(source: Path) -> list[dict[str, Any]]:
     """What meta.json of the run says of each of its starts; nothing for a file outside a run."""
     folder = run_of(source)
-    starts = None if folder is None else folder / "meta.json"
-    return json.loads(starts.read_text()) if starts and starts.exists() else []
+    return [] if folder is None else read_starts(folder / META) or []
 
 
 @answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Export; returns the exit code."""
-    options = parse(argv)
-    try:
-        write = export_onnx if options.out.suffix == ".onnx" else export
-        file = write(options.run, options.out)
-    except (UserError, OSError, KeyboardInterrupt) as error:
-        return tell_error(error)
+    return guarded(partial(command, parse(argv)))
+
+
+def command(options: argparse.Namespace) -> int:
+    """The same, with its errors."""
+    write = export_onnx if options.out.suffix == ".onnx" else export
+    file = write(options.run, options.out)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     if file.suffix != ".onnx":
         print(as_called(f"play it: python eval.py --checkpoint {file}"))

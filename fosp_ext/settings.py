@@ -62,7 +62,7 @@ class DatasetFile(training.DatasetFile):
 class RecordingSettings(DatasetFile):
     """How episodes are recorded by scripted policies."""
 
-    episodes: int = setting("episodes to record", minimum=1)
+    episodes: int = setting("episodes to record", minimum=1, maximum=10**6)
     mix: dict[str, float] = setting(
         "share of each scripted policy, e.g. safe=0.6,unsafe=0.2,random=0.2"
     )

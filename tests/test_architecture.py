@@ -196,6 +196,14 @@ def test_libraries_do_not_print(path):
     assert not prints or path in COMMANDS
 
 
+@pytest.mark.parametrize("path", [path for path in (*FILES, *OUTSIDE) if path[:5] != "tools"])
+def test_every_command_has_one_boundary(path):
+    """Where a program begins, errors become a line; see dreamer/boundary.py."""
+    text = (ROOT / path).read_text()
+    if "sys.exit(main(" in text:
+        assert re.search(r"@bounded\ndef main|return (guarded|exit_code)\(", text)
+
+
 @pytest.mark.parametrize("path", FILES)
 def test_no_bare_except_and_no_unowned_todo(path):
     tree = parse(path)

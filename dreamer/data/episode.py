@@ -6,12 +6,13 @@ angles of joints.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from dreamer.errors import UserError
+from dreamer.errors import UserError, shown
 
 VIOLATION = 0.5  # default threshold of `dreamer.functional.violates`, in cost
 # Facts of `DatasetInfo.environment`.
@@ -53,7 +54,16 @@ class DatasetInfo:
         1 for all where the environment's facts do not say it.
         """
         numbers = self.environment.get(ACTION_SCALE, "1 " * self.action_size).split()
-        return tuple(map(float, numbers))
+        try:
+            scale = tuple(map(float, numbers))
+        except ValueError:
+            scale = ()
+        if len(scale) != self.action_size or not all(0 < x < math.inf for x in scale):
+            raise UserError(
+                f"{ACTION_SCALE} must be {self.action_size} numbers above 0, it is "
+                f"{shown(' '.join(numbers))}"
+            )
+        return scale
 
 
 def rescaled(action: np.ndarray, scale: Sequence[float], wanted: Sequence[float]) -> np.ndarray:

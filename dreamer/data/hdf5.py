@@ -21,6 +21,7 @@ from dreamer.data.layout import (
     FORMAT_VERSION,
     VECTORS,
     open_dataset,
+    read_arrays,
     text,
     vector_names,
 )
@@ -92,7 +93,7 @@ def read_episodes(path: str | Path, indices: Collection[int] | None = None) -> I
     """The episodes of a dataset, or those with these indices, in file order, one at a time."""
     info = validate_dataset(path)
     with open_dataset(path) as file:
-        arrays = {name: file[name][()] for name in ARRAYS}
+        arrays = read_arrays(file)
         policies = [text(name) for name in file.attrs["policies"]]
         bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))
         for index, (begin, end) in enumerate(itertools.pairwise(bounds)):

@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dreamer.errors import DatasetError, UserError, did_you_mean
+from dreamer.data.foreign import refuse_doors
+from dreamer.errors import DatasetError, UserError, did_you_mean, one_line
 
 FORMAT = "episodes"
 FORMAT_VERSION = 1
@@ -34,6 +35,7 @@ ARRAYS = {  # name -> (number of axes, dtype kinds, dtype written)
     "episode_policies": (1, "iu", np.int64),
     "episode_seeds": (1, "iu", np.int64),
 }
+DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError)  # as HDF5 says it
 VECTORS = "vectors"  # group of the vectors, and attribute with their names; may be missing
 PER_EPISODE = ("episode_starts", "episode_policies", "episode_seeds")
 
@@ -44,13 +46,15 @@ def open_dataset(path: str | Path) -> Iterator[h5py.File]:
     file = open_file(path)
     try:
         yield file
-    except UserError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # HDF5 says damage in all ways
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"{path} cannot be read, it seems damaged ({reason})") from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
     finally:
         file.close()
+
+
+def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
+    """The arrays of a valid file, in the types in which we write them."""
+    return {name: file[name][()].astype(kind, copy=False) for name, (_, _, kind) in ARRAYS.items()}
 
 
 def open_file(path: str | Path) -> h5py.File:
@@ -62,11 +66,27 @@ def open_file(path: str | Path) -> h5py.File:
     if not path.is_file():
         siblings = [entry.name for entry in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UserError(f"no dataset file {path}{did_you_mean(path.name, siblings)}")
+    path.open("rb").close()  # where that is forbidden, Python says why
     try:
-        return h5py.File(path, "r", rdcc_nbytes=0)
-    except OSError as error:
+        file = h5py.File(path, "r", rdcc_nbytes=0)
+    except BlockingIOError as error:
+        raise UserError(f"{path} is locked: another program writes to it") from error
+    except (OSError, RuntimeError, ValueError) as error:
         reason = "it is truncated" if "truncated" in str(error) else "truncated or another format?"
         raise DatasetError(f"{path} is not a readable HDF5 dataset ({reason})") from error
+    try:
+        refuse_doors(file, path)
+    except DAMAGE as error:
+        file.close()
+        raise damaged(path, error) from error
+    return file
+
+
+def damaged(path: str | Path, error: Exception) -> UserError:
+    """The error that a reader of HDF5 raised, as one of ours."""
+    if isinstance(error, UserError):
+        return error
+    return DatasetError(f"{path} cannot be read, it seems damaged ({one_line(error, 100)})")
 
 
 def text(value: str | bytes) -> str:

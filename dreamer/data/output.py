@@ -72,7 +72,7 @@ class _Disk(io.RawIOBase):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
-        self._raw = io.FileIO(path, "w+")
+        self._path, self._raw = str(path), io.FileIO(path, "w+")
         self.error: OSError | None = None
 
     def write(self, data: ReadableBuffer) -> int:
@@ -81,7 +81,7 @@ class _Disk(io.RawIOBase):
             while self.error is None and len(rest):
                 rest = rest[self._raw.write(rest) :]
         except OSError as error:
-            self.error = error
+            self._keep(error)
         return memoryview(data).nbytes
 
     def readinto(self, buffer: WriteableBuffer) -> int:
@@ -97,8 +97,12 @@ class _Disk(io.RawIOBase):
         try:
             return self._raw.truncate(size)
         except OSError as error:
-            self.error = self.error or error
+            self._keep(error)
             return size or 0
+
+    def _keep(self, error: OSError) -> None:
+        error.filename = self._path
+        self.error = self.error or error
 
     def close(self) -> None:
         if not self.closed:

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 
 from dreamer.data.episode import rescaled
-from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, VECTORS, open_file
+from dreamer.data.layout import CHUNK_FRAMES, DAMAGE, VECTORS, damaged, open_file, read_arrays
 from dreamer.data.memory import STORAGES
 from dreamer.data.rows import dataset_rows, empty_batch
 from dreamer.data.validation import validate_dataset
-from dreamer.errors import DatasetError, UserError
+from dreamer.errors import UserError
 from dreamer.types import Batch
 
 DECODE_BLOCK = 64 * CHUNK_FRAMES  # images that are decoded between two reports of progress
@@ -64,7 +64,15 @@ class RowStore:
             raise UserError(f"storage must be one of {', '.join(STORAGES)}, not '{storage}'")
         info = validate_dataset(path)
         file = open_file(path)
-        arrays = {name: file[name][()] for name in ARRAYS}
+        try:
+            arrays = read_arrays(file)
+            felt = {
+                name: file[f"{VECTORS}/{name}"][()].astype(np.float32)
+                for name in info.vectors
+                if vectors is None or name in vectors
+            }
+        except DAMAGE as error:
+            raise damaged(path, error) from error
         scale = info.action_scale
         arrays["actions"] = rescaled(arrays["actions"], scale, action_scale or scale)
         small = dataset_rows(arrays)
@@ -77,11 +85,6 @@ class RowStore:
             )
         split = int(firsts[len(firsts) - held]) if held else len(small["is_first"])
         shown = [name for name in info.cameras if cameras is None or name in cameras]
-        felt = {
-            name: file[f"{VECTORS}/{name}"][()].astype(np.float32)
-            for name in info.vectors
-            if vectors is None or name in vectors
-        }
         if storage == "ram":
             images = _decode(file, shown, path, decoded)
             file.close()
@@ -157,10 +160,8 @@ class RowStore:
                 images = batch.obs[camera]
                 for window, first in zip(images.numpy(), self._first_frame + starts, strict=True):
                     window[:] = self._images[camera][first : first + T]  # one contiguous read
-        except OSError as error:
-            raise DatasetError(
-                f"{self._path} cannot be read, it seems damaged ({error})"
-            ) from error
+        except DAMAGE as error:
+            raise damaged(self._path, error) from error
 
 
 def _decode(
@@ -175,6 +176,6 @@ def _decode(
             for begin, end in itertools.pairwise(edges):
                 source.read_direct(images[camera], np.s_[begin:end], np.s_[begin:end])
                 decoded(end - begin)
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read, it seems damaged ({error})") from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
     return images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import h5py
 import numpy as np
 
 from dreamer.data.episode import ACTION_HIGH, ACTION_LOW, ACTION_SCALE, COSTS, DatasetInfo
+from dreamer.data.foreign import refuse_giants, require_memory, require_stored
 from dreamer.data.layout import (
     ARRAYS,
     ATTRIBUTES,
@@ -21,22 +21,27 @@ from dreamer.data.layout import (
     text,
     vector_names,
 )
-from dreamer.errors import DatasetError, UserError, did_you_mean
+from dreamer.errors import DatasetError, UserError, did_you_mean, shown
+from dreamer.files import parse_json
 
 READ = (ACTION_SCALE, ACTION_LOW, ACTION_HIGH, COSTS)  # facts that are compared by their meaning
 
 
 def validate_dataset(path: str | Path) -> DatasetInfo:
-    """Check every key, shape and range except the pixels; say which one is missing or malformed."""
+    """Check every key, shape and range except the pixels; say which one is missing or malformed.
+
+    Nothing is read before all shapes, and the memory that they need, have been checked.
+    """
     path = Path(path)
     with open_dataset(path) as file:
         _check_attributes(file, path)
-        arrays = _check_arrays(file, path)
-        _check_episodes(arrays, len(file.attrs["policies"]), path)
+        stored = _check_shapes(file, path)
         cameras = tuple(text(name) for name in file.attrs["cameras"])
         size = _check_images(
-            file, path, cameras, len(arrays["rewards"]) + len(arrays["episode_starts"])
+            file, path, cameras, len(stored["rewards"]) + len(stored["episode_starts"])
         )
+        arrays = _check_arrays(stored, path)
+        _check_episodes(arrays, len(file.attrs["policies"]), path)
         return DatasetInfo(
             task=text(file.attrs["task"]),
             cameras=cameras,
@@ -89,8 +94,8 @@ def first_difference(info: DatasetInfo, other: DatasetInfo) -> tuple[str, object
 def _environment(file: h5py.File, path: Path, action_size: int) -> dict[str, str]:
     """The attribute of that name: JSON, an object of text; facts of actions are numbers in it."""
     try:
-        facts = json.loads(text(file.attrs["environment"]))
-    except json.JSONDecodeError:
+        facts = parse_json(text(file.attrs["environment"]))
+    except ValueError:
         facts = None
     if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
         raise DatasetError(f"{path}: attribute 'environment' must be a JSON object of text")
@@ -122,10 +127,10 @@ def _check_attributes(file: h5py.File, path: Path) -> None:
             and all(isinstance(item, (str, bytes)) for item in value),
         }[kind]
         if not good:
-            raise DatasetError(f"{path}: attribute '{name}' must be {kind}, it is {value!r}")
+            raise DatasetError(f"{path}: attribute '{name}' must be {kind}, it is {shown(value)}")
     if text(file.attrs["format"]) != FORMAT:
         found = text(file.attrs["format"])
-        raise DatasetError(f"{path}: attribute 'format' must be '{FORMAT}', it is '{found}'")
+        raise DatasetError(f"{path}: attribute 'format' must be '{FORMAT}', it is {shown(found)}")
     if file.attrs["format_version"] != FORMAT_VERSION:
         found = file.attrs["format_version"]
         raise DatasetError(
@@ -133,8 +138,8 @@ def _check_attributes(file: h5py.File, path: Path) -> None:
         )
 
 
-def _check_arrays(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
-    arrays = {}
+def _check_shapes(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    stored = {}
     for name, (axes, kinds, dtype) in ARRAYS.items():
         data = _dataset(file, name, path)
         if data.ndim != axes or data.dtype.kind not in kinds:
@@ -142,13 +147,24 @@ def _check_arrays(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
                 f"{path}: '{name}' must be {np.dtype(dtype).name} with {axes} axes, "
                 f"it is {data.dtype.name} with shape {data.shape}"
             )
-        arrays[name] = data[()]
-    for name, value in arrays.items():
+        stored[name] = data
+    for name, data in stored.items():  # nothing has been read yet
         like = "episode_starts" if name in PER_EPISODE else "rewards"
-        if len(value) != len(arrays[like]):
+        if len(data) != len(stored[like]):
             raise DatasetError(
-                f"{path}: '{name}' has {len(value)} rows, '{like}' has {len(arrays[like])}"
+                f"{path}: '{name}' has {len(data)} rows, '{like}' has {len(stored[like])}"
             )
+    if len(stored["episode_starts"]) > len(stored["rewards"]):
+        raise DatasetError(f"{path}: 'episode_starts' has more rows than 'rewards'")
+    if not stored["actions"].shape[1]:
+        raise DatasetError(f"{path}: 'actions' have no numbers")
+    return stored
+
+
+def _check_arrays(stored: dict[str, h5py.Dataset], path: Path) -> dict[str, np.ndarray]:
+    require_memory(stored, path)
+    arrays = {name: data[()] for name, data in stored.items()}
+    for name, value in arrays.items():
         if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
             raise DatasetError(f"{path}: '{name}' holds numbers that are not finite")
     if np.any(np.abs(arrays["actions"]) > 1):
@@ -159,7 +175,7 @@ def _check_arrays(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_episodes(arrays: dict[str, np.ndarray], policies: int, path: Path) -> None:
-    starts, rows = arrays["episode_starts"], len(arrays["rewards"])
+    starts, rows = arrays["episode_starts"].astype(np.int64), len(arrays["rewards"])
     if not len(starts) or starts[0] != 0 or np.any(np.diff(starts) <= 0) or starts[-1] >= rows:
         raise DatasetError(f"{path}: 'episode_starts' must rise from 0 and stay below {rows} rows")
     last = np.zeros(rows, bool)
@@ -177,17 +193,22 @@ def _check_episodes(arrays: dict[str, np.ndarray], policies: int, path: Path) ->
 
 
 def _check_images(file: h5py.File, path: Path, cameras: tuple[str, ...], frames: int) -> int:
+    if len(set(cameras)) < len(cameras):
+        raise DatasetError(f"{path}: attribute 'cameras' names one twice")
     sizes = []
     for camera in cameras:
         name = f"images/{camera}"
         data = _dataset(file, name, path)
         size = data.shape[1] if data.ndim == 4 else 0
+        if data.ndim == 4:
+            refuse_giants(data, name, path)
         if data.dtype != np.uint8 or data.shape != (frames, size, size, 3):
             raise DatasetError(
                 f"{path}: '{name}' must be uint8 with shape ({frames}, size, size, 3), "
                 f"it is {data.dtype.name} with shape {data.shape}"
             )
         sizes.append(size)
+        require_stored(data, name, path)
     if len(set(sizes)) > 1:
         raise DatasetError(f"{path}: 'images' must all have one size, they have {sizes}")
     return sizes[0]
@@ -195,18 +216,18 @@ def _check_images(file: h5py.File, path: Path, cameras: tuple[str, ...], frames:
 
 def _check_vectors(file: h5py.File, path: Path, rows: int) -> dict[str, int]:
     """Name -> numbers in each observation."""
-    sizes = {}
-    for name in vector_names(file):
-        data = _dataset(file, f"{VECTORS}/{name}", path)
+    stored = {name: _dataset(file, f"{VECTORS}/{name}", path) for name in vector_names(file)}
+    for name, data in stored.items():  # nothing has been read yet
         if data.ndim != 2 or len(data) != rows or not data.shape[1] or data.dtype.kind != "f":
             raise DatasetError(
                 f"{path}: '{VECTORS}/{name}' must be float32 with shape ({rows}, D), it is "
                 f"{data.dtype.name} with shape {data.shape}"
             )
+    require_memory(stored, path)
+    for name, data in stored.items():
         if not np.all(np.isfinite(data[()])):
             raise DatasetError(f"{path}: '{VECTORS}/{name}' holds numbers that are not finite")
-        sizes[name] = data.shape[1]
-    return sizes
+    return {name: data.shape[1] for name, data in stored.items()}
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import errno
 import random
 import re
 import zipfile
@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dreamer.errors import UserError
-from dreamer.files import atomic_path
+from dreamer.errors import UserError, shown
+from dreamer.files import atomic_path, read_text, write_text
 
 FORMAT_VERSION = 1
+POINTER = "latest"
+CANNOT_WRITE = "writing failed; the disk is full, or no file may be so large"
 NAME = re.compile(r"step_(\d{9,})\.pt")
 PLAIN = (torch.Tensor, str, int, float, bool, type(None))
-UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
 
 
 class Checkpoint:
@@ -33,8 +34,8 @@ class Checkpoint:
         """Write `state` (nested dicts and lists of tensors and plain values) at update `step`."""
         path = self.folder / f"step_{step:09d}.pt"
         self.write(path, step, state)
-        with atomic_path(self.folder / "latest") as part:
-            part.write_text(f"{path.name}\n")
+        with atomic_path(self.folder / POINTER) as part:
+            write_text(part, f"{path.name}\n")
         older = [file for file in self._files() if _step(file) <= step]
         for file in older[: -self._keep_last]:
             file.unlink()
@@ -42,34 +43,45 @@ class Checkpoint:
 
     @staticmethod
     def write(path: Path, step: int, state: dict[str, Any]) -> None:
-        """Write one file that `load` reads, whole or not at all."""
+        """Write one file that `load` reads, whole or not at all; a full disk is an `OSError`."""
         _check_plain(state, "state")
         with atomic_path(path) as part:
-            torch.save({**state, "format_version": FORMAT_VERSION, "step": step}, part)
+            part.open("wb").close()  # where that is forbidden, Python says why
+            try:
+                torch.save({**state, "format_version": FORMAT_VERSION, "step": step}, part)
+            except RuntimeError as error:  # torch does not say what the disk said
+                raise OSError(errno.EIO, CANNOT_WRITE, str(path)) from error
 
     def latest(self) -> Path | None:
-        """The file to continue from, or nothing; `latest` counts while its file exists."""
-        pointer = self.folder / "latest"
+        """The file to continue from, or nothing; `latest` counts while it names one that exists."""
+        pointer = self.folder / POINTER
         if pointer.is_file():
-            path = self.folder / pointer.read_text().strip()
-            if path.is_file():
-                return path
+            try:
+                name = read_text(pointer).strip()
+            except UserError:  # damaged
+                name = ""
+            if NAME.fullmatch(name) and (self.folder / name).is_file():
+                return self.folder / name
         return next(reversed(self._files()), None)
 
     @staticmethod
     def load(path: str | Path) -> dict[str, Any]:
-        """The saved state with its `step`, on the CPU; a damaged file is a `UserError`."""
+        """The saved state with its `step`, on the CPU; a damaged file is a `UserError`.
+
+        A file that may not be read is an `OSError`.
+        """
         path = Path(path)
         if not path.is_file():
             raise UserError(f"no checkpoint {path}")
+        path.open("rb").close()
         try:
             state = _read(path)
-        except UNREADABLE as error:
+        except ValueError as error:
             raise UserError(f"checkpoint {path} cannot be read{_older_hint(path)}") from error
         version = state.get("format_version") if isinstance(state, dict) else None
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise UserError(
-                f"checkpoint {path} has format_version {version}, "
+                f"checkpoint {path} has format_version {shown(version)}, "
                 f"this program reads {FORMAT_VERSION}"
             )
         return state
@@ -97,7 +109,17 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put every generator back; CUDA ones only where as many devices exist as before."""
+    """Put every generator back; CUDA ones only where as many devices exist as before.
+
+    A state that is none is a `UserError`.
+    """
+    try:
+        _set_rng_state(state)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise UserError("the checkpoint's state of the random generators is damaged") from e
+
+
+def _set_rng_state(state: dict[str, Any]) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     numpy_state = dict(state["numpy"])
@@ -124,16 +146,26 @@ def _check_plain(value: Any, where: str) -> None:
 
 
 def _read(path: Path) -> Any:
-    _check_sums(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """What a file holds; one that cannot be read is a `ValueError`."""
+    try:
+        _check_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a reader that meets anything
+        raise ValueError(str(error)) from error
 
 
 def _check_sums(path: Path) -> None:
     """Torch does not compare the checksums of its archive, so a flipped bit would go unseen."""
     try:
         with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+            if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise ValueError("more would be unpacked than the file holds")
             damaged = archive.testzip()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     if damaged is not None:
         raise ValueError(f"checksum of {damaged}")
@@ -169,7 +201,7 @@ def _older_hint(path: Path) -> str:
             continue
         try:
             state = _read(other)
-        except UNREADABLE:
+        except ValueError:
             continue
         if isinstance(state, dict) and "step" in state and not _fault(state):
             hint = "is intact, remove the damaged file to continue from there"

@@ -13,6 +13,7 @@ from dreamer.agent import Agent, AgentState
 from dreamer.data.episode import Episode, observed
 from dreamer.envs.parallel import ParallelEnvs, StepResult
 from dreamer.errors import NonFiniteError, UserError
+from dreamer.training.state_check import check_record, check_tensor
 from dreamer.types import Latent
 
 POLICY = "agent"  # what the episodes name as the one who played them
@@ -21,6 +22,21 @@ DIFFERS = (
     "environment {}: its running episode (world seed {}) came out differently when it was played "
     "again; it is dropped and the environment starts its next one"
 )
+
+SAVED = "the saved state of the running episodes"
+STATE = {  # what a driver saves
+    "agent_steps": int,
+    "numbers": list[int],
+    "running": list[object],
+    "latent": list[object],
+    "action": Tensor,
+}
+RUNNING = {  # and of a running episode
+    "seed": int,
+    "action": Tensor,
+    "earned": Tensor,
+    "estimates": dict[str, list[float]],
+}
 
 
 @dataclass(frozen=True)
@@ -157,9 +173,11 @@ class Collector:
         One that does not earn exactly the recorded rewards and costs is dropped, with a warning.
         A state of another number of environments is a `UserError`.
         """
+        check_record(state, STATE, SAVED)
         saved, have = len(state["numbers"]), len(self._envs)
         if saved != have:
             raise UserError(f"the saved run plays {saved} environments at once, this one {have}")
+        self._check_episodes(state)
         self.agent_steps, self._numbers = state["agent_steps"], list(state["numbers"])
         latent = Latent(*(part.to(self._device) for part in state["latent"]))
         self._state = AgentState(latent, state["action"].to(self._device))
@@ -176,6 +194,26 @@ class Collector:
             self._running[worker] = _Running.again(records[worker], outcomes)
             if self._running[worker] is None:
                 self._warn(DIFFERS.format(worker, records[worker]["seed"]))
+
+    def _check_episodes(self, state: dict) -> None:
+        """Refuse running episodes, and the agent's memory of them, that are not of this agent."""
+        latent, action = self._state
+        saved = [*state["latent"], state["action"]]
+        parts = [*latent, action]
+        if len(saved) != len(parts):
+            raise UserError(f"{SAVED} is of another agent")
+        for value, like in zip(saved, parts, strict=True):
+            check_tensor(value, like.shape, SAVED)
+        if len(state["running"]) != len(state["numbers"]):
+            raise UserError(f"{SAVED} is damaged: its lists differ in length")
+        for one in state["running"]:
+            if one is not None:
+                check_record(one, RUNNING, SAVED)
+                steps = len(one["action"]) if one["action"].ndim else 0
+                check_tensor(one["action"], (steps, *action.shape[1:]), SAVED)
+                check_tensor(one["earned"], (2, steps), SAVED)
+                if not steps or any(len(x) != steps for x in one["estimates"].values()):
+                    raise UserError(f"{SAVED} is damaged: its columns differ in length")
 
     def _start_missing(self) -> None:
         """A new episode for every worker without one, and another if it dies in the reset."""

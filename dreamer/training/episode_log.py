@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from dreamer.data.episode import VIOLATION
 from dreamer.errors import NonFiniteError, UserError
-from dreamer.files import atomic_path
+from dreamer.files import atomic_path, parse_json, read_text, write_text
 from dreamer.functional import violates
 from dreamer.training.collector import CollectedEpisode
 
@@ -105,7 +106,7 @@ class EpisodeLog:
         Returns its metrics, and the sums over all so far, `training_cost/...`.
         """
         numbered = {"episode": len(self), **record.line}
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(numbered, allow_nan=False) + "\n")
         self._cost.add(record.line)
         return record.metrics | self._cost.metrics()
@@ -138,7 +139,7 @@ def _keep_lines(path: Path, steps: int) -> list[Line]:
     """The episodes up to `steps` agent steps; the file is rewritten if it holds anything else."""
     if not path.exists():
         return []
-    text = path.read_text()
+    text = read_text(path)
     found = text.splitlines()
     kept = []
     for number, words in enumerate(found, 1):
@@ -156,16 +157,17 @@ def _keep_lines(path: Path, steps: int) -> list[Line]:
     whole = "".join(f"{words}\n" for words, _ in kept)
     if whole != text:
         with atomic_path(path) as part:
-            part.write_text(whole)
+            write_text(part, whole)
     return [line for _, line in kept]
 
 
 def _parse(words: str) -> Line:
     """One line of the file; a `ValueError` where it lacks what the sums need."""
-    line = json.loads(words)
+    line = parse_json(words)
     needed = ("agent_steps", "length", "cost", "violations")
-    if not isinstance(line, dict) or not all(
-        isinstance(line.get(name), int | float) for name in needed
-    ):
+    values: list[Any] = [line.get(name) for name in needed] if isinstance(line, dict) else [None]
+    if not all(type(x) in (int, float) and math.isfinite(x) and x >= 0 for x in values):
         raise ValueError(f"no numbers {', '.join(needed)}")
+    if line["length"] < 1:
+        raise ValueError("an episode without a step")
     return line

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dreamer import distributed
 from dreamer.errors import NonFiniteError
-from dreamer.files import atomic_path
+from dreamer.files import atomic_path, parse_json, write_text
 from dreamer.training.settings import TENSORBOARD
 from dreamer.training.sinks import Sink, open_sinks
 from dreamer.training.video import to_gif
@@ -145,7 +145,7 @@ class Logger:
     def _put(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
         """Write what is finite into both files, and return it."""
         finite = {tag: value for tag, value in metrics.items() if math.isfinite(value)}
-        with self._file.open("a") as file:
+        with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         for sink in self._sinks:
             sink.scalars(finite, step)
@@ -234,16 +234,16 @@ def _drop_lines_after(path: Path, step: int, env_steps: int | None) -> None:
     """Keep the whole lines of a metrics file up to both counts; a torn last line goes too."""
     if not path.exists():
         return
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     with atomic_path(path) as part:
-        part.write_text("".join(f"{x}\n" for x in lines if _came_before(x, step, env_steps)))
+        write_text(part, "".join(f"{x}\n" for x in lines if _came_before(x, step, env_steps)))
 
 
 def _came_before(line: str, step: int, env_steps: int | None) -> bool:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         return row["step"] <= step and (env_steps is None or row.get("step/env", 0) <= env_steps)
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):  # no line of ours
         return False
 
 

@@ -18,6 +18,7 @@ from dreamer.training.profiler import Tracer
 from dreamer.training.run_folder import RunFolder, State, saved_info
 from dreamer.training.settings import OfflineRunSettings
 from dreamer.training.sinks import check_loggers
+from dreamer.training.state_check import load_weights
 
 
 class OfflineRun:
@@ -88,13 +89,13 @@ class OfflineRun:
                 f"{self.folder.path} was trained on other data than {self.dataset.path}; "
                 "name another --logdir or the dataset it began with"
             )
-        if saved_info(state).action_scale != self.dataset.info.action_scale:
+        if saved_info(state, self.folder.path).action_scale != self.dataset.info.action_scale:
             raise UserError(
                 f"{self.folder.path} holds a run whose actions have another scale; name another "
                 "--logdir"
             )
-        self.agent.load_state_dict(state["agent"])
-        self.pretrain = state["pretrain"]  # as many as when the run began
+        load_weights(self.agent, state["agent"], self.folder.path)
+        self.pretrain = state.get("pretrain", 0)  # as many as when the run began
         self.missed = state.get("missed", False)
         set_rng_state(state["rng"][distributed.rank()])
         left = max(self.settings.updates - state["step"], 0)

@@ -30,6 +30,7 @@ from dreamer.training.profiler import Tracer
 from dreamer.training.run_folder import RunFolder, State
 from dreamer.training.settings import OnlineSettings, RunSettings
 from dreamer.training.sinks import check_loggers
+from dreamer.training.state_check import check_record
 
 HEADLINE = ("episode/score", "episode/cost", "training_cost/total", "eval/score", "eval/cost")
 
@@ -153,11 +154,15 @@ class OnlineRun:
 
         The running episodes of a world that is not replayable are dropped.
         """
+        for each in state.get("online", [{}]):
+            check_record(each, {"collector": dict, "episodes": int}, str(self.folder.path))
         own = state["online"][distributed.rank()]
         self.collector.load_state_dict(own["collector"], replay=self.world.replayable)
         for stream, episode in self.kept.read(own["episodes"]):
             self.store.add(stream, episode)
         set_rng_state(state["rng"][distributed.rank()])
+        for each in state["online"]:
+            check_record(each["collector"], {"agent_steps": int}, str(self.folder.path))
         self.missed = state.get("missed", False)
         played = sum(each["collector"]["agent_steps"] for each in state["online"])
         left = max(self.budget.agent_steps - played, 0)

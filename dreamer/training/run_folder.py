@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import subprocess
@@ -17,14 +18,17 @@ import torch
 
 from dreamer import distributed
 from dreamer.agent import Agent
-from dreamer.config import marks, read_yaml, save_yaml, to_dict, values_before
+from dreamer.config import marks, save_yaml, to_dict, values_before
 from dreamer.data.episode import DatasetInfo
-from dreamer.errors import NonFiniteError, UserError
-from dreamer.files import atomic_path
+from dreamer.errors import NonFiniteError, UserError, shown
+from dreamer.files import atomic_path, read_json, write_text
 from dreamer.locks import LOCK, locked
 from dreamer.outputs import remove_parts
-from dreamer.training.checkpoint import Checkpoint, check_sound, not_finite, rng_state
+from dreamer.training.checkpoint import POINTER, Checkpoint, check_sound, not_finite, rng_state
+from dreamer.training.state_check import check_parts, read_info
+from dreamer.yaml_file import read_yaml
 
+META = "meta.json"
 CANNOT_LEARN = "is an exported agent, which acts but cannot be trained; name its run instead"
 OWN = ("rng", "online")  # what each process adds to a checkpoint; of several it is a list
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "safety-gymnasium", "h5py", "tensorboard")
@@ -71,8 +75,7 @@ class RunFolder:
         path = self.checkpoints.latest()
         if path is None:
             return None
-        state = Checkpoint.load(path)
-        check_sound(path, state)
+        state = saved_state(path)
         if "rng" not in state:
             raise UserError(f"{path} {CANNOT_LEARN}")
         return state | own_parts(state, self.path)
@@ -152,11 +155,18 @@ class RunFolder:
         return NonFiniteError(f"{error}; the last checkpoint is intact")
 
     def _note_start(self) -> None:
-        """Append versions, commit, command and host to meta.json."""
-        path = self.path / "meta.json"
-        starts = json.loads(path.read_text()) if path.exists() else []
-        with atomic_path(path) as part:
-            part.write_text(json.dumps([*starts, provenance()], indent=2))
+        """Append versions, commit, command and host to meta.json, which never blocks a run."""
+        path = self.path / META
+        try:
+            starts = read_starts(path) if path.exists() else []
+            if starts is None:
+                aside = _free_name(path.with_name(f"{path.stem}-damaged{path.suffix}"))
+                path.rename(aside)
+                distributed.warn(f"{path} is damaged; it is kept as {aside.name}")
+            with atomic_path(path) as part:
+                write_text(part, json.dumps([*(starts or []), provenance()], indent=2))
+        except OSError as error:
+            distributed.warn(f"{path} cannot be written: {error.strerror}")
 
     def _check_same(self, before: dict[str, Any]) -> None:
         now, earlier = to_dict(self.settings), values_before(type(self.settings))
@@ -167,9 +177,20 @@ class RunFolder:
             old = list(old) if isinstance(old, tuple) else old
             if old is not None and new != old and not may_change:
                 raise UserError(
-                    f"{self.path} holds a run with {key} {old!r}, this command says {new!r}; "
+                    f"{self.path} holds a run with {key} {shown(old)}, this command says "
+                    f"{shown(new)}; "
                     "name another --logdir, or give the same settings to continue it"
                 )
+
+
+def read_starts(path: Path) -> list[dict[str, Any]] | None:
+    """What meta.json says of each start of a run; None where it is missing or damaged."""
+    try:
+        starts = read_json(path)
+    except (OSError, UserError):
+        return None
+    good = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
+    return starts if good else None
 
 
 def provenance() -> dict[str, Any]:
@@ -197,23 +218,27 @@ def saved_state(path: str | Path) -> State:
         if newest is None:
             raise UserError(f"{path} has no checkpoint yet; is it a run folder of train.py?")
         path = newest
+    elif path.name == POINTER:  # the file that names the newest
+        path = Checkpoint(path.parent, 1).latest() or path
     state = Checkpoint.load(path)
-    missing = {"agent", "config", "info", "dataset"} - state.keys()
-    if missing:
-        raise UserError(f"checkpoint {path} lacks {', '.join(sorted(missing))}")
+    check_parts(state, path)
     check_sound(path, state)
     return state
 
 
-def saved_info(state: State) -> DatasetInfo:
-    """What a checkpoint says about the episodes of its run."""
-    return DatasetInfo(**{**state["info"], "cameras": tuple(state["info"]["cameras"])})
+def saved_info(state: State, path: str | Path) -> DatasetInfo:
+    """What the checkpoint at `path` says about the episodes of its run."""
+    return read_info(state["info"], path)
 
 
 def own_parts(state: State, path: str | Path) -> dict[str, list[Any]]:
     """What each process has of its own in a state, as lists; another number is a `UserError`."""
     parts = {key: state[key] for key in OWN if key in state}
     parts = {key: x if isinstance(x, list) else [x] for key, x in parts.items()}
+    if "rng" not in parts or not all(isinstance(x, dict) for each in parts.values() for x in each):
+        raise UserError(f"the checkpoint of {path} lacks what a process needs to go on")
+    if any(len(each) != len(parts["rng"]) for each in parts.values()):
+        raise UserError(f"the checkpoint of {path} lacks the parts of some processes")
     if len(parts["rng"]) != distributed.world_size():
         raise UserError(
             f"{path} holds a run with processes {len(parts['rng'])}, this command starts "
@@ -228,6 +253,12 @@ def run_of(source: Path) -> Path | None:
         return source
     folder = source.resolve().parent
     return folder.parent if folder.name == "checkpoints" else None
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or one with a number where that is taken."""
+    candidates = (path.with_name(f"{path.stem}-{k}{path.suffix}") for k in itertools.count(2))
+    return next(name for name in itertools.chain([path], candidates) if not name.exists())
 
 
 def _look_up(values: dict[str, Any], key: str) -> Any:

@@ -90,6 +90,6 @@ class OnlineSettings:
 
     steps: int = setting("agent steps in all environments together", minimum=1, may_change=True)
     prefill: int = setting("first agent steps, in which nothing is learned yet", minimum=0)
-    envs: int = setting("environments, each in a process of its own", minimum=1)
+    envs: int = setting("environments, each in a process of its own", minimum=1, maximum=1000)
     ratio: float = setting("gradient updates per agent step", minimum=0)
     capacity: int = setting("rows of own episodes in memory, the oldest leave first", minimum=1)

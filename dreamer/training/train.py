@@ -15,20 +15,24 @@ from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import validate_dataset
 from dreamer.data.images import check_side
 from dreamer.envs.adapter import ImageEnv
+from dreamer.errors import UserError
+from dreamer.footprint import require_memory
 from dreamer.training.config import DreamerConfig, OfflineConfig, OnlineConfig
 from dreamer.training.dataset import load_dataset
 from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.online import OnlineRun, World
 from dreamer.training.run_folder import RunFolder, claimed
-from dreamer.utils import choose_device, keep_freed_memory, seed_everything
+from dreamer.training.state_check import load_weights
+from dreamer.utils import choose_device, keep_freed_memory, seed_everything, use_threads
 
 
 def train(config: DreamerConfig) -> int:
     """Train, or go on training; returns the exit code."""
     keep_freed_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
+    if not config.logdir.strip():
+        raise UserError("--logdir is empty; name the run folder")
     with distributed.process_group(), claimed(Path(config.logdir)):
         match config:
             case OnlineConfig():
@@ -56,7 +60,7 @@ def train_online(config: OnlineConfig) -> int:
             distributed.say(f"not used: observation '{name}' ({kind})")
         agent = make_agent(config, info, device)
         if state is not None:
-            agent.load_state_dict(state["agent"])
+            load_weights(agent, state["agent"], folder.path)
         make = partial(shown, env.id, world.cameras)
         training = OnlineRun(
             folder, agent, World(info, make, env.replay), None,
@@ -94,6 +98,9 @@ def evaluation_env(name: str, info: DatasetInfo) -> ImageEnv:
 
 def make_agent(config: DreamerConfig, info: DatasetInfo, device: torch.device) -> Agent:
     """A fresh agent, the same in every process; only then random numbers of their own."""
+    run, im = config.run, config.imagination
+    rows = run.batch_size * run.batch_length
+    require_memory(config, info, rows, (im.starts or rows) * im.horizon, device)
     seed_everything(config.seed)
     agent = build_dreamer(
         info,

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamer.boundary import Parser, bounded
 from dreamer.data.episode import rescaled
 from dreamer.data.validation import validate_dataset
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
-from dreamer.utils import choose_device
+from dreamer.utils import choose_device, use_threads
 from experiments.cloning.clone import Rows, fit
 from experiments.cloning.inputs import WINDOWS, Reader, recorded_inputs
 from experiments.cloning.play import FIRST_SEED, play
@@ -53,7 +54,7 @@ class Recorded:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.cloning",
         description=__doc__.partition("\n\n")[2] if __doc__ else None,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -163,22 +164,19 @@ def _interval(numbers: tuple[float, float, float]) -> str:
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
+@bounded
 def main(argv: list[str] | None = None) -> int:
     """Clone and play; returns the exit code."""
     options = parse(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        device = choose_device(options.device)
-        loaded = load_run(options.run, device)
-        found = clone_all(loaded, options, device)
-        print(describe(found))
-        if options.json:
-            run = {"run": str(options.run), "updates": loaded.updates, "first seed": FIRST_SEED}
-            made = {**provenance(), "processor": processor()}
-            save_json({**run, "clones": found, "provenance": made}, options.json)
-    except (UserError, OSError, KeyboardInterrupt) as error:
-        return tell_error(error)
+    use_threads(options.threads)
+    device = choose_device(options.device)
+    loaded = load_run(options.run, device)
+    found = clone_all(loaded, options, device)
+    print(describe(found))
+    if options.json:
+        run = {"run": str(options.run), "updates": loaded.updates, "first seed": FIRST_SEED}
+        made = {**provenance(), "processor": processor()}
+        save_json({**run, "clones": found, "provenance": made}, options.json)
     return 0
 
 

@@ -27,9 +27,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, guarded
 from fosp_ext.config import RECIPES, SIZES
 
 EPILOG = """methods: fosp, safedreamer, dreamerv3, bc, fosp_release, fosp_theory, and fosp without
@@ -52,7 +53,7 @@ the plan says how many."""
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.comparison",
         description=__doc__.partition("\n\n")[2].rstrip(),
         epilog=EPILOG,
@@ -101,15 +102,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """The command; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
-    options = parse(words)
-    try:
-        from experiments.comparison.compare import compare  # torch, not needed for --help
+    return guarded(partial(command, parse(words), words), "stopped; the same command continues")
 
-        return compare(options, words)
-    except (UserError, OSError, KeyboardInterrupt) as error:
-        return tell_error(error, "stopped; the same command continues")
+
+def command(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """The same, with its errors."""
+    from experiments.comparison.compare import compare  # torch, not needed for --help
+
+    return compare(options, words)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from dreamer.files import read_json
 from dreamer.training.checkpoint import Checkpoint
 from experiments.comparison.methods import Method, preset_names, settings_for
 from experiments.comparison.plan import Plan
@@ -304,7 +304,7 @@ def find_evaluation(run: Path, evaluation: PlannedEvaluation, episodes: int) -> 
         "seeds": list(range(FIRST_SEED, FIRST_SEED + episodes)),
     }
     for file in sorted(run.glob("eval/*/summary.json")):
-        summary = json.loads(file.read_text())
+        summary = read_json(file)
         if all(summary.get(key) == value for key, value in wanted.items()):
             return file.parent
     return None

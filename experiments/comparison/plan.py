@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
-from dreamer.files import atomic_path
+from dreamer.files import atomic_path, read_json, write_text
 from experiments.comparison.methods import Method, offline_names, shared_part
 from experiments.diagnose_own import EPISODES
 from fosp_ext.envs.variants import NONE
@@ -373,7 +373,7 @@ def place(variant: str) -> str:
 def save_plan(plan: Plan, path: Path) -> None:
     """Write it where `load_plan` finds it."""
     with atomic_path(path) as part:
-        part.write_text(json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
+        write_text(part, json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
 
 
 def load_plan(path: Path, request: Request) -> Plan | None:
@@ -381,7 +381,9 @@ def load_plan(path: Path, request: Request) -> Plan | None:
     if not path.exists():
         return None
     try:
-        plan = Plan(**json.loads(path.read_text()))
+        plan = Plan(**read_json(path))
+    except UserError:
+        raise
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no plan of a comparison: {error}") from error
     what = ("task", "variant", "size", "recipe", "dataset", "settings")

@@ -15,9 +15,9 @@ import numpy as np
 
 from dreamer.data.hdf5 import fingerprint
 from dreamer.errors import UserError
-from dreamer.files import atomic_path
+from dreamer.files import atomic_path, read_json, write_text
 from dreamer.training.evaluation import spread
-from dreamer.training.run_folder import provenance
+from dreamer.training.run_folder import META, provenance, read_starts
 from experiments.comparison.jobs import (
     ROOT,
     PlannedEvaluation,
@@ -76,7 +76,7 @@ def as_json(
 def single(run: Path, key: RunKey, evaluation: PlannedEvaluation, plan: Plan) -> dict[str, Any]:
     """One evaluation of one run, complete in itself."""
     played = _evaluation(run, evaluation, plan)
-    summary = json.loads((played.folder / "summary.json").read_text())
+    summary = read_json(played.folder / "summary.json")
     made = [*_starts(run), summary]  # what was run for it, the evaluation last
     return {
         "method": key.method,
@@ -119,7 +119,7 @@ def run_numbers(run: Path, key: RunKey, out: Path) -> dict[str, Any]:
             {"return": e.score, "cost": e.cost, "agent_steps": e.agent_steps}
             for e in read_episodes(run)
         ],
-        "diagnosis": json.loads(diagnosis.read_text())["points"] if diagnosed else None,
+        "diagnosis": read_json(diagnosis)["points"] if diagnosed else None,
     }
 
 
@@ -147,7 +147,7 @@ def _progress(run: Path, key: RunKey) -> dict[str, Any]:
 
 
 def _starts(run: Path) -> list[dict[str, Any]]:
-    return json.loads((run / "meta.json").read_text())
+    return read_starts(run / META) or []
 
 
 def training_minutes(run: Path, begins: int = 0) -> float:
@@ -275,7 +275,7 @@ def processor() -> str:
 def save_json(found: dict[str, Any], path: Path) -> None:
     """Write it; a number that is not known is null."""
     with atomic_path(path) as part:
-        part.write_text(json.dumps(_without_nan(found), indent=1, allow_nan=False) + "\n")
+        write_text(part, json.dumps(_without_nan(found), indent=1, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:

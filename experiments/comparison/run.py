@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from dreamer.errors import UserError
+from dreamer.files import parse_json, read_text
 from dreamer.signals import STOP_SIGNALS
 from experiments.comparison.jobs import ROOT, Job
 
@@ -214,14 +216,19 @@ def note(path: Path, job: Job, seconds: float, code: int) -> None:
         "exit_code": code,
         "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def past_jobs(out: Path) -> list[dict]:
     """The jobs run so far in this folder, stopped and failed ones included."""
     path = out / CODES
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return [parse_json(line) for line in read_text(path).splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def minutes_spent(rows: Sequence[dict]) -> float:

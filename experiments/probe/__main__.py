@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
+from dreamer.boundary import Parser, bounded
 from dreamer.data.validation import validate_dataset
-from dreamer.errors import UserError, tell_error
 from dreamer.files import atomic_path
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance
-from dreamer.utils import choose_device
+from dreamer.utils import choose_device, use_threads
 from experiments.diagnose_own import play_own
 from experiments.probe.features import FEATURES, chosen_episodes, features_of, run_data
 from experiments.probe.imagined import KINDS, WAYS, imagined_steps
@@ -38,7 +38,7 @@ TEACH, TEST, OWN = 192, 48, 5  # episodes
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.probe",
         description=__doc__.partition("\n\n")[2] if __doc__ else None,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -105,26 +105,23 @@ def save(path: Path, found: dict[str, Any]) -> None:
         part.write_text(json.dumps({**found, "provenance": provenance()}, indent=1) + "\n")
 
 
+@bounded
 def main(argv: list[str] | None = None) -> int:
     """Probe; returns the exit code."""
     options = parse(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        device = choose_device(options.device)
-        loaded = load_run(options.run, device)
-        probes = probe(loaded, options.episodes, options.test, device)
-        steps = []
-        if options.own:
-            own = play_own(loaded, options.variant, options.own, device)
-            steps = imagined_steps(loaded.agent, own, device)
-        print(describe(probes, steps))
-        if options.json:
-            run = {"run": str(options.run), "updates": loaded.updates}
-            asked = {"episodes": options.episodes, "test": options.test, "own": options.own}
-            save(options.json, {**run, **asked, "probes": probes, "steps": steps})
-    except (UserError, OSError, KeyboardInterrupt) as error:
-        return tell_error(error)
+    use_threads(options.threads)
+    device = choose_device(options.device)
+    loaded = load_run(options.run, device)
+    probes = probe(loaded, options.episodes, options.test, device)
+    steps = []
+    if options.own:
+        own = play_own(loaded, options.variant, options.own, device)
+        steps = imagined_steps(loaded.agent, own, device)
+    print(describe(probes, steps))
+    if options.json:
+        run = {"run": str(options.run), "updates": loaded.updates}
+        asked = {"episodes": options.episodes, "test": options.test, "own": options.own}
+        save(options.json, {**run, **asked, "probes": probes, "steps": steps})
     return 0
 
 

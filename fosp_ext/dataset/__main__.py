@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, complain, guarded, named_path
+from dreamer.errors import UserError
 from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
 from fosp_ext.dataset.check import check_dataset
@@ -24,15 +26,12 @@ PROGRAM = as_called("python -m fosp_ext.dataset")
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for wrong arguments, 4 for a file that is no valid dataset."""
     options = parse(argv)
-    try:
-        return options.run(options)
-    except (UserError, OSError, KeyboardInterrupt) as error:
-        return tell_error(error, "stopped; nothing was left half-written")
+    return guarded(partial(options.run, options), "stopped; nothing was left half-written")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description=__doc__.split(":")[0] + ". Nothing is ever overwritten.",
         epilog="Exit codes: 0 done, 2 wrong arguments or files that differ, 4 no valid dataset.",
@@ -69,7 +68,7 @@ def run_validate(options: argparse.Namespace) -> int:
                 f"transitions of {summary.info.task}"
             )
         except UserError as error:
-            worst = max(worst, tell_error(error))
+            worst = max(worst, complain(error))
     return worst
 
 
@@ -141,9 +140,12 @@ def _add(
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
     about = "print the numbers of a file and draw its summary: returns, actions, images"
     parser = _add(commands, "inspect", about, "logdir/SafetyPointGoal1-v0/dataset.h5")
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=named_path, metavar="FILE")
     parser.add_argument(
-        "--figure", type=Path, metavar="PNG", help="where to draw (default: FILE with .png)"
+        "--figure",
+        type=named_path,
+        metavar="PNG",
+        help="where to draw (default: FILE with .png)",
     )
     parser.add_argument("--no-figure", action="store_true", help="only print")
     parser.set_defaults(run=run_inspect)
@@ -152,24 +154,28 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
 def _add_validate(commands: argparse._SubParsersAction) -> None:
     about = "check every key and decode every image"
     parser = _add(commands, "validate", about, "first.h5 second.h5")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("files", type=named_path, nargs="+", metavar="FILE")
     parser.set_defaults(run=run_validate)
 
 
 def _add_merge(commands: argparse._SubParsersAction) -> None:
     about = "merge files of the same task, cameras, size, action repeat and render"
     parser = _add(commands, "merge", about, "all.h5 first.h5 second.h5")
-    parser.add_argument("output", type=Path, metavar="OUT", help="new file")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="IN")
+    parser.add_argument("output", type=named_path, metavar="OUT", help="new file")
+    parser.add_argument("inputs", type=named_path, nargs="+", metavar="IN")
     parser.set_defaults(run=run_merge)
 
 
 def _add_split(commands: argparse._SubParsersAction) -> None:
     about = "take some episodes of a file, and put the others in a second one if it is named"
     parser = _add(commands, "split", about, "data.h5 safe.h5 rest.h5 --policy safe --max-cost 0")
-    parser.add_argument("input", type=Path, metavar="IN")
-    parser.add_argument("output", type=Path, metavar="OUT", help="new file of the chosen episodes")
-    parser.add_argument("rest", type=Path, nargs="?", metavar="REST", help="new file of all others")
+    parser.add_argument("input", type=named_path, metavar="IN")
+    parser.add_argument(
+        "output", type=named_path, metavar="OUT", help="new file of the chosen episodes"
+    )
+    parser.add_argument(
+        "rest", type=named_path, nargs="?", metavar="REST", help="new file of all others"
+    )
     parser.add_argument(
         "--policy", type=_names, default=(), metavar="NAMES", help="only these, as safe,random"
     )
@@ -189,8 +195,8 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser = _add(commands, "convert", about, example)
     kinds = "; ".join(f"{name}: {kind.about}" for name, kind in FORMATS.items())
     parser.description = f"{parser.description} {kinds}."
-    parser.add_argument("source", type=Path, metavar="SOURCE")
-    parser.add_argument("target", type=Path, metavar="TARGET", help="new file or folder")
+    parser.add_argument("source", type=named_path, metavar="SOURCE")
+    parser.add_argument("target", type=named_path, metavar="TARGET", help="new file or folder")
     for option, target, choices in (("--from", "kind", tuple(FORMATS)), ("--to", "to", WRITABLE)):
         parser.add_argument(
             option, dest=target, choices=choices, default="fosp", help="format (default: fosp)"

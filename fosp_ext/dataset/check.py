@@ -11,7 +11,8 @@ from dreamer.data.validation import validate_dataset
 from dreamer.errors import DatasetError
 from dreamer.training.progress import Progress
 
-BLOCK = 16 * CHUNK_FRAMES  # images decoded at once
+BLOCK = 16 * CHUNK_FRAMES  # images decoded at once, or fewer large ones
+BLOCK_BYTES = 2**27
 
 
 def check_dataset(path: str | Path, stream: TextIO | None = None) -> DatasetInfo:
@@ -19,13 +20,14 @@ def check_dataset(path: str | Path, stream: TextIO | None = None) -> DatasetInfo
     info = validate_dataset(path)
     with open_dataset(path) as file:
         total = len(file[f"images/{info.cameras[0]}"])
-        starts = range(0, total, BLOCK)
+        block = max(1, min(BLOCK, BLOCK_BYTES // (3 * info.size**2)))
+        starts = range(0, total, block)
         title = f"checking {Path(path).name}"
         with Progress(title, len(starts) * len(info.cameras), "blocks", stream) as progress:
             for camera in info.cameras:
                 images = file[f"images/{camera}"]
                 for begin in starts:
-                    end = min(begin + BLOCK, total)
+                    end = min(begin + block, total)
                     try:
                         images[begin:end]
                     except OSError as error:

@@ -22,8 +22,8 @@ from typing import TextIO
 
 from dreamer.data.hdf5 import read_episodes, recording_of, validate_dataset, write_dataset
 from dreamer.envs.worker import one_thread_each, stop_signals_blocked
-from dreamer.errors import UserError
-from dreamer.files import atomic_path
+from dreamer.errors import UserError, shown
+from dreamer.files import atomic_path, read_json, write_text
 from dreamer.outputs import new_output, refuse_existing, remove_parts
 from dreamer.signals import checked
 from dreamer.training.progress import Progress
@@ -61,8 +61,8 @@ def collect_dataset(
             _merge(path, list(notes), progress)
         except OSError as error:
             raise UserError(
-                f"recording {path} failed: {error}; finished episodes are kept in {parts}, "
-                "run the same command to continue"
+                f"recording {path} failed: {error.strerror or error}; finished episodes are "
+                f"kept in {parts}, run the same command to continue"
             ) from error
         shutil.rmtree(parts)
 
@@ -86,13 +86,15 @@ def _claim_parts(parts: Path, settings: CollectSettings) -> None:
     remove_parts(parts)
     if not any(parts.glob(PART_NAMES.format("*"))):
         with atomic_path(note) as part:
-            part.write_text(json.dumps(wanted, indent=2, sort_keys=True))
+            write_text(part, json.dumps(wanted, indent=2, sort_keys=True))
         return
-    found = json.loads(note.read_text())
+    found = read_json(note)
+    if not isinstance(found, dict):
+        raise UserError(f"{note} is damaged; remove the folder {parts} to record anew")
     for name, value in wanted.items():
         if found.get(name) != value:
             raise UserError(
-                f"{parts} holds an unfinished collection with {name} {found.get(name)!r}, not "
+                f"{parts} holds an unfinished collection with {name} {shown(found.get(name))}, not "
                 f"{value!r}; run with its settings to continue it, or remove the folder"
             )
 

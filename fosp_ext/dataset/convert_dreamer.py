@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.foreign import require_unpacked
 from dreamer.errors import DatasetError, UserError
 from dreamer.outputs import refuse_existing
 from fosp_ext.dataset.conversion_plan import plan_conversion
@@ -212,8 +213,11 @@ def _load(path: Path, only: tuple[str, ...] | None = None) -> dict[str, np.ndarr
     """The arrays of a chunk, all or these."""
     rows = int(path.stem.split("-")[3])
     try:
+        require_unpacked(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in (only or file.files)}
+    except DatasetError:
+        raise
     except KeyError as error:
         raise DatasetError(f"{path}: {error.args[0]}") from error
     except Exception as error:  # NumPy, zip and zlib have some ten kinds for damaged bytes

@@ -19,6 +19,7 @@ from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.layout import CHUNK_FRAMES, open_dataset
 from dreamer.data.output import HDF5Output
 from dreamer.errors import DatasetError, UserError
+from dreamer.files import parse_json
 from dreamer.outputs import refuse_existing
 from fosp_ext.dataset.actions import ActionRange
 from fosp_ext.dataset.conversion_plan import plan_conversion
@@ -98,7 +99,7 @@ def _found(group: h5py.Group, folder: Path, metadata: dict[str, Any], labels: La
 def _bounds(space: Any, size: int) -> ActionRange | None:
     """The bounds of a serialised action space; None where it has none."""
     try:
-        box = json.loads(space) if isinstance(space, str) else space
+        box = parse_json(space) if isinstance(space, str) else space
         low, high = (np.broadcast_to(np.array(box[side], float), size) for side in ("low", "high"))
     except (TypeError, ValueError, KeyError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -17,6 +16,7 @@ import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.errors import DatasetError, UserError
+from dreamer.files import parse_json
 from dreamer.outputs import refuse_existing
 from fosp_ext.dataset.actions import ActionRange
 from fosp_ext.envs import is_custom
@@ -135,7 +135,7 @@ def note_of(info: DatasetInfo) -> dict[str, Any]:
 def parse_note(path: Path, raw: str | bytes) -> dict[str, Any]:
     """A JSON object; anything else is a `DatasetError`."""
     try:
-        note = json.loads(raw)
+        note = parse_json(raw)
     except ValueError as error:
         raise DatasetError(f"{path} is not readable as JSON ({error})") from error
     if not isinstance(note, dict):

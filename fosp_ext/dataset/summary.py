@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from dreamer.data.episode import DatasetInfo
-from dreamer.data.layout import ARRAYS, open_dataset, text
+from dreamer.data.layout import open_dataset, read_arrays, text
 from dreamer.data.validation import validate_dataset
 from dreamer.envs.adapter import bounds_text
+from dreamer.errors import DatasetError
+from dreamer.files import parse_json
 from fosp_ext.envs import is_custom
 
 
@@ -71,9 +72,9 @@ def summarise(path: str | Path) -> DatasetSummary:
     path = Path(path)
     info = validate_dataset(path)
     with open_dataset(path) as file:
-        arrays = {name: file[name][()] for name in ARRAYS}
+        arrays = read_arrays(file)
         names = np.array([text(name) for name in file.attrs["policies"]])
-        versions = json.loads(text(file.attrs["versions"]))
+        versions = read_versions(file.attrs["versions"], path)
     starts = arrays["episode_starts"]
     ends = np.append(starts[1:], len(arrays["rewards"]))
     return DatasetSummary(
@@ -89,6 +90,17 @@ def summarise(path: str | Path) -> DatasetSummary:
         actions=arrays["actions"],
         step_costs=arrays["costs"],
     )
+
+
+def read_versions(raw: str | bytes, path: Path) -> dict[str, str]:
+    """The attribute `versions`: package -> version it was recorded with."""
+    try:
+        versions = parse_json(raw)
+    except ValueError:
+        versions = None
+    if not isinstance(versions, dict):
+        raise DatasetError(f"{path}: attribute 'versions' must be a JSON object of text")
+    return {str(name): str(version) for name, version in versions.items()}
 
 
 def describe(summary: DatasetSummary) -> Iterator[str]:

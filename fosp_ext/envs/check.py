@@ -11,11 +11,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dreamer.boundary import Parser, guarded
 from dreamer.data.episode import VIOLATION
 from dreamer.envs.contract import (
     cameras_of,
@@ -26,11 +28,12 @@ from dreamer.envs.contract import (
     vectors_of,
 )
 from dreamer.envs.loading import LoadedEnv, load_env
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.signals import answers_signals
 from fosp_ext.envs import check_task, env_action_size, is_custom, make_env
 from fosp_ext.envs.trial import Row, Seen, Trace, first_difference, play
 
+MOST = 10**9  # of any number here; a seed and its episodes still fit into 32 bits
 REPLAYED = 100  # steps played again to see whether a seed decides them
 PROBLEMS = ("reset", "step", "images", "vectors", "reward", "cost", "terminated", "truncated")
 USE_THE_SEED = "take all chance from self.np_random, after super().reset(seed=seed)"
@@ -229,7 +232,7 @@ class Examination:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fosp_ext.envs.check",
         description="Check an environment by playing it; say what does not fit.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -246,25 +249,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=10_000, help="steps until an episode must end")
     options = parser.parse_args(argv)
     for name, least in (("episodes", 1), ("seed", 0), ("limit", 1), ("action_repeat", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name.replace('_', '-')} must be at least {least}")
+        if not least <= getattr(options, name) <= MOST:
+            parser.error(f"--{name.replace('_', '-')} must be {least} to {MOST}")
     return options
 
 
 @answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Command line. Returns the exit code."""
-    options = parse(argv)
+    return guarded(partial(command, parse(argv)))
+
+
+def command(options: argparse.Namespace) -> int:
+    """The same, with its errors."""
     cameras, vectors = (
         [name for name in text.split(",") if name] for text in (options.cameras, options.vectors)
     )
-    try:
-        task = check_task(options.task)
-        counts = options.violation, options.action_repeat
-        examination = Examination(task, cameras, print, vectors, *counts)
-        fits = examination.run(options.episodes, options.seed, options.limit)
-    except (UserError, KeyboardInterrupt) as error:
-        return tell_error(error)
+    task = check_task(options.task)
+    counts = options.violation, options.action_repeat
+    examination = Examination(task, cameras, print, vectors, *counts)
+    fits = examination.run(options.episodes, options.seed, options.limit)
     if not fits:
         print("it does not fit yet; docs/reference/custom_environments.md has the rules")
         return 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+from functools import partial
 
-from dreamer.errors import UserError, tell_error
+from dreamer.boundary import Parser, guarded, named_path
 from dreamer.outputs import new_folder
 from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
@@ -21,15 +21,17 @@ arguments or folders."""
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=as_called("python -m fosp_ext.report"),
         description="Write one HTML page, and its figures as PNG, that compares runs.",
         epilog=as_called(EXAMPLE),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder of train.py")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR",
+        "runs", type=named_path, nargs="+", metavar="RUN", help="run folder of train.py"
+    )
+    parser.add_argument(
+        "--out", type=named_path, required=True, metavar="DIR",
         help="folder to write; if it exists DIR-2, DIR-3, ... is taken: nothing is overwritten",
     )  # fmt: skip
     parser.add_argument("--csv", action="store_true", help="write the tables as CSV too")
@@ -44,15 +46,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 @answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code."""
-    options = parse(argv)
-    try:
-        from fosp_ext.report.compose import OWN, PAGE, write  # torch, not needed for --help
-        from fosp_ext.report.material import gather
+    return guarded(partial(command, parse(argv)))
 
-        with new_folder(options.out, OWN, PAGE) as folder:
-            write(gather(options.runs, options.device, sys.stderr), folder, options.csv)
-    except (UserError, OSError, KeyboardInterrupt) as error:
-        return tell_error(error)
+
+def command(options: argparse.Namespace) -> int:
+    """The same, with its errors."""
+    from fosp_ext.report.compose import OWN, PAGE, write  # torch, not needed for --help
+    from fosp_ext.report.material import gather
+
+    with new_folder(options.out, OWN, PAGE) as folder:
+        write(gather(options.runs, options.device, sys.stderr), folder, options.csv)
     print(f"page: {folder / PAGE}")
     return 0
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from dreamer.training.episode_log import onsets
 
+LARGEST = 1e100  # beyond it, sums and axes overflow
+
 
 @dataclass(frozen=True)
 class TrainingEpisode:
@@ -41,12 +43,17 @@ def training_episode(line: dict[str, Any]) -> TrainingEpisode:
     online = bits(line["online"]) if "online" in line else None
     if any(steps is not None and steps.shape != violation.shape for steps in (p, online)):
         raise ValueError("its lists differ in length")
+    if p is not None and not np.all((p >= 0) & (p <= 1)):
+        raise ValueError("its probabilities lie outside [0, 1]")
+    score, cost = float(line["score"]), float(line["cost"])
+    if not len(violation) or not abs(score) + abs(cost) < LARGEST:
+        raise ValueError("it has no steps, or no finite score and cost")
     return TrainingEpisode(
         number=int(line["episode"]),
         updates=int(line["updates"]),
         agent_steps=int(line["agent_steps"]),
-        score=float(line["score"]),
-        cost=float(line["cost"]),
+        score=score,
+        cost=cost,
         violation=violation,
         violation_probability=p,
         online=online,

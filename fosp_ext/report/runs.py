@@ -13,11 +13,12 @@ import numpy as np
 
 from dreamer.command_line import parse_command_line
 from dreamer.config import flatten, marks, to_dict
-from dreamer.errors import UserError
+from dreamer.errors import UserError, shown
+from dreamer.files import parse_json, read_json, read_text
 from fosp_ext.config import TrainConfig, load_config
 from fosp_ext.envs import check_task, check_variant
 from fosp_ext.envs.variants import NONE
-from fosp_ext.report.learning import TrainingEpisode, training_episode
+from fosp_ext.report.learning import LARGEST, TrainingEpisode, training_episode
 from fosp_ext.report.statistics import cost_regret
 from fosp_ext.run.train import FLAGS
 
@@ -30,6 +31,7 @@ class Source(NamedTuple):
     policy: str = ""  # which policy of a set played, as in summary.json
 
 
+NUMBERS = ("score", "cost")  # of an episode
 EVALUATIONS = Source("evaluations", "eval", "set")
 ALONE = (  # each policy of a set acting alone
     Source("online policy alone", "eval/online_only", "online"),
@@ -167,7 +169,7 @@ def read_episodes(run: Path) -> tuple[TrainingEpisode, ...]:
     path = run / "episodes.jsonl"
     try:
         return tuple(map(training_episode, _json_lines(path))) if path.exists() else ()
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise UserError(f"{path} is no list of training episodes: {_reason(error)}") from error
 
 
@@ -176,7 +178,13 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"no {path}; is {run} a run folder of train.py?")
-    return _json_lines(path)
+    rows = _json_lines(path)
+    for number, row in enumerate(rows, 1):
+        wrong = [tag for tag, value in row.items() if not _is_number(value)]
+        if wrong or row.get("step", -1) < 0:
+            tag = shown(wrong[0] if wrong else "step")
+            raise UserError(f"{path}: line {number} is damaged ({tag} is no number)")
+    return rows
 
 
 def points(rows: Sequence[dict[str, Any]], tag: str) -> tuple[np.ndarray, np.ndarray]:
@@ -190,22 +198,24 @@ def read_evaluation(folder: Path) -> Evaluation:
     """The numbers of one evaluation."""
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text())
+        summary = read_json(path)
         episodes = _json_lines(folder / "episodes.jsonl")
         if not episodes:
             raise ValueError("it has no episodes")
+        if not all(_is_number(episode[name]) for episode in episodes for name in NUMBERS):
+            raise ValueError(f"{' and '.join(NUMBERS)} must be numbers")
         costs = np.array([episode["cost"] for episode in episodes], np.float64)
         return Evaluation(
             folder=folder,
-            variant=summary.get("variant", NONE.name),
-            policy=summary.get("policy") or "",
+            variant=str(summary.get("variant", NONE.name)),
+            policy=str(summary.get("policy") or ""),
             updates=int(summary["updates"]),
             scores=np.array([episode["score"] for episode in episodes], np.float64),
             costs=costs,
             safe=(costs == 0).astype(np.float64),  # without any cost, however small
             episodes=len(episodes),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder} is no whole evaluation of eval.py: {_reason(error)}") from error
 
 
@@ -243,10 +253,10 @@ def _plain_label(run: Run) -> tuple[str, str]:
 def _presets(path: Path) -> tuple[str, ...]:
     """The presets that the last start of a run named, if meta.json tells."""
     try:
-        words = json.loads((path / "meta.json").read_text())[-1]["command"]
+        words = read_json(path / "meta.json")[-1]["command"]
         return tuple(parse_command_line(words[1:], FLAGS)[0])
-    except (OSError, ValueError, LookupError, TypeError):  # a note for people, not needed
-        return ()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ()  # it is a note for people, not needed
 
 
 def _differences(run: Run, rivals: list[Run]) -> list[str]:
@@ -300,19 +310,24 @@ def _inside(path: Path) -> str:
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text().splitlines()
+    lines = read_text(path).splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_json(line)
+        except ValueError as error:
             if number < len(lines):
-                raise UserError(f"{path}: line {number} is damaged ({error.msg})") from error
+                raise UserError(f"{path}: line {number} is damaged ({error})") from error
             continue
         if not isinstance(row, dict):
             raise UserError(f"{path}: line {number} is damaged (no object)")
         rows.append(row)
     return rows
+
+
+def _is_number(value: Any) -> bool:
+    """Is it a finite number, and none that a figure cannot show?"""
+    return type(value) in (int, float) and abs(value) < LARGEST
 
 
 def _reason(error: Exception) -> str:

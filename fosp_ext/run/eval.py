@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from functools import partial
 
+from dreamer.boundary import Parser, guarded, named_path
 from dreamer.command_line import parse_command_line
-from dreamer.errors import UserError, tell_error
+from dreamer.errors import UserError
 from dreamer.signals import answers_signals
+
+MOST = 10**9  # of any number here; a seed and its episodes still fit into 32 bits
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Play episodes with fixed seeds; write a summary, episodes and videos.",
         epilog="--policy_set.KEY VALUE changes a setting of the choice between proposals "
         "(train.py --help), for --policy proposals or a run with a policy set.",
@@ -20,9 +23,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--logdir", metavar="RUN", help="run folder; its newest checkpoint is taken"
+        "--logdir",
+        type=named_path,
+        metavar="RUN",
+        help="run folder; its newest checkpoint is taken",
     )
-    source.add_argument("--checkpoint", metavar="FILE", help="one checkpoint file")
+    source.add_argument("--checkpoint", type=named_path, metavar="FILE", help="one checkpoint file")
     parser.add_argument("--episodes", type=int, default=20, help="episodes to play")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode")
     parser.add_argument("--videos", type=int, default=3, help="episodes to video")
@@ -40,14 +46,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--out",
+        type=named_path,
         help="folder to write; default RUN/eval/<updates>[-<variant>][-<policy>], "
         "for a file outside a run logdir/<name of FILE>/eval/...",
     )
     arguments, rest = parser.parse_known_args(argv)
     arguments.choice = choice_words(parser, rest)
     for name, least in (("episodes", 1), ("seed", 0), ("videos", 0), ("threads", 0)):
-        if getattr(arguments, name) < least:
-            parser.error(f"--{name} must be at least {least}")
+        if not least <= getattr(arguments, name) <= MOST:
+            parser.error(f"--{name} must be {least} to {MOST}")
     return arguments
 
 
@@ -66,24 +73,26 @@ def choice_words(parser: argparse.ArgumentParser, words: list[str]) -> dict[str,
 def main(argv: list[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     arguments = parse(argv)
-    try:
-        from fosp_ext.run.evaluate import RolloutSettings, play  # torch, not needed for --help
+    return guarded(partial(command, arguments), "stopped; the next evaluation begins anew")
 
-        play(
-            RolloutSettings(
-                source=Path(arguments.logdir or arguments.checkpoint),
-                episodes=arguments.episodes,
-                seed=arguments.seed,
-                videos=arguments.videos,
-                task=arguments.task,
-                variant=arguments.variant,
-                device=arguments.device,
-                out=Path(arguments.out) if arguments.out else None,
-                policy=arguments.policy,
-                threads=arguments.threads,
-                choice=arguments.choice,
-            )
+
+def command(arguments: argparse.Namespace) -> int:
+    """The same, with its errors."""
+    from fosp_ext.run.evaluate import RolloutSettings, play  # torch, not needed for --help
+
+    play(
+        RolloutSettings(
+            source=arguments.logdir or arguments.checkpoint,
+            episodes=arguments.episodes,
+            seed=arguments.seed,
+            videos=arguments.videos,
+            task=arguments.task,
+            variant=arguments.variant,
+            device=arguments.device,
+            out=arguments.out,
+            policy=arguments.policy,
+            threads=arguments.threads,
+            choice=arguments.choice,
         )
-        return 0
-    except (UserError, KeyboardInterrupt) as error:
-        return tell_error(error, "stopped; the next evaluation begins anew")
+    )
+    return 0

@@ -17,7 +17,7 @@ from dreamer.agent import Agent
 from dreamer.config import load_presets
 from dreamer.envs.closing import closing_last
 from dreamer.errors import UserError
-from dreamer.files import atomic_path
+from dreamer.files import atomic_path, write_text
 from dreamer.outputs import new_folder
 from dreamer.training.evaluation import (
     OUTCOMES,
@@ -30,13 +30,13 @@ from dreamer.training.evaluation import (
 from dreamer.training.progress import Progress
 from dreamer.training.run_folder import provenance, run_of
 from dreamer.training.video import FPS, write_mp4
-from dreamer.utils import choose_device
+from dreamer.utils import choose_device, use_threads
 from fosp_ext.config import FOSPOnline, resolve_config
 from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.envs.variants import NONE
 from fosp_ext.policy_set import PolicySet, choosing_policy, single_policy
 from fosp_ext.run.presets import PRESETS
-from fosp_ext.run.run_folder import LoadedRun, load_run
+from fosp_ext.run.run_folder import LoadedRun, allow_import, load_run
 from fosp_ext.settings import PolicySetSettings
 
 EPISODES, SUMMARY = "episodes.jsonl", "summary.json"
@@ -63,12 +63,12 @@ class RolloutSettings:
 def play(settings: RolloutSettings) -> Path:
     """Play the episodes; returns the folder with summary.json, episodes.jsonl and videos."""
     device = choose_device(settings.device)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     run = load_run(settings.source, device)
     check_trained_for(run, settings)
     agent, policy, choice = choose_policy(run, settings.policy, settings.choice)
     info = run.info
+    allow_import(info.task, settings.source, settings.task)
     variant = check_variant(settings.variant or run.config.env.variant, info.task).name
     env = make_run_env(info, variant)
     default = default_folder(settings.source, run.updates, variant, policy)
@@ -87,7 +87,7 @@ def play(settings: RolloutSettings) -> Path:
             **provenance(),
         }
         with atomic_path(folder / SUMMARY) as part:
-            part.write_text(json.dumps(summary, indent=2) + "\n")
+            write_text(part, json.dumps(summary, indent=2) + "\n")
     print_summary(summary, folder, sys.stdout)
     return folder
 
@@ -111,7 +111,7 @@ def play_episodes(
             video = VideoRecorder() if index < settings.videos else None
             result = run_episode(agent, env, settings.seed + index, device, video, violation)
             results.append(result)
-            with (folder / EPISODES).open("a") as file:
+            with (folder / EPISODES).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result_row(result)) + "\n")
             if video is not None:
                 write_mp4(folder / "videos" / f"ep_{index:03d}.mp4", video.stack(), FPS)

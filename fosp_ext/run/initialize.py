@@ -13,7 +13,7 @@ from dreamer.config import differences, marks
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import fingerprint
 from dreamer.envs.closing import close
-from dreamer.errors import UserError
+from dreamer.errors import UserError, shown
 from dreamer.settings import AGENT, MODEL
 from dreamer.training.dataset import Dataset
 from dreamer.training.run_folder import (
@@ -23,7 +23,8 @@ from dreamer.training.run_folder import (
     saved_info,
     saved_state,
 )
-from fosp_ext.build import begin_online, build_agent
+from dreamer.training.state_check import load_weights
+from fosp_ext.build import begin_online, build_agent, require_room
 from fosp_ext.config import CloningMethod, FOSPOnline, OfflineConfig, OnlineConfig, TrainConfig
 from fosp_ext.envs import check_task, is_custom, make_env
 from fosp_ext.run.data import expected_info, run_dataset, tell_unused, with_facts_of
@@ -37,6 +38,7 @@ def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, Dat
     """
     if not config.init_from:
         info = scratch_info(config)
+        require_room(config, info, device)
         return config, info, build_agent(config, info, device)
     source = load_source(config, device)
     usual = run_dataset(source.config)
@@ -45,6 +47,7 @@ def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, Dat
     info = expected_info(config.task, config.env, source.info.action_size, source.info.vectors)
     # it acts as it learned to; an environment that wants another size is refused
     info = replace(with_facts_of(info, source.info), action_size=source.info.action_size)
+    require_room(config, info, device)
     return config, info, begin_online(config, info, source.agent)
 
 
@@ -88,9 +91,15 @@ def go_on(
         raise UserError(f"{config.logdir} began from scratch, without {config.dataset.path}")
     source = config.init_from or before.init_from
     config = replace(config, init_from=source)
-    info = saved_info(state)
+    info = saved_info(state, config.logdir)
+    if info.task != check_task(config.task):
+        raise UserError(
+            f"the checkpoint of {config.logdir} is of {shown(info.task)}, this command says "
+            f"{config.task}"
+        )
+    require_room(config, info, device)
     agent = build_agent(config, info, device)
-    agent.load_state_dict(state["agent"])
+    load_weights(agent, state["agent"], config.logdir)
     return config, info, agent
 
 
@@ -129,7 +138,7 @@ def state_with_model(config: OfflineConfig, agent: Agent, dataset: Dataset) -> S
         raise UserError(f"{source} is of {before.method}; only that method has its world model")
     if state["dataset"] != dataset.fingerprint:
         raise UserError(f"{source} was trained on other data than {dataset.path}")
-    if saved_info(state).action_scale != dataset.info.action_scale:
+    if saved_info(state, source).action_scale != dataset.info.action_scale:
         raise UserError(f"{source} was trained with another action scale; train it anew")
     alone = int(config.run.pretrain * config.run.updates)
     if state["step"] > alone:

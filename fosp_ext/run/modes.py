@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from dreamer import distributed
 from dreamer.errors import UserError
 from dreamer.training.run_folder import claimed
-from dreamer.utils import keep_freed_memory
+from dreamer.utils import keep_freed_memory, use_threads
 from fosp_ext.config import CollectConfig, Config, OfflineConfig, OnlineConfig
 from fosp_ext.run.data import collect_settings, record_dataset, run_dataset
 from fosp_ext.run.offline import train_offline
@@ -19,8 +17,9 @@ from fosp_ext.run.online import train_online
 def run_mode(config: Config) -> int:
     """Do what `config.mode` says; returns the exit code."""
     keep_freed_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
+    if not config.logdir.strip():
+        raise UserError("--logdir is empty; name the run folder")
     if distributed.launched() > 1 and config.mode == "collect":
         raise UserError(
             "mode collect runs in one process, which starts workers of its own; several processes "

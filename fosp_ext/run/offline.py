@@ -18,7 +18,7 @@ from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.run_folder import RunFolder
 from dreamer.utils import choose_device, seed_everything
-from fosp_ext.build import build_agent
+from fosp_ext.build import build_agent, require_room
 from fosp_ext.config import OfflineConfig
 from fosp_ext.envs import make_run_env
 from fosp_ext.run.data import (
@@ -47,6 +47,7 @@ def train_offline(config: OfflineConfig) -> int:
             record_if_missing(path, config.task, env, data, config.seed)
     with distributed.collective_errors():
         info = require_dataset(path, config.task, env)
+        require_room(config, info, device)
         require_costs(info, config.method, path)
         world = evaluation_env(info, env.variant, run.eval_every)
         dataset = load_dataset(path, info, data, run.batch_size * run.batch_length)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +11,13 @@ import torch
 
 from dreamer.agent import Agent
 from dreamer.data.episode import DatasetInfo
-from dreamer.errors import UserError
-from dreamer.training.run_folder import saved_info, saved_state
+from dreamer.errors import UserError, shown
+from dreamer.footprint import require_memory
+from dreamer.training.run_folder import run_of, saved_info, saved_state
+from dreamer.training.state_check import load_weights
 from fosp_ext.build import build_agent
-from fosp_ext.config import TrainConfig, config_from_dict
+from fosp_ext.config import TrainConfig, config_from_dict, load_config
+from fosp_ext.envs import check_task, is_custom
 
 # Parts by the last word of their name: acting, estimates and open-loop images do without them.
 LEARNING = {
@@ -40,13 +45,41 @@ def load_run(path: str | Path, device: torch.device) -> LoadedRun:
     """
     state = saved_state(path)
     config = saved_config(state, path)
-    info = saved_info(state)
+    info = saved_info(state, path)
+    require_memory(config, info, rows=0, imagined=0, device=device)
     agent = build_agent(config, info, device)
     exported = "left_out" in state
     if exported:
         leave_out_learning(agent, heads="world_model.reward_head" in state["left_out"])
-    agent.load_state_dict(state["agent"])
+    load_weights(agent, state["agent"], path)
     return LoadedRun(agent, config, info, state["step"], state["dataset"], exported)
+
+
+def allow_import(task: str, source: Path, named: str | None = None) -> None:
+    """Refuse to import the module of a task that nobody but a checkpoint names.
+
+    The user names it, as `named`, or the run folder of `source` is the user's own: it belongs to
+    this account, and its config.yaml has the same task. One line says what will be imported.
+    """
+    if not is_custom(task) or (named is not None and check_task(named) == task):
+        return
+    folder = run_of(source)
+    if folder is None or not _is_own(folder, task):
+        raise UserError(
+            f"{source} says task {shown(task)}, whose module would be imported and run; if you "
+            "trust it, name it yourself: --task"
+        )
+    sys.stderr.write(f"importing {task.rpartition(':')[0]} for task {task} of your run {folder}\n")
+
+
+def _is_own(folder: Path, task: str) -> bool:
+    """Does a run folder belong to this account, and was it begun with this task?"""
+    settings = folder / "config.yaml"
+    try:
+        owners = {folder.stat().st_uid, settings.stat().st_uid}
+        return owners == {os.geteuid()} and check_task(load_config(settings).task) == task
+    except (OSError, UserError):
+        return False
 
 
 def saved_config(state: dict[str, Any], path: str | Path) -> TrainConfig:

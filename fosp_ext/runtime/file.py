@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
+from dreamer.files import parse_json
 
 KEY, DIGEST = "fosp_policy", "fosp_sha256"
 FORMAT = 1
@@ -44,7 +45,7 @@ class PolicyFacts:
     @classmethod
     def from_json(cls, text: str) -> PolicyFacts:
         """The inverse; a text of another format is a `ValueError`, `TypeError` or `KeyError`."""
-        values = json.loads(text)
+        values = parse_json(text)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, this version reads {FORMAT}")
         for name in ("cameras", "action_scale", "estimates"):

@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from dreamer import signals
+from dreamer.boundary import guarded
 from dreamer.data.hdf5 import write_dataset
-from dreamer.errors import tell_error
 from dreamer.signals import STOP_SIGNALS, StopSignal, answered, check, checked, deferred
 from tests.support.commands import ROOT
 from tests.support.stopping import signal_until_end
@@ -26,9 +26,8 @@ def send(number: int) -> None:
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_is_raised_at_once_and_has_its_exit_code(number, capsys):
     before = [signal.getsignal(each) for each in STOP_SIGNALS]
-    with pytest.raises(StopSignal) as stopped, answered():
-        send(number)
-    assert tell_error(stopped.value, "stopped; go on") == 128 + number
+    with answered():
+        assert guarded(lambda: send(number), "stopped; go on") == 128 + number
     assert capsys.readouterr().err == "stopped; go on\n"
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
     check()  # it is forgotten
@@ -98,20 +97,20 @@ def test_hdf5_is_not_interrupted(tmp_path):
 
 SCRIPT = """
 import sys, time
-from dreamer.errors import tell_error
+from dreamer.boundary import guarded
 from dreamer.signals import answers_signals, deferred
 
 @answers_signals
 def main(argv):
-    try:
-        print("ready", flush=True)
-        with deferred():
-            sys.stdin.readline()
-            print("again", flush=True)
-            sys.stdin.readline()
-        time.sleep(600)
-    except KeyboardInterrupt as error:
-        return tell_error(error)
+    return guarded(work)
+
+def work():
+    print("ready", flush=True)
+    with deferred():
+        sys.stdin.readline()
+        print("again", flush=True)
+        sys.stdin.readline()
+    time.sleep(600)
 
 code = main()
 print("end", flush=True)

@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 
 import eval as evaluation_command
 import train
-from dreamer.errors import DatasetError, UserError, tell_error
+from dreamer.boundary import guarded
+from dreamer.errors import DatasetError, UserError
 from tests.support.commands import ROOT, offline, snapshot
 
 DEBUG = ["--configs", "fosp_offline", "debug"]
@@ -226,5 +227,8 @@ def test_help_may_be_read_in_part():
     ],
 )
 def test_an_error_is_one_line_and_a_code(error, line, code, capsys):
-    assert tell_error(error, "stopped; go on") == code
+    def fail() -> int:
+        raise error
+
+    assert guarded(fail, "stopped; go on") == code
     assert capsys.readouterr() == ("", f"{line}\n")

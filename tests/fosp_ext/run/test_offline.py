@@ -18,9 +18,10 @@ from ruamel.yaml import YAML
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from dreamer.config import read_yaml, to_dict
+from dreamer.config import to_dict
 from dreamer.data.hdf5 import write_dataset
 from dreamer.training.offline import OfflineRun
+from dreamer.yaml_file import read_yaml
 from fosp_ext.config import load_config
 from tests.support.commands import (
     after_update,
