@@ -36,7 +36,6 @@ matrix:  ## run the tests on every Python that is found
 campaign: setup  ## try for an hour to break it: damaged files, odd words, kills
 	@$(RUN) -m tests.campaign $(CAMPAIGN)
 
-
 lint: setup  ## check style, formatting and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
