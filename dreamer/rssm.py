@@ -5,6 +5,9 @@ See docs/concepts/algorithm.md 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -21,6 +24,7 @@ from dreamer.distributions import (
 from dreamer.networks import (
     NORM_EPS,
     NormSiLU,
+    StepLinear,
     hidden_linear,
     init_hidden_,
     init_output_,
@@ -64,7 +68,7 @@ class NormGRUCell(nn.Module):
         reset, cand, update = self.norm(self.linear(torch.cat([deter, x], -1))).float().chunk(3, -1)
         cand = torch.tanh(reset.sigmoid() * cand)
         update = torch.sigmoid(update - 1)
-        return update * cand + (1 - update) * deter
+        return torch.lerp(deter, cand, update)
 
 
 class PriorHead(nn.Sequential):
@@ -112,6 +116,7 @@ class RSSM(nn.Module):
         self.feat_size = D + flat  # F
         self.reads_probabilities = settings.read == "probabilities"
         self.imagines_probabilities = settings.imagine == "probabilities"
+        self._compiled = False
         self.initial_deter = nn.Parameter(torch.zeros(D))
         self.inputs = nn.Sequential(hidden_linear(flat + action_size, hidden), NormSiLU(hidden))
         self.cell = NormGRUCell(hidden, D)
@@ -127,6 +132,7 @@ class RSSM(nn.Module):
 
     def compile_steps(self) -> None:
         """Have the two steps that an update repeats compiled, when it first takes them."""
+        self._compiled = True
         for name in ("_follow", "imagine_step"):
             setattr(self, name, compiled(getattr(self, name)))
 
@@ -146,13 +152,33 @@ class RSSM(nn.Module):
         assert action.shape[:2] == is_first.shape == (B, T), (embed.shape, action.shape)
         embed = self.post_embed(embed)  # (B, T, hidden)
         before = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
-        initial, state, steps, dists = self.initial(B), self.initial(B), [], []
-        for t in range(T):
-            state, post = self._follow(state, initial, before[:, t], embed[:, t], is_first[:, t])
-            steps.append(state)
-            dists.append(post)
+        before = within_bounds(before) * (1 - is_first).unsqueeze(-1)
+        noise = torch.rand(T, B, self.stoch, 1, device=embed.device)
+        initial, steps, dists = self.initial(B), [], []
+        state, begins = initial, some_begin(is_first)
+        with self._repeated():
+            for t in range(T):
+                if begins[t]:
+                    state = state_or(initial, is_first[:, t], state)
+                state, post = self._follow(state, before[:, t], embed[:, t], noise[t])
+                steps.append(state)
+                dists.append(post)
         latent = Latent(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
         return Posterior(latent, torch.stack(dists, 1), self.prior(latent.deter))
+
+    @contextmanager
+    def _repeated(self) -> Iterator[None]:
+        """A block that takes many steps: see `StepLinear`. A compiled step has its own way."""
+        with ExitStack() as stack:
+            for module in () if self._compiled else self._step_modules():
+                stack.enter_context(module.repeated())
+            yield
+
+    def _step_modules(self) -> list[StepLinear]:
+        """The linear layers of `_follow`."""
+        parts = (self.inputs, self.cell, self.post_deter, self.post_net)
+        modules = chain.from_iterable(part.modules() for part in parts)
+        return [module for module in modules if isinstance(module, StepLinear)]
 
     def obs_step(self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor) -> Latent:
         """One step of `observe`, for acting: action (N, A) led to the image embed (N, E).
@@ -165,8 +191,10 @@ class RSSM(nn.Module):
         self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor
     ) -> tuple[Latent, Tensor]:
         """The same as training takes it: the sampled state, and the posterior (N, S, K)."""
-        initial = self.initial(len(action))
-        return self._follow(state, initial, action, self.post_embed(embed), is_first)
+        state = state_or(self.initial(len(action)), is_first, state)
+        action = within_bounds(action) * (1 - is_first).unsqueeze(-1)
+        noise = torch.rand(len(action), self.stoch, 1, device=action.device)
+        return self._follow(state, action, self.post_embed(embed), noise)
 
     def readable(self, latent: Latent, post: Tensor) -> Latent:
         """What policy and critics read of states and of the posterior (..., S, K) they came from.
@@ -177,15 +205,11 @@ class RSSM(nn.Module):
         return Latent(latent.deter, post) if self.reads_probabilities else latent
 
     def _follow(
-        self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+        self, state: Latent, action: Tensor, embed: Tensor, noise: Tensor
     ) -> tuple[Latent, Tensor]:
-        first = is_first.bool().unsqueeze(-1)  # (N, 1)
-        deter = torch.where(first, initial.deter, state.deter)
-        stoch = torch.where(first.unsqueeze(-1), initial.stoch, state.stoch)
-        action = action * (1 - is_first.unsqueeze(-1))
-        deter = self._advance(Latent(deter, stoch), action)
+        deter = self._advance(state, action)
         post = self._probs(self.post_net(self.post_deter(deter) + embed))
-        return Latent(deter, sample_one_hot(post)), post
+        return Latent(deter, sample_one_hot(post, noise)), post
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
         """Imagine one step: state (N,), action (N, A) -> state (N,), by one of the priors.
@@ -197,7 +221,7 @@ class RSSM(nn.Module):
 
     def imagine_step(self, state: Latent, action: Tensor) -> Imagined:
         """The same, with what every prior head expected."""
-        deter = self._advance(state, action)
+        deter = self._advance(state, within_bounds(action))
         prior = self.prior(deter)
         probs = prior[0] if len(prior) == 1 else one_of(prior)
         noise = None if self.imagines_probabilities else draw_noise(probs)
@@ -208,7 +232,7 @@ class RSSM(nn.Module):
 
         Those of several priors are averaged.
         """
-        deter = self._advance(state, action)
+        deter = self._advance(state, within_bounds(action))
         return Latent(deter, self.prior(deter).mean(0))
 
     def prior(self, deter: Tensor) -> Tensor:
@@ -216,11 +240,31 @@ class RSSM(nn.Module):
         return self._probs(self.prior_net(deter))
 
     def _advance(self, state: Latent, action: Tensor) -> Tensor:
-        action = action / action.detach().abs().clamp_min(1.0)
         return self.cell(state.deter, self.inputs(torch.cat([state.stoch.flatten(-2), action], -1)))
 
     def _probs(self, logits: Tensor) -> Tensor:
         return unimix_probs(logits.unflatten(-1, (self.stoch, self.classes)), self.unimix)
+
+
+def within_bounds(action: Tensor) -> Tensor:
+    """Actions (..., A) with what lies beyond [-1, 1] scaled onto the bound."""
+    return action / action.detach().abs().clamp_min(1.0)
+
+
+def state_or(initial: Latent, is_first: Tensor, state: Latent) -> Latent:
+    """The initial state where an episode begins, else the state; all (N,)."""
+    first = is_first.bool().unsqueeze(-1)  # (N, 1)
+    return Latent(
+        torch.where(first, initial.deter, state.deter),
+        torch.where(first.unsqueeze(-1), initial.stoch, state.stoch),
+    )
+
+
+def some_begin(is_first: Tensor) -> list[bool]:
+    """For each of T rows of (B, T): does an episode begin in any window? A GPU is not asked."""
+    if is_first.device.type != "cpu":
+        return [True] * is_first.shape[1]
+    return is_first.bool().any(0).tolist()
 
 
 def drawn_or_whole(probs: Tensor, noise: Tensor | None) -> Tensor:
