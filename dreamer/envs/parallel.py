@@ -90,6 +90,10 @@ class ParallelEnvs:
         """One action, (A,) float32 in [-1, 1], in each of these workers."""
         return self._ask("step", {index: (action,) for index, action in actions.items()})
 
+    def render(self, indices: Iterable[int]) -> dict[int, np.ndarray]:
+        """The overhead view of each of these workers' environments, an image for people."""
+        return self._ask("render", dict.fromkeys(indices, ()))
+
     def replay(self, recorded: dict[int, tuple[int, np.ndarray]]) -> dict[int, list[StepResult]]:
         """Seed and actions (T, A) of an episode -> the results of its reset and its T steps.
 
@@ -192,6 +196,9 @@ class _Environment:
         obs, reward, terminated, truncated, info = self.env.step(action)
         cost = float(info["cost"])
         return StepResult(_copied(obs), float(reward), cost, bool(terminated), bool(truncated))
+
+    def render(self) -> np.ndarray:
+        return np.array(self.env.render())
 
     def replay(self, seed: int, actions: np.ndarray) -> list[StepResult]:
         outcomes = [self.reset(seed)]

@@ -8,6 +8,8 @@ from pathlib import Path
 from dreamer.command_line import parse_command_line
 from dreamer.errors import UserError, tell_error
 
+POLICIES = ("set", "online", "offline", "proposals")
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
@@ -29,13 +31,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--variant", help="variant of the task, instead of the run's own")
     parser.add_argument(
         "--policy",
-        choices=("set", "online", "offline", "proposals"),
-        help="who acts in a run with a policy set, instead of the set; proposals: in any run with "
-        "critics of costs, the best of several actions that the one policy proposes",
+        type=policies,
+        default=(),
+        metavar="NAME[,NAME...]",
+        help=f"who acts, of {', '.join(POLICIES)}; online, offline: in a run with a policy set, "
+        "instead of the set; proposals: in any run with critics of costs, the best of several "
+        "actions that the one policy proposes; several names play at the same time",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 takes one")
     parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads of torch; 0 takes every core"
+        "--workers",
+        type=int,
+        default=0,
+        help="environments, each in a process of its own, in which episodes are played at the same "
+        "time; 0 takes two per core, 1 plays one episode after the other",
     )
     parser.add_argument(
         "--out",
@@ -44,10 +54,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     arguments, rest = parser.parse_known_args(argv)
     arguments.choice = choice_words(parser, rest)
-    for name, least in (("episodes", 1), ("seed", 0), ("videos", 0), ("threads", 0)):
+    least_of = {"episodes": 1, "seed": 0, "videos": 0, "threads": 0, "workers": 0}
+    for name, least in least_of.items():
         if getattr(arguments, name) < least:
             parser.error(f"--{name} must be at least {least}")
     return arguments
+
+
+def policies(text: str) -> tuple[str, ...]:
+    """Names such as `set,offline`, each once."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in POLICIES:
+            raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(POLICIES)}")
+    return names
 
 
 def choice_words(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, str]:
@@ -77,8 +97,9 @@ def main(argv: list[str] | None = None) -> int:
                 variant=arguments.variant,
                 device=arguments.device,
                 out=Path(arguments.out) if arguments.out else None,
-                policy=arguments.policy,
+                policies=arguments.policy,
                 threads=arguments.threads,
+                workers=arguments.workers,
                 choice=arguments.choice,
             )
         )

@@ -1,0 +1,122 @@
+"""Episodes of one or several policies, written as they are over: in this process, or in several."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium
+import torch
+
+from dreamer.agent import Agent
+from dreamer.envs.parallel import ParallelEnvs
+from dreamer.training.evaluation import (
+    EpisodeResult,
+    Spectator,
+    VideoRecorder,
+    result_row,
+    run_episode,
+)
+from dreamer.training.parallel_evaluation import PlannedEpisode, play_together
+from dreamer.training.progress import Progress
+from dreamer.training.video import FPS, write_mp4
+from fosp_ext.envs import is_custom
+
+WORKERS_PER_CORE = 2  # one draws its images while the policy waits for the others
+
+
+class Player(NamedTuple):
+    """Who plays, and where its episodes are written."""
+
+    agent: Agent
+    folder: Path
+
+
+class Written:
+    """The episodes of one player in its folder: a line each in the order of seeds, and videos."""
+
+    def __init__(self, folder: Path) -> None:
+        self.results: list[EpisodeResult] = []
+        self._folder = folder
+        self._early: dict[int, EpisodeResult] = {}  # over before an episode with a lower number
+
+    def add(self, number: int, result: EpisodeResult, watched: Spectator | None) -> None:
+        """Take in episode `number`, counted from 0."""
+        self._early[number] = result
+        while len(self.results) in self._early:
+            self._write(self._early.pop(len(self.results)))
+        if isinstance(watched, VideoRecorder):
+            path = self._folder / "videos" / f"ep_{number:03d}.mp4"
+            write_mp4(path, watched.stack(), FPS)
+
+    def close(self) -> None:
+        """Write what still waits for an episode that will not come."""
+        for number in sorted(self._early):
+            self._write(self._early.pop(number))
+
+    def _write(self, result: EpisodeResult) -> None:
+        self.results.append(result)
+        with (self._folder / "episodes.jsonl").open("a") as file:
+            file.write(json.dumps(result_row(result)) + "\n")
+
+
+def usual_workers(task: str, episodes: int) -> int:
+    """Environments to play in at once: a few on each core; of a custom task, which may be a robot,
+    one.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 1 if is_custom(task) else min(episodes, WORKERS_PER_CORE * (cores or 1))
+
+
+def open_envs(
+    make: Callable[[], gymnasium.Env], workers: int
+) -> AbstractContextManager[gymnasium.Env | ParallelEnvs]:
+    """One environment in this process, or several of them, each in a process; for `with`."""
+    return closing(make()) if workers == 1 else ParallelEnvs(make, workers, warn)
+
+
+def play_episodes(
+    players: Sequence[Player],
+    envs: gymnasium.Env | ParallelEnvs,
+    seeds: Sequence[int],
+    videos: int,
+    violation: float,
+    device: torch.device,
+) -> list[list[EpisodeResult]]:
+    """One episode per player and seed, the first `videos` of each with video; results by player.
+
+    In one environment they are played one after the other, in several all players play at once.
+    Each episode is written when it is over.
+    """
+    total = len(players) * len(seeds)
+    with ExitStack() as stack:
+        written = [stack.enter_context(closing(Written(player.folder))) for player in players]
+        progress = stack.enter_context(Progress("playing", total, "episodes", sys.stderr))
+
+        def finished(index: int, result: EpisodeResult, watched: Spectator | None) -> None:
+            written[index // len(seeds)].add(index % len(seeds), result, watched)
+            progress.advance()
+
+        plans = [
+            PlannedEpisode(player.agent, seed, VideoRecorder if number < videos else None)
+            for player in players
+            for number, seed in enumerate(seeds)
+        ]
+        if isinstance(envs, ParallelEnvs):
+            play_together(envs, plans, device, finished, violation)
+        else:
+            for index, (agent, seed, spectator) in enumerate(plans):
+                watch = None if spectator is None else spectator()
+                result = run_episode(agent, envs, seed, device, watch, violation)
+                finished(index, result, watch)
+        return [each.results for each in written]
+
+
+def warn(text: str) -> None:
+    """One line for the user."""
+    sys.stderr.write(f"{text}\n")
