@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from types import FrameType
@@ -39,6 +40,7 @@ class Hooks:
     evaluate: Hook
     save: Hook
     updated: Hook  # after each update
+    computing: Callable[[int], AbstractContextManager[None]]  # around each update, with its number
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def offline_loop(
         for step in range(done + 1, updates + 1):
             with logger.timer("data"):
                 batch = next(batches)
-            with logger.timer("update"):
+            with logger.timer("update"), hooks.computing(step):
                 logger.add(agent.update(batch, update_policy=step > pretrain), prefix="train")
             logger.tick(step)
             stopped = stop.agreed()
@@ -154,7 +156,7 @@ def online_loop(
             for step in range(done + 1, due + 1):
                 with logger.timer("data"):
                     batch = stream.batch(step, device)
-                with logger.timer("update"):
+                with logger.timer("update"), hooks.computing(step):
                     logger.add(agent.update(batch), prefix="train")
                 logger.tick(step)
                 _after_update(step, False, False, every, logger, hooks, agent_steps)

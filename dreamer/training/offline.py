@@ -17,6 +17,7 @@ from dreamer.training.loops import Every, Hooks, offline_loop
 from dreamer.training.profiler import Tracer
 from dreamer.training.run_folder import RunFolder, State, saved_info
 from dreamer.training.settings import OfflineRunSettings
+from dreamer.training.threads import ThreadChoice
 
 
 class OfflineRun:
@@ -33,6 +34,7 @@ class OfflineRun:
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
+        threads: ThreadChoice,
     ) -> None:
         """In the first `pretrain` updates of a new run the world model learns alone.
 
@@ -40,7 +42,7 @@ class OfflineRun:
         """
         self.folder, self.agent, self.dataset = folder, agent, dataset
         self.evaluator, self.settings, self.pretrain = evaluator, settings, pretrain
-        self.device = device
+        self.device, self.threads = device, threads
         self.stream = WindowStream(
             dataset.train, settings.batch_size, settings.batch_length, seed, augmentation
         )
@@ -54,11 +56,12 @@ class OfflineRun:
         self.folder.open()
         run = self.settings
         self.logger = Logger(self.folder.path, resume_step=done, total_steps=run.updates)
+        self.threads.begin(done, self.logger.message)
         batches = self.stream.iterate(done, self.device)
         every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0
         tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
-        hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer)
+        hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer, self.threads.update)
         try:
             return offline_loop(
                 self.agent, batches, done, run.updates, self.pretrain, every, self.logger, hooks
@@ -97,7 +100,7 @@ class OfflineRun:
 
     def evaluate(self, step: int) -> None:
         """Play in the real environment, once there is something to see."""
-        if distributed.is_writer() and step > self.pretrain:
+        if step > self.pretrain:
             self.evaluator.evaluate(self.agent, self.logger)
 
     def log_heldout(self, step: int) -> None:

@@ -21,14 +21,13 @@ from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.online import OnlineRun, World
 from dreamer.training.run_folder import RunFolder
+from dreamer.training.threads import ThreadChoice
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 
 
 def train(config: DreamerConfig) -> int:
     """Train, or go on training; returns the exit code."""
     keep_freed_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
     with distributed.process_group():
         match config:
             case OnlineConfig():
@@ -55,7 +54,7 @@ def train_online(config: OnlineConfig) -> int:
         training = OnlineRun(
             folder, agent, World(info, make, env.replay), None,
             Evaluator(folder.path, run, device, world), run, config.online, None, unchanged, seed,
-            device,
+            device, ThreadChoice(folder.path, config.threads, device),
         )  # fmt: skip
     return training.run(state)
 
@@ -73,7 +72,7 @@ def train_offline(config: OfflineConfig) -> int:
         agent = make_agent(config, info, device)
         training = OfflineRun(
             folder, agent, dataset, Evaluator(folder.path, run, device, world), run, 0, unchanged,
-            seed, device,
+            seed, device, ThreadChoice(folder.path, config.threads, device),
         )  # fmt: skip
     return training.run(state)
 

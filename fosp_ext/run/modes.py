@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from dreamer import distributed
 from dreamer.errors import UserError
 from dreamer.utils import keep_freed_memory
@@ -16,8 +14,6 @@ from fosp_ext.run.online import train_online
 def run_mode(config: Config) -> int:
     """Do what `config.mode` says; returns the exit code."""
     keep_freed_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
     if distributed.launched() > 1 and config.mode == "collect":
         raise UserError(
             "mode collect runs in one process, which starts workers of its own; several processes "
