@@ -24,23 +24,27 @@ from dreamer.errors import DatasetError, UserError, did_you_mean
 
 def validate_dataset(path: str | Path) -> DatasetInfo:
     """Check every key, shape and range except the pixels; say which one is missing or malformed."""
-    path = Path(path)
     with open_dataset(path) as file:
-        _check_attributes(file, path)
-        arrays = _check_arrays(file, path)
-        _check_episodes(arrays, len(file.attrs["policies"]), path)
-        cameras = tuple(text(name) for name in file.attrs["cameras"])
-        size = _check_images(
-            file, path, cameras, len(arrays["rewards"]) + len(arrays["episode_starts"])
-        )
-        return DatasetInfo(
-            task=text(file.attrs["task"]),
-            cameras=cameras,
-            action_repeat=int(file.attrs["action_repeat"]),
-            size=size,
-            action_size=arrays["actions"].shape[1],
-            environment=_environment(file, path),
-        )
+        return validated(file, Path(path))
+
+
+def validated(file: h5py.File, path: Path) -> DatasetInfo:
+    """The same for a file that is open."""
+    _check_attributes(file, path)
+    arrays = _check_arrays(file, path)
+    _check_episodes(arrays, len(file.attrs["policies"]), path)
+    cameras = tuple(text(name) for name in file.attrs["cameras"])
+    size = _check_images(
+        file, path, cameras, len(arrays["rewards"]) + len(arrays["episode_starts"])
+    )
+    return DatasetInfo(
+        task=text(file.attrs["task"]),
+        cameras=cameras,
+        action_repeat=int(file.attrs["action_repeat"]),
+        size=size,
+        action_size=arrays["actions"].shape[1],
+        environment=_environment(file, path),
+    )
 
 
 def check_compatible(info: DatasetInfo, expected: DatasetInfo, path: str | Path) -> None:
