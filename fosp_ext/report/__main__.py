@@ -36,16 +36,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="auto",
         help="auto, cpu, cuda or cuda:N, for the estimates of violation probability",
     )
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads for these estimates; 0 takes one"
+    )
+    options = parser.parse_args(argv)
+    if options.threads < 0:
+        parser.error("--threads must be at least 0")
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code."""
     options = parse(argv)
     try:
-        from fosp_ext.report.compose import write  # torch, not needed for --help
+        import torch  # not needed for --help
+
+        from fosp_ext.report.compose import write
         from fosp_ext.report.material import gather
 
+        torch.set_num_threads(options.threads or 1)
         folder = write(gather(options.runs, options.device, sys.stderr), options.out, options.csv)
     except (UserError, OSError, KeyboardInterrupt) as error:
         return tell_error(error)
