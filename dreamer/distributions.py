@@ -7,6 +7,9 @@ are made inside the training loop.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -85,7 +88,7 @@ class Normal:
 
     def sample(self) -> Tensor:
         """A reparameterised sample, (..., A)."""
-        return self.mean + self.std * torch.randn_like(self.mean)
+        return self.mean + self.std * _drawn(torch.randn, self.mean.shape, self.mean.device)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log density of actions (..., A) -> (...)."""
@@ -117,7 +120,33 @@ def sample_one_hot(probs: Tensor, noise: Tensor | None = None) -> Tensor:
 
 def draw_noise(probs: Tensor) -> Tensor:
     """Uniform numbers in [0, 1) for one sample of each of the categoricals (..., K): (..., 1)."""
-    return torch.rand(*probs.shape[:-1], 1, device=probs.device)
+    return uniform((*probs.shape[:-1], 1), probs.device)
+
+
+def uniform(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1); each row of its own generator inside `rows_drawn_by`."""
+    return _drawn(torch.rand, shape, device)
+
+
+@contextmanager
+def rows_drawn_by(generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """A block in which row n of what is drawn comes from generator n, as if it were alone."""
+    token = _generators.set(generators)
+    try:
+        yield
+    finally:
+        _generators.reset(token)
+
+
+_generators: ContextVar[Sequence[torch.Generator] | None] = ContextVar("generators", default=None)
+
+
+def _drawn(draw: Callable[..., Tensor], shape: Sequence[int], device: torch.device) -> Tensor:
+    own = _generators.get()
+    if own is None:
+        return draw(*shape, device=device)
+    assert len(own) == shape[0], (len(own), shape)
+    return torch.stack([draw(*shape[1:], generator=g, device=device) for g in own])
 
 
 def mode_one_hot(probs: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from dreamer.distributions import (
     draw_noise,
     mode_one_hot,
     sample_one_hot,
+    uniform,
     unimix_probs,
 )
 from dreamer.networks import (
@@ -193,7 +194,7 @@ class RSSM(nn.Module):
         """The same as training takes it: the sampled state, and the posterior (N, S, K)."""
         state = state_or(self.initial(len(action)), is_first, state)
         action = within_bounds(action) * (1 - is_first).unsqueeze(-1)
-        noise = torch.rand(len(action), self.stoch, 1, device=action.device)
+        noise = uniform((len(action), self.stoch, 1), action.device)
         return self._follow(state, action, self.post_embed(embed), noise)
 
     def readable(self, latent: Latent, post: Tensor) -> Latent:

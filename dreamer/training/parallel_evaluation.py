@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dreamer.agent import Agent, AgentState
+from dreamer.distributions import rows_drawn_by
 from dreamer.envs.parallel import ParallelEnvs, StepResult
 from dreamer.functional import violates
 from dreamer.training.evaluation import EpisodeResult, Moment, Spectator
@@ -46,6 +47,7 @@ class _Running:
     plan: PlannedEpisode
     watch: Spectator | None
     state: AgentState  # (1,)
+    chance: torch.Generator
     obs: dict[str, np.ndarray]
     estimates: Mapping[str, float]
     length: int = 0
@@ -77,27 +79,26 @@ def play_together(
 ) -> None:
     """Play all episodes with mean actions, as many at a time as there are `envs`.
 
-    `finished` is called as each is over. A worker that is free takes the next episode, so the same
-    number of workers gives the same numbers again. Another number puts other rows into one matrix
-    product, which rounds differently. An episode whose process dies is begun again. A step violates
-    from the cost `violation` on.
+    `finished` is called as each is over. What an episode leaves to chance is decided by its seed
+    alone, as in `run_episode`. A worker that is free takes the next episode, so the same number of
+    workers gives the same numbers again; another number puts other rows into one matrix product,
+    which rounds differently. An episode whose process dies is begun again. A step violates from the
+    cost `violation` on.
     """
     waiting, running = deque(range(len(plans))), dict[int, _Running]()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(plans[0].seed if plans else 0)
-        while waiting or running:
-            _begin(envs, plans, waiting, running)
-            actions = _choose(running, device)
-            _show(envs, running)
-            outcomes = envs.step({worker: actions[worker] for worker in running})
-            for worker, episode in list(running.items()):
-                if worker not in outcomes:  # its process died
-                    waiting.appendleft(running.pop(worker).number)
-                    continue
-                result = episode.add(outcomes[worker], violation)
-                if result is not None:
-                    del running[worker]
-                    finished(episode.number, result, episode.watch)
+    while waiting or running:
+        _begin(envs, plans, waiting, running, device)
+        actions = _choose(running, device)
+        _show(envs, running)
+        outcomes = envs.step({worker: actions[worker] for worker in running})
+        for worker, episode in list(running.items()):
+            if worker not in outcomes:  # its process died
+                waiting.appendleft(running.pop(worker).number)
+                continue
+            result = episode.add(outcomes[worker], violation)
+            if result is not None:
+                del running[worker]
+                finished(episode.number, result, episode.watch)
 
 
 def _begin(
@@ -105,6 +106,7 @@ def _begin(
     plans: Sequence[PlannedEpisode],
     waiting: deque[int],
     running: dict[int, _Running],
+    device: torch.device,
 ) -> None:
     """Give waiting episodes to free workers."""
     free = [worker for worker in range(len(envs)) if worker not in running]
@@ -117,7 +119,8 @@ def _begin(
         plan = plans[number]
         watch = None if plan.spectator is None else plan.spectator()
         start = plan.agent.initial(1)
-        running[worker] = _Running(number, plan, watch, start, outcomes[worker].obs, {})
+        chance = torch.Generator(device).manual_seed(plan.seed)
+        running[worker] = _Running(number, plan, watch, start, chance, outcomes[worker].obs, {})
 
 
 def _choose(running: dict[int, _Running], device: torch.device) -> dict[int, np.ndarray]:
@@ -133,7 +136,8 @@ def _choose(running: dict[int, _Running], device: torch.device) -> dict[int, np.
         }
         first = torch.tensor([float(x.length == 0) for x in episodes]).to(device)
         state = _joined([x.state for x in episodes])
-        action, state, estimates = agent.act(obs, first, state, explore=False)
+        with rows_drawn_by([x.chance for x in episodes]):
+            action, state, estimates = agent.act(obs, first, state, explore=False)
         known = {name: values.tolist() for name, values in estimates.items()}
         for row, (worker, episode) in enumerate(zip(workers, episodes, strict=True)):
             actions[worker] = action[row].float().cpu().numpy()
