@@ -11,6 +11,7 @@ from pathlib import Path
 from dreamer.command_line import config_text, exit_code, parse_command_line, say
 from dreamer.config import changed, describe, load_presets, resolve
 from dreamer.errors import UserError
+from dreamer.signals import answers_signals
 from dreamer.training.config import SCHEMAS, DreamerConfig
 
 PRESETS = Path(__file__).with_name("configs.yaml")
@@ -28,9 +29,10 @@ command line; the later wins.
 """
 
 
-def main(argv: list[str]) -> int:
+@answers_signals
+def main(argv: list[str] | None = None) -> int:
     """Parse, resolve, run; returns the exit code."""
-    return exit_code(partial(command, argv))
+    return exit_code(partial(command, sys.argv[1:] if argv is None else argv))
 
 
 def command(argv: list[str]) -> int:
@@ -66,4 +68,4 @@ def fill(config: DreamerConfig, overrides: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

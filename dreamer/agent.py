@@ -34,11 +34,18 @@ class Agent(nn.Module):
         self.world_model, self.policy = world_model, policy
         self.action_size, self.precision = action_size, precision
 
-    def update(self, batch: Batch, update_policy: bool = True) -> Metrics:
-        """One gradient step for the model, then one for the policy if that learns too."""
+    def update(
+        self, batch: Batch, update_policy: bool = True, update_model: bool = True
+    ) -> Metrics:
+        """One gradient step for the model, then one for the policy, of those that learn now."""
+        metrics: Metrics = {}
         with record_function("world model"), self.autocast(batch.reward.device):
-            latent, model_metrics = self.world_model.update(batch)
-        metrics = {f"wm/{name}": x for name, x in model_metrics.items()}
+            before, batch = self.world_model.warm_up(batch)
+            if update_model:
+                latent, model_metrics = self.world_model.update(batch, before)
+                metrics = {f"wm/{name}": x for name, x in model_metrics.items()}
+            else:
+                latent = self.world_model.follow(batch, before)
         if update_policy:
             with record_function("policy"), self.autocast(batch.reward.device):
                 metrics |= self.policy.update(self.world_model, latent, batch)

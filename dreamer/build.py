@@ -29,9 +29,9 @@ def build_dreamer(
     critic: CriticSettings,
     precision: torch.dtype,
 ) -> Agent:
-    """A fresh DreamerV3 for the cameras and actions that `info` describes, on the CPU."""
+    """A fresh DreamerV3 for the observations and actions that `info` describes, on the CPU."""
     cameras, A = dict.fromkeys(info.cameras, (info.size, info.size, 3)), info.action_size
-    model = WorldModel(cameras, A, world_model)
+    model = WorldModel(cameras, A, world_model, vectors=info.vectors)
     policy = ActorCritic(model.feat_size, A, actor, critic, imagination)
     return Agent(model, policy, A, precision)
 

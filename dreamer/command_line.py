@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dreamer.config import Layer, to_yaml
 from dreamer.errors import NonFiniteError, UserError
+from dreamer.signals import stop_code
 
 FLAGS = {  # words that stand alone -> what they ask for
     "-h": "help",
@@ -56,13 +56,13 @@ def exit_code(command: Callable[[], int]) -> int:
     """What `command` returns, or the code of its error or signal, said in one line."""
     try:
         code = command()
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
+    except KeyboardInterrupt as error:
+        code = stop_code(error)
     except UserError as error:
         tell(f"error: {error}")
         return error.exit_code
     except NonFiniteError as error:
-        tell(f"error: {error}; the last checkpoint is intact")
+        tell(f"error: {error}")
         return 3
     if code > 128:  # by a signal
         tell("stopped; the same command continues")

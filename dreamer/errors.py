@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import signal
 import sys
 from collections.abc import Iterable
+
+from dreamer.signals import stop_code
 
 
 class UserError(ValueError):
@@ -21,7 +22,7 @@ class DatasetError(UserError):
 
 
 class NonFiniteError(RuntimeError):
-    """A metric became NaN or infinite. Training stops with exit code 3, checkpoints intact."""
+    """A metric became NaN or infinite. Training stops with exit code 3."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -31,9 +32,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def tell_error(error: UserError | OSError | KeyboardInterrupt, stopped: str = "stopped") -> int:
-    """Say an error in one line on stderr, or `stopped` for Ctrl-C; returns the exit code."""
+    """Say an error in one line on stderr, or `stopped` for a signal; returns the exit code."""
     if isinstance(error, KeyboardInterrupt):
-        line, code = stopped, 128 + signal.SIGINT
+        line, code = stopped, stop_code(error)
     elif isinstance(error, UserError):
         line, code = f"error: {error}", error.exit_code
     else:

@@ -1,4 +1,4 @@
-"""Layers and networks: dense stacks, camera encoder and decoder, policy.
+"""Layers and networks: dense stacks, encoder and decoders of observations, policy.
 
 See docs/concepts/algorithm.md 2.1.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dreamer.distributions import Bernoulli, Normal, TwoHot, symlog_bins
 from dreamer.errors import UserError
-from dreamer.functional import matmul_dtype
+from dreamer.functional import matmul_dtype, symlog
 from dreamer.settings import NetSize
 
 NORM_EPS = 1e-3
@@ -237,6 +237,54 @@ class ImageEncoder(nn.Module):
         pixels = centred(images.flatten(0, -4), matmul_dtype(images.device))
         embedded = self.net(pixels.permute(0, 3, 1, 2))  # of (B*T, C, 64, 64)
         return embedded.flatten(1).unflatten(0, images.shape[:-3])
+
+
+class Encoder(ImageEncoder):
+    """Images and vectors to one embedding per time step; without vectors an `ImageEncoder`.
+
+    Vectors pass through symlog and an MLP, and their embedding is appended to that of the images.
+    """
+
+    def __init__(
+        self,
+        cameras: Mapping[str, tuple[int, int, int]],
+        vectors: Mapping[str, int],
+        depth: int,
+        net: NetSize,
+    ):
+        """`vectors` are name -> numbers."""
+        super().__init__(cameras, depth)
+        self.vectors = tuple(vectors)
+        if vectors:
+            inputs = sum(vectors.values())
+            self.vector_net = MLP(inputs, net.units, net.layers, net.units, outscale=1.0)
+            self.size += net.units
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        return self.joined(self.embed(self.stacked(obs)), obs)
+
+    def joined(self, embed: Tensor, obs: dict[str, Tensor]) -> Tensor:
+        """The embedding of the images (B, T, ...) with that of the vectors, (B, T, E)."""
+        if not self.vectors:
+            return embed
+        return torch.cat([embed, self.vector_net(self.numbers(obs))], -1)
+
+    def numbers(self, obs: dict[str, Tensor]) -> Tensor:
+        """All vectors in symlog: name -> (B, T, D) to (B, T, sum of D)."""
+        return symlog(torch.cat([obs[name] for name in self.vectors], -1))
+
+
+class VectorDecoder(nn.Module):
+    """Features to the vectors of an observation, in symlog: (..., F) -> name -> (..., D)."""
+
+    def __init__(self, inputs: int, vectors: Mapping[str, int], net: NetSize):
+        super().__init__()
+        self.vectors = dict(vectors)
+        self.mlp = MLP(inputs, sum(vectors.values()), net.layers, net.units, outscale=1.0)
+
+    def forward(self, feat: Tensor) -> dict[str, Tensor]:
+        parts = self.mlp(feat).float().split(list(self.vectors.values()), -1)
+        return dict(zip(self.vectors, parts, strict=True))
 
 
 class ImageDecoder(nn.Module):

@@ -44,6 +44,13 @@ class Posterior(NamedTuple):
     prior: Tensor  # (M, B, T, S, K) probabilities before, by each of the M prior heads
 
 
+class Before(NamedTuple):
+    """The row before a window."""
+
+    latent: Latent  # (B,), sampled
+    action: Tensor  # (B, A), chosen there
+
+
 class Imagined(NamedTuple):
     """What the M prior heads, the members, expect after a step, and the state that came of it."""
 
@@ -143,25 +150,29 @@ class RSSM(nn.Module):
         stoch = mode_one_hot(self.prior(deter).mean(0))
         return Latent(deter.expand(count, -1), stoch.expand(count, -1, -1))
 
-    def observe(self, embed: Tensor, action: Tensor, is_first: Tensor) -> Posterior:
+    def observe(
+        self, embed: Tensor, action: Tensor, is_first: Tensor, before: Before | None = None
+    ) -> Posterior:
         """Follow recorded windows: embed (B, T, E), action (B, T, A), is_first (B, T).
 
         Row t's state follows from row t-1's state and action, and from the image of row t. Where
         is_first is 1, the previous state is the learned initial one and the previous action zero.
+        `before` is the row before the first; without one the window begins like an episode.
         """
         B, T, _ = embed.shape
         assert action.shape[:2] == is_first.shape == (B, T), (embed.shape, action.shape)
         embed = self.post_embed(embed)  # (B, T, hidden)
-        before = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
-        before = within_bounds(before) * (1 - is_first).unsqueeze(-1)
         noise = torch.rand(T, B, self.stoch, 1, device=embed.device)
         initial, steps, dists = self.initial(B), [], []
-        state, begins = initial, some_begin(is_first)
+        state, last = before or Before(initial, torch.zeros_like(action[:, 0]))
+        led = torch.cat([last.unsqueeze(1), action[:, :-1]], 1)  # the action that led to each row
+        led = within_bounds(led) * (1 - is_first).unsqueeze(-1)
+        begins = some_begin(is_first)
         with self._repeated():
             for t in range(T):
                 if begins[t]:
                     state = state_or(initial, is_first[:, t], state)
-                state, post = self._follow(state, before[:, t], embed[:, t], noise[t])
+                state, post = self._follow(state, led[:, t], embed[:, t], noise[t])
                 steps.append(state)
                 dists.append(post)
         latent = Latent(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
@@ -192,10 +203,21 @@ class RSSM(nn.Module):
         self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor
     ) -> tuple[Latent, Tensor]:
         """The same as training takes it: the sampled state, and the posterior (N, S, K)."""
-        state = state_or(self.initial(len(action)), is_first, state)
-        action = within_bounds(action) * (1 - is_first).unsqueeze(-1)
+        state, action = self._led_by(state, action, is_first)
         noise = uniform((len(action), self.stoch, 1), action.device)
         return self._follow(state, action, self.post_embed(embed), noise)
+
+    def posterior_step(
+        self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same without a sample: the deterministic state (N, D) and the posterior."""
+        state, action = self._led_by(state, action, is_first)
+        return self._posterior(state, action, self.post_embed(embed))
+
+    def _led_by(self, state: Latent, action: Tensor, is_first: Tensor) -> tuple[Latent, Tensor]:
+        """State and action (N,) as `_follow` takes them: those of a beginning where one is."""
+        state = state_or(self.initial(len(action)), is_first, state)
+        return state, within_bounds(action) * (1 - is_first).unsqueeze(-1)
 
     def readable(self, latent: Latent, post: Tensor) -> Latent:
         """What policy and critics read of states and of the posterior (..., S, K) they came from.
@@ -208,9 +230,12 @@ class RSSM(nn.Module):
     def _follow(
         self, state: Latent, action: Tensor, embed: Tensor, noise: Tensor
     ) -> tuple[Latent, Tensor]:
-        deter = self._advance(state, action)
-        post = self._probs(self.post_net(self.post_deter(deter) + embed))
+        deter, post = self._posterior(state, action, embed)
         return Latent(deter, sample_one_hot(post, noise)), post
+
+    def _posterior(self, state: Latent, action: Tensor, embed: Tensor) -> tuple[Tensor, Tensor]:
+        deter = self._advance(state, action)
+        return deter, self._probs(self.post_net(self.post_deter(deter) + embed))
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
         """Imagine one step: state (N,), action (N, A) -> state (N,), by one of the priors.

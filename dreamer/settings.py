@@ -72,6 +72,11 @@ class WorldModelSettings:
     rssm: RSSMSettings = setting("recurrent state-space model", must_match=BOTH)
     heads: NetSize = setting("reward, cost and continue heads", must_match=BOTH)
     cnn_depth: int = setting("channels of the first convolution", minimum=1, must_match=BOTH)
+    context: int = setting(
+        "first rows of each window that only lead the state to where learning begins",
+        minimum=0,
+        before=0,
+    )
     recon_every: int = setting(
         "images are drawn and compared in one of so many rows; the others save time", minimum=1
     )

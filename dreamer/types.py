@@ -29,13 +29,12 @@ from torch import Tensor
 from dreamer.functional import matmul_dtype
 
 Metrics = dict[str, Tensor]
-VIOLATION = 0.5  # default threshold of `dreamer.functional.violates`, in cost
 
 
 class Batch(NamedTuple):
     """Windows of recorded rows."""
 
-    obs: dict[str, Tensor]  # camera -> (B, T, height, width, 3) uint8
+    obs: dict[str, Tensor]  # camera -> (B, T, height, width, 3) uint8, vector -> (B, T, D) float32
     action: Tensor  # (B, T, A) in [-1, 1]
     reward: Tensor  # (B, T)
     cost: Tensor  # (B, T), at least 0; zeros where a task has none
@@ -47,6 +46,15 @@ class Batch(NamedTuple):
         """The same batch on another device."""
         obs = {key: value.to(device, non_blocking=True) for key, value in self.obs.items()}
         return Batch(obs, *(value.to(device, non_blocking=True) for value in self[1:]))
+
+    def split(self, rows: int) -> tuple[Batch, Batch]:
+        """The first `rows` rows of the windows, and the others."""
+        parts = slice(rows), slice(rows, None)
+        head, rest = (
+            Batch({key: x[:, part] for key, x in self.obs.items()}, *(x[:, part] for x in self[1:]))
+            for part in parts
+        )
+        return head, rest
 
 
 class Latent(NamedTuple):

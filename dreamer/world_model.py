@@ -12,10 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamer.functional import masked_mean, rarity_weights
-from dreamer.networks import BernoulliHead, ImageDecoder, ImageEncoder, TwoHotHead, centred
+from dreamer.functional import masked_mean, rarity_weights, symlog
+from dreamer.networks import (
+    BernoulliHead,
+    Encoder,
+    ImageDecoder,
+    TwoHotHead,
+    VectorDecoder,
+    centred,
+)
 from dreamer.optimizer import Optimizer
-from dreamer.rssm import RSSM, Posterior, kl_losses
+from dreamer.rssm import RSSM, Before, Posterior, kl_losses
 from dreamer.settings import WorldModelSettings
 from dreamer.types import Batch, Latent, Metrics
 
@@ -33,7 +40,7 @@ class Prediction(NamedTuple):
 
 
 class WorldModel(nn.Module):
-    """Learns to predict images, rewards and the end of an episode. It has no notion of cost.
+    """Learns to predict observations, rewards and the end of an episode. It knows no cost.
 
     A subclass may pass further heads, and adds their losses and read-outs in `head_losses` and
     `predict_cost`.
@@ -45,11 +52,14 @@ class WorldModel(nn.Module):
         action_size: int,
         settings: WorldModelSettings,
         heads: Mapping[str, HeadMaker] | None = None,
+        vectors: Mapping[str, int] | None = None,
     ):
-        """`cameras` are name -> (height, width, channels); `heads` attribute name -> its maker."""
+        """`cameras` are name -> (height, width, channels); `heads` attribute name -> its maker;
+        `vectors`, of observations that have some, name -> numbers.
+        """
         super().__init__()
-        self.settings = settings
-        self.encoder = ImageEncoder(cameras, settings.cnn_depth)
+        self.settings, vectors = settings, vectors or {}
+        self.encoder = Encoder(cameras, vectors, settings.cnn_depth, settings.heads)
         self.rssm = RSSM(self.encoder.size, action_size, settings.rssm)
         layers, units = settings.heads.layers, settings.heads.units
         self.feat_size = self.rssm.feat_size
@@ -58,11 +68,41 @@ class WorldModel(nn.Module):
         self.cont_head = BernoulliHead(self.feat_size, layers, units)
         for name, make in (heads or {}).items():
             self.add_module(name, make(self.feat_size))
+        self.vector_decoder = (
+            VectorDecoder(self.feat_size, vectors, settings.heads) if vectors else None
+        )
         self.optimizer = Optimizer(self.parameters(), settings.optimizer)
 
-    def update(self, batch: Batch) -> tuple[Latent, Metrics]:
-        """One gradient step. Returns the states (B, T), as a policy reads them, and metrics."""
-        posterior, losses, metrics = self.losses(batch, self.recon_rows(batch.reward.shape[1]))
+    @torch.no_grad()
+    def warm_up(self, batch: Batch) -> tuple[Before | None, Batch]:
+        """Follow the first `context` rows of windows: the last of them, and the rows after it.
+
+        Most windows begin amid an episode, where the recorded actions answer to what was seen
+        before. Without context the model takes these actions as evidence of where things are, and
+        then believes those of a policy, too (the delusions of Ortega et al., 2021). The same as the
+        burn-in of R2D2 (section 3).
+        """
+        context = min(self.settings.context, batch.reward.shape[1] - 2)
+        if context <= 0:
+            return None, batch
+        head, rest = batch.split(context)
+        latent = self.rssm.observe(self.encoder(head.obs), head.action, head.is_first).latent
+        return Before(Latent(*(x[:, -1] for x in latent)), head.action[:, -1]), rest
+
+    @torch.no_grad()
+    def follow(self, batch: Batch, before: Before | None = None) -> Latent:
+        """The states (B, T) of windows after the row `before`, as a policy reads them."""
+        embed = self.encoder(batch.obs)
+        posterior = self.rssm.observe(embed, batch.action, batch.is_first, before)
+        return self.rssm.readable(posterior.latent, posterior.post)
+
+    def update(self, batch: Batch, before: Before | None = None) -> tuple[Latent, Metrics]:
+        """One gradient step, on windows after the row `before`.
+
+        Returns the states (B, T), as a policy reads them, and metrics.
+        """
+        rows = self.recon_rows(batch.reward.shape[1])
+        posterior, losses, metrics = self.losses(batch, rows, before)
         total = torch.stack([loss.mean() for loss in losses.values()]).sum()
         step = self.optimizer.step(total)
         latent = self.rssm.readable(posterior.latent, posterior.post)
@@ -74,20 +114,21 @@ class WorldModel(nn.Module):
         return slice(int(torch.randint(every, ())) if every > 1 else 0, None, every)
 
     def losses(
-        self, batch: Batch, reconstructed: slice = ALL_ROWS
+        self, batch: Batch, reconstructed: slice = ALL_ROWS, before: Before | None = None
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Posterior states, every scaled loss and metrics, without moving anything.
 
         A loss is (B, T) or a mean; that of the images has the `reconstructed` rows alone.
         """
         images = self.encoder.stacked(batch.obs)  # what the encoder reads and the decoder draws
-        embed = self.encoder.embed(images)
-        posterior = self.rssm.observe(embed, batch.action, batch.is_first)
+        embed = self.encoder.joined(self.encoder.embed(images), batch.obs)
+        posterior = self.rssm.observe(embed, batch.action, batch.is_first, before)
         feat = posterior.latent.feat()
         dyn, rep, kl = kl_losses(posterior.post, posterior.prior, self.settings.free_nats)
         drawn = self.image_losses(feat[:, reconstructed], images[:, reconstructed])
         losses = {
             **{f"image_loss/{name}": loss for name, loss in drawn.items()},
+            **self.vector_losses(feat, batch.obs),
             **self.head_losses(feat, batch),
             "dyn_loss": self.settings.dyn_scale * dyn,
             "rep_loss": self.settings.rep_scale * rep,
@@ -134,6 +175,15 @@ class WorldModel(nn.Module):
             error = error * rarity_weights(images, self.settings.colour_rarity)
         by_camera = self.decoder.by_camera(error.sum((-3, -2)))  # summed over pixels first
         return {name: channels.sum(-1) for name, channels in by_camera.items()}
+
+    def vector_losses(self, feat: Tensor, obs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Squared error of each vector in symlog, summed over its numbers: name -> (B, T)."""
+        if self.vector_decoder is None:
+            return {}
+        return {
+            f"vector_loss/{name}": (decoded - symlog(obs[name])).square().sum(-1)
+            for name, decoded in self.vector_decoder(feat).items()
+        }
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Losses of the scalar heads, name -> (B, T)."""

@@ -29,7 +29,6 @@ from experiments.diagnose_recorded import (
     EpisodeView,
     cost_head,
     episode_bounds,
-    follow,
     forecast,
     start_rows,
     view_episode,
@@ -146,7 +145,7 @@ def imagination(agent: Agent, store: RowStore, device: torch.device) -> dict[str
         if not len(rows):
             continue
         with fixed_randomness(device), agent.autocast(device):
-            state = Latent(*(x[0, rows] for x in follow(model, batch)))
+            state = Latent(*(x[0, rows] for x in model.follow(batch)))
             for k in range(1, HORIZON + 1):
                 action, _ = agent.policy.act(model, state, explore=False)
                 state = model.rssm.img_step(state, action)

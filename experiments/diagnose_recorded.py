@@ -15,7 +15,6 @@ from dreamer.data.store import RowStore
 from dreamer.functional import violates
 from dreamer.training.diagnostics import CONTEXT, fixed_randomness
 from dreamer.types import Batch, Latent
-from dreamer.world_model import WorldModel
 from fosp_ext.critics import InSampleCritic
 from fosp_ext.policy_set import PolicySet
 from fosp_ext.report.calibration import auroc, brier
@@ -68,12 +67,6 @@ def episode_bounds(store: RowStore) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in itertools.pairwise([*firsts, len(store)])]
 
 
-def follow(model: WorldModel, batch: Batch) -> Latent:
-    """The states (B, T) of a model that sees the rows of a batch."""
-    posterior = model.rssm.observe(model.encoder(batch.obs), batch.action, batch.is_first)
-    return model.rssm.readable(posterior.latent, posterior.post)
-
-
 def start_rows(rows: int, steps: int, device: torch.device) -> Tensor:
     """Every EVERY-th of the rows of an episode that have `steps` more behind them, (N,)."""
     return torch.arange(0, max(0, rows - steps), EVERY, device=device)
@@ -88,7 +81,7 @@ def view_episode(
     batch = store.windows([begin], end - begin).to(device)
     model = agent.world_model
     with fixed_randomness(device), agent.autocast(device):
-        feat = follow(model, batch).feat()
+        feat = model.follow(batch).feat()
         estimates = agent.policy.estimates(feat) | _further(agent, feat, batch.action)
     seen = {name: x[0].float().cpu().numpy() for name, x in estimates.items()}
     small = {name: store.small(name)[begin:end] for name in ("reward", "cost")}
@@ -148,7 +141,7 @@ def forecast(agent: Agent, store: RowStore, device: torch.device) -> dict[str, f
         if not len(rows):
             continue
         with fixed_randomness(device), agent.autocast(device):
-            state = Latent(*(x[0, rows] for x in follow(model, batch)))
+            state = Latent(*(x[0, rows] for x in model.follow(batch)))
             for k in range(1, max(STEPS_AHEAD) + 1):
                 state = model.rssm.img_step(state, batch.action[0, rows + k - 1])
                 if k in STEPS_AHEAD:

@@ -34,7 +34,6 @@ from dreamer.training.run_folder import provenance
 from dreamer.types import Latent
 from dreamer.utils import choose_device
 from experiments.diagnose_own import FIRST_SEED, Recorder, join
-from experiments.diagnose_recorded import follow
 from fosp_ext.envs import make_run_env
 from fosp_ext.envs.scripted.field_of_view import AXES, off_axis
 from fosp_ext.envs.world_state import WorldState
@@ -100,7 +99,7 @@ def predict(agent: Agent, episode: Episode, device: torch.device) -> dict[str, n
     drawn = {"reward": [], "cost": []}
     with fixed_randomness(device), agent.autocast(device):
         for _ in range(DRAWS):
-            before = Latent(*(x[0, :-1] for x in follow(model, batch)))
+            before = Latent(*(x[0, :-1] for x in model.follow(batch)))
             after = model.predict(model.rssm.img_step(before, batch.action[0, :-1]).feat())
             for name, values in drawn.items():
                 values.append(getattr(after, name).float().cpu().numpy())

@@ -2,7 +2,7 @@
 
 Every episode has a fixed seed. The episodes are shared out among worker processes, so the times
 per action hold for a machine that is as busy as this one. The thresholds are for full speed and no
-action noise; with another `--speed` or `--noise` they are not checked.
+action noise; with another `--speed`, `--noise` or `--variant` they are not checked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,12 @@ from dreamer.errors import UserError, tell_error
 from dreamer.training.progress import Progress
 from fosp_ext.dataset.collect_plan import FIELDS_OF_VIEW
 from fosp_ext.dataset.recording import start_worker
-from fosp_ext.envs import check_task, make_env
+from fosp_ext.envs import action_size, check_task, check_variant, env_action_size, make_env
 from fosp_ext.envs.gl import choose_backend
-from fosp_ext.envs.safety_gym import SafetyGymEnv
 from fosp_ext.envs.scripted import ScriptedPolicy, available_policies, make_scripted_policy
+
+if TYPE_CHECKING:
+    from fosp_ext.envs import TaskEnv
 
 TASKS = (
     "SafetyPointPush1-v0",  # the slowest first, so that no worker ends long after the others
@@ -35,10 +37,11 @@ TASKS = (
     "SafetyPointGoal2-v0",
     "SafetyPointButton1-v0",
     "SafetyPointGoal1-v0",
+    "SafeReach-v0",
 )
 HEADER = (
-    "| task | policy | return mean +- std (min..max) | cost mean +- std (max) | goals "
-    "| ms per action | s per episode |\n|---|---|---|---|---|---|---|"
+    "| task | policy | return mean +- std (min..max) | cost mean +- std (max) "
+    "| episodes with cost | goals | ms per action | s per episode |\n" + 8 * "|---" + "|"
 )
 SAFE = {  # task -> (least mean return, largest mean cost)
     "SafetyPointGoal1-v0": (20, 1),
@@ -46,8 +49,10 @@ SAFE = {  # task -> (least mean return, largest mean cost)
     "SafetyPointButton1-v0": (20, 3),
     "SafetyCarGoal2-v0": (18, 2),
     "SafetyPointPush1-v0": (10, 2),
+    "SafeReach-v0": (2.3, 0),
 }
 UNSAFE_RETURN, UNSAFE_COST = 18, 40  # least means on the Goal and Button tasks
+UNSAFE_EXCEPT = ("SafetyPointPush1-v0", "SafeReach-v0")
 
 
 class Job(NamedTuple):
@@ -59,6 +64,7 @@ class Job(NamedTuple):
     noise: float
     speed: float
     field_of_view: str
+    variant: str
 
 
 class Outcome(NamedTuple):
@@ -71,7 +77,7 @@ class Outcome(NamedTuple):
     seconds: float  # of the whole episode, reset and images included
 
 
-def play(env: SafetyGymEnv, policy: ScriptedPolicy, seed: int) -> Outcome:
+def play(env: TaskEnv, policy: ScriptedPolicy, seed: int) -> Outcome:
     """One episode without recording it."""
     started, acting, actions = time.perf_counter(), 0.0, 0
     score, cost, goals = 0.0, 0.0, 0
@@ -84,23 +90,32 @@ def play(env: SafetyGymEnv, policy: ScriptedPolicy, seed: int) -> Outcome:
         action = policy.act(state)
         acting += time.perf_counter() - before
         _, reward, terminated, truncated, info = env.step(action)
-        score, cost, goals = score + reward, cost + info["cost"], goals + info["goals"]
+        score, cost = score + reward, cost + info["cost"]
+        goals += info["success"] if "success" in info else info["goals"]
         actions += 1
     return Outcome(score, cost, goals, 1000 * acting / actions, time.perf_counter() - started)
 
 
 @cache
-def worker_env(task: str) -> SafetyGymEnv:
+def worker_env(task: str, variant: str) -> TaskEnv:
     """The environment of this worker process for `task`."""
-    return make_env(task)
+    return make_env(task, variant=variant)
 
 
 def play_job(job: Job) -> Outcome:
     """Play one job in a worker process."""
     rng = np.random.default_rng(job.seed)
-    env = worker_env(job.task)
+    env = worker_env(job.task, job.variant)
     cameras = tuple(env.observation_space) if job.field_of_view == "cameras" else ()
-    policy = make_scripted_policy(job.policy, job.task, rng, job.noise, job.speed, cameras=cameras)
+    policy = make_scripted_policy(
+        job.policy,
+        job.task,
+        rng,
+        job.noise,
+        job.speed,
+        action_size=env_action_size(env),
+        cameras=cameras,
+    )
     return play(env, policy, job.seed)
 
 
@@ -127,7 +142,8 @@ def row(task: str, name: str, outcomes: Sequence[Outcome]) -> str:
     return (
         f"| {task} | {name} | {score.mean():.2f} +- {score.std():.2f} "
         f"({score.min():.1f}..{score.max():.1f}) | {cost.mean():.2f} +- {cost.std():.2f} "
-        f"({cost.max():.0f}) | {goals.mean():.1f} | {act_ms.mean():.2f} | {seconds.mean():.1f} |"
+        f"({cost.max():.0f}) | {np.mean(cost > 0):.2f} | {goals.mean():.2f} "
+        f"| {act_ms.mean():.2f} | {seconds.mean():.1f} |"
     )
 
 
@@ -142,7 +158,7 @@ def targets(task: str, name: str, outcomes: Sequence[Outcome]) -> list[Target]:
             Target(f"{label} return", score, least=least),
             Target(f"{label} cost", cost, most=most),
         ]
-    if name == "unsafe" and task in SAFE and "Push" not in task:
+    if name == "unsafe" and task in SAFE and task not in UNSAFE_EXCEPT:
         return [
             Target(f"{label} return", score, least=UNSAFE_RETURN),
             Target(f"{label} cost", cost, least=UNSAFE_COST),
@@ -154,12 +170,13 @@ def compare(tasks: Sequence[str], names: Sequence[str], options: argparse.Namesp
     """Play everything and print the table; returns the exit code."""
     chosen = {task: names or available_policies(task) for task in tasks}
     seeds = range(options.seed, options.seed + options.episodes)
-    spread = (options.noise, options.speed, options.field_of_view)
+    spread = (options.noise, options.speed, options.field_of_view, options.variant)
     jobs = [
         Job(task, name, seed, *spread) for task in chosen for name in chosen[task] for seed in seeds
     ]
     for task, name in {(job.task, job.policy) for job in jobs}:
-        make_scripted_policy(name, task, np.random.default_rng(0))  # refuses a wrong name at once
+        rng, size = np.random.default_rng(0), action_size(task)
+        make_scripted_policy(name, task, rng, action_size=size)  # refuses a wrong name at once
     outcomes = play_all(jobs, options.workers or os.cpu_count() or 1)
     print(HEADER)
     verdicts: list[Target] = []
@@ -168,7 +185,8 @@ def compare(tasks: Sequence[str], names: Sequence[str], options: argparse.Namesp
             played = [outcomes[Job(task, name, seed, *spread)] for seed in seeds]
             print(row(task, name, played))
             verdicts += targets(task, name, played)
-    return conclude(verdicts) if (options.noise, options.speed) == (0, 1) else 0
+    usual = (options.noise, options.speed, options.variant) == (0, 1, "none")
+    return conclude(verdicts) if usual else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -186,10 +204,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="cameras",
         help="what the policies act on",
     )
+    parser.add_argument("--variant", default="none", help="of the tasks, for all of them")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 takes every core")
     options = parser.parse_args(arguments)
     try:
         tasks = [check_task(task) for task in options.tasks.split(",")]
+        for task in tasks:
+            check_variant(options.variant, task)
         names = options.policies.split(",") if options.policies else ()
         return compare(tasks, names, options)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Figure of all variants for docs/reference/variants.md: `python -m experiments.variants`."""
+"""Figure of the variants of a task for the docs: `python -m experiments.variants`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from dreamer.errors import UserError, tell_error
 from dreamer.files import atomic_path
-from fosp_ext.envs import VARIANTS, make_env
+from fosp_ext.envs import check_task, env_action_size, fitting_variants, make_env
 
-CAMERAS = {"vision": "front", "vision_back": "back"}
+TITLES = {"vision": "front", "vision_back": "back"}  # of cameras whose names do not say it
 SIZE = 192
 SEED = 112  # a world of SafetyPointGoal1-v0 with hazards on both sides
-TURN = np.tile([[0.0, 1.0]], (3, 1))  # until the goal is ahead
+BEGIN = 3  # steps of the action (0, 1, 0, ...), with which the Point turns until the goal is ahead
 ACROSS = 2  # variants beside each other
 
 
@@ -24,10 +24,12 @@ def main(argv: list[str]) -> int:
     """Draw the figure; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="SafetyPointGoal1-v0")
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--out", type=Path, default=Path("docs/images/variants.png"))
     arguments = parser.parse_args(argv)
     try:
-        views = {name: views_of(arguments.task, name) for name in VARIANTS}
+        task = check_task(arguments.task)
+        views = {name: views_of(task, name, arguments.seed) for name in fitting_variants(task)}
         draw(views, arguments.out)
     except UserError as error:
         return tell_error(error)
@@ -35,15 +37,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def views_of(task: str, variant: str) -> dict[str, np.ndarray]:
-    """Camera images of one variant and the view from above: title -> image."""
-    env = make_env(task, tuple(CAMERAS), SIZE, render="exact", variant=variant)
-    obs, _ = env.reset(seed=SEED)
-    for action in TURN:
+def views_of(task: str, variant: str, seed: int) -> dict[str, np.ndarray]:
+    """Camera images of one variant and the view of videos: title -> image."""
+    env = make_env(task, size=SIZE, render="exact", variant=variant)
+    obs, _ = env.reset(seed=seed)
+    action = np.eye(env_action_size(env))[1]
+    for _ in range(BEGIN):
         obs, *_ = env.step(action)
     above = env.render()
     env.close()
-    return {**{title: obs[camera] for camera, title in CAMERAS.items()}, "from above": above}
+    return {**{TITLES.get(name, name): image for name, image in obs.items()}, "video": above}
 
 
 def draw(views: dict[str, dict[str, np.ndarray]], path: Path) -> None:
@@ -53,9 +56,8 @@ def draw(views: dict[str, dict[str, np.ndarray]], path: Path) -> None:
 
     rows = -(-len(views) // ACROSS)
     figure = plt.figure(figsize=(12.4, 2.25 * rows), layout="constrained")
-    for panel, (name, images) in zip(
-        figure.subfigures(rows, ACROSS, wspace=0.02).flat, views.items(), strict=True
-    ):
+    panels = figure.subfigures(rows, ACROSS, wspace=0.02).flat
+    for panel, (name, images) in zip(panels, views.items(), strict=False):
         panel.suptitle(name, fontweight="bold")
         for axis, (title, image) in zip(
             panel.subplots(1, len(images)), images.items(), strict=True

@@ -32,7 +32,7 @@ from fosp_ext.world_model import SafeWorldModel
 
 
 def build_agent(config: TrainConfig, info: DatasetInfo, device: torch.device) -> Agent:
-    """A fresh agent for the cameras and actions that `info` describes, with all its policies."""
+    """A fresh agent for observations and actions as `info` describes, with all its policies."""
     return expand(build_learner(config, info, device), config)
 
 
@@ -51,9 +51,11 @@ def build_learner(config: TrainConfig, info: DatasetInfo, device: torch.device) 
     cameras = dict.fromkeys(info.cameras, (info.size, info.size, 3))
     A = info.action_size
     world_model = (
-        SafeWorldModel(cameras, A, config.world_model, config.cost_head, config.env.violation)
+        SafeWorldModel(
+            cameras, A, config.world_model, config.cost_head, config.env.violation, info.vectors
+        )
         if isinstance(config, SafeMethod)
-        else WorldModel(cameras, A, config.world_model)
+        else WorldModel(cameras, A, config.world_model, vectors=info.vectors)
     )
     policy = build_policy(config, world_model.feat_size, A)
     return Agent(world_model, policy, A, choose_precision(config.precision, device)).to(device)

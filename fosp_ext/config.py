@@ -17,7 +17,7 @@ from dreamer.settings import (
     ImaginationSettings,
     WorldModelSettings,
 )
-from dreamer.training.settings import RunSettings
+from dreamer.training.settings import RunSettings, check_context
 from fosp_ext.settings import (
     CloningSettings,
     CostHeadSettings,
@@ -51,7 +51,7 @@ class Config:
     size: str = setting("size preset in force: widths, batches, cadence of logs", choices=SIZES)
     recipe: str = setting("recipe preset in force: what is computed", choices=RECIPES)
     task: str = setting(
-        "Safety-Gymnasium id, or MODULE:NAME (docs/reference/custom_environments.md)"
+        "Safety-Gymnasium id, SafeReach-v0, or MODULE:NAME (docs/reference/custom_environments.md)"
     )
     logdir: str = setting(
         "run folder; {task}, {preset} and {seed} are filled in",
@@ -108,6 +108,9 @@ class TrainConfig(Config):
     dataset: StorageSettings = setting("recorded episodes", may_change=True)
     run: RunSettings = setting("length and habits of the run", may_change=True)
 
+    def __post_init__(self) -> None:
+        check_context(self.world_model.context, self.run)
+
 
 @dataclass(frozen=True)
 class OfflineConfig(TrainConfig):
@@ -115,6 +118,11 @@ class OfflineConfig(TrainConfig):
 
     dataset: OfflineDatasetSettings = setting("recorded episodes", may_change=True)
     run: OfflineRunSettings = setting("length and habits of the run", may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.run.freeze and not int(self.run.pretrain * self.run.updates):
+            raise UserError("run.freeze needs a pretrained world model: set run.pretrain")
 
 
 @dataclass(frozen=True)
@@ -234,6 +242,15 @@ def schema_of(mode: object, method: object, where: str = "") -> type[Config]:
     return SCHEMAS[f"{method} {mode}"]
 
 
+def with_task_preset(
+    presets: Presets, names: Sequence[str], overrides: Mapping[str, str]
+) -> list[str]:
+    """The names, and before them the preset of the task's own name, if it has one."""
+    task = raw_value("task", presets, names, overrides)
+    own = task in presets and presets[task].get("task") == task and task not in names
+    return [task, *names] if own else list(names)
+
+
 def choose_schema(
     presets: Presets, names: Sequence[str], overrides: Mapping[str, str]
 ) -> type[Config]:
@@ -243,7 +260,11 @@ def choose_schema(
 
 
 def resolve_config(presets: Presets, names: Sequence[str], overrides: Mapping[str, str]) -> Config:
-    """The configuration of these presets and overrides; see `dreamer.config.resolve`."""
+    """The configuration of these presets and overrides; see `dreamer.config.resolve`.
+
+    Between a recipe and the other presets comes the preset of the task's own name.
+    """
+    names = with_task_preset(presets, names, overrides)
     return resolve(choose_schema(presets, names, overrides), presets, names, overrides, SCHEMAS)
 
 

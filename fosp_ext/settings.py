@@ -25,6 +25,11 @@ class EnvSettings:
     cameras: tuple[str, ...] = setting(
         "camera names, in the order the encoder sees them", must_match=BOTH
     )
+    vectors: tuple[str, ...] = setting(
+        "names of low-dimensional observations that are encoded as well; custom tasks have some",
+        must_match=BOTH,
+        before=(),
+    )
     size: int = setting("side of the square images, in pixels", minimum=8, must_match=BOTH)
     action_repeat: int = setting("simulator steps per agent step", minimum=1, must_match=BOTH)
     render: str = setting(
@@ -92,6 +97,11 @@ class OfflineRunSettings(training.OfflineRunSettings):
         minimum=0,
         maximum=1,
         may_change=False,
+    )
+    freeze: bool = setting(
+        "after the pretraining the world model stays as it is, which saves the time of its updates",
+        may_change=False,
+        before=False,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from dreamer.distributions import TwoHot
 from dreamer.functional import violates
 from dreamer.networks import TwoHotHead
-from dreamer.rssm import Posterior
+from dreamer.rssm import Before, Posterior
 from dreamer.settings import WorldModelSettings
 from dreamer.types import Batch, Metrics
 from dreamer.world_model import ALL_ROWS, WorldModel
@@ -44,13 +44,14 @@ class SafeWorldModel(WorldModel):
         settings: WorldModelSettings,
         cost_settings: CostHeadSettings,
         violation: float,
+        vectors: Mapping[str, int] | None = None,
     ):
         """A state violates from the cost `violation` on. Unlike the reward head the cost decoder
         does not start at zero.
         """
         layers, units = settings.heads.layers, settings.heads.units
         cost_head = partial(TwoHotHead, layers=layers, units=units, outscale=1.0)
-        super().__init__(cameras, action_size, settings, {"cost_head": cost_head})
+        super().__init__(cameras, action_size, settings, {"cost_head": cost_head}, vectors)
         self.cost_settings, self.violation = cost_settings, violation
 
     def head_losses(self, feat: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -73,10 +74,10 @@ class SafeWorldModel(WorldModel):
         return dist.mean(), violation
 
     def losses(
-        self, batch: Batch, reconstructed: slice = ALL_ROWS
+        self, batch: Batch, reconstructed: slice = ALL_ROWS, before: Before | None = None
     ) -> tuple[Posterior, dict[str, Tensor], Metrics]:
         """Adds the shares of rows that violate, that raise a warning, and that rightly do."""
-        posterior, losses, metrics = super().losses(batch, reconstructed)
+        posterior, losses, metrics = super().losses(batch, reconstructed, before)
         with torch.no_grad():
             expected = self.cost_head(posterior.latent.feat()).mean()
             predicted = violates(expected, self.violation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,8 @@ CUTTERS = {  # who may see a whole configuration
 SIMULATORS = {"mujoco", "safety_gymnasium", "OpenGL", "glfw"}
 PLOTTING = {"matplotlib"}
 LAYERS = (  # a module imports from its own layer or from layers before it
-    {"types", "errors", "files", "values", "functional", "config", "settings", "distributed"},
+    {"types", "errors", "files", "values", "functional", "config", "settings", "distributed"}
+    | {"signals", "locks", "outputs"},
     {"command_line"},
     {"distributions", "networks", "optimizer", "moments"},
     {"rssm"},
@@ -114,7 +116,18 @@ def test_only_commands_stand_above_runs(path):
     place = path.split("/")[1]
     imports = imported_modules(parse(path))
     if place not in ("run", "report", "export.py"):
-        assert not [name for name in imports if name.startswith("fosp_ext.run")]
+        assert not [name for name in imports if f"{name}.".startswith("fosp_ext.run.")]
+
+
+RUNTIME = {"dreamer.errors", "fosp_ext.runtime", "numpy", "onnxruntime"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "fosp_ext/runtime/" in path])
+def test_the_runtime_needs_numpy_and_onnxruntime_alone(path):
+    """It acts on machines that have neither PyTorch nor a simulator."""
+    for name in imported_modules(parse(path)) - {"__future__.annotations"}:
+        known = any(name.startswith(f"{allowed}.") or name == allowed for allowed in RUNTIME)
+        assert known or name.split(".")[0] in sys.stdlib_module_names, name
 
 
 @pytest.mark.parametrize("path", OUTSIDE)

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "configs.yaml")
 COMMANDS = {"train", "eval", "dataset", "report", "export", "doctor"}
 OPTIONAL = ("mujoco", "safety_gymnasium", "imageio", "xmltodict", "yaml", "av", "matplotlib")
+EXTRAS = {"sim", "video", "plots", "onnx", "runtime", "all", "docs", "dev"}
 WORLD = ("--task", "dreamer.envs.counting:CountingEnv", "--env.action_repeat", "1")
 
 
@@ -99,7 +100,7 @@ def test_the_wheel_names_the_commands_and_what_it_needs(wheel):
     assert set(entries["console_scripts"]) == {f"fosp-{name}" for name in COMMANDS}
     needed = [line for line in about.get_all("Requires-Dist") if "extra ==" not in line]
     assert not any(line.startswith(("torchvision", "safety-gymnasium")) for line in needed)
-    assert {"sim", "video", "plots", "all", "docs", "dev"} == set(about.get_all("Provides-Extra"))
+    assert set(about.get_all("Provides-Extra")) == EXTRAS
 
 
 def test_every_command_knows_its_name(installed, tmp_path):

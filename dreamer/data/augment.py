@@ -9,7 +9,7 @@ within one, so that the world model has nothing random to predict.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -41,19 +41,19 @@ def unchanged(batch: Batch, rng: np.random.Generator) -> Batch:
 def shift(batch: Batch, rng: np.random.Generator) -> Batch:
     """Move the images, repeating their edges; each camera as if it were mounted differently."""
     obs = {}
-    for camera, images in batch.obs.items():
+    for camera, images in _images(batch):
         margin = round(SHIFT * images.shape[-2])
         places = rng.integers(2 * margin + 1, size=(len(images), 2))  # top and left edge, (B, 2)
         obs[camera] = _each_sequence(images, partial(_moved, margin), places)
-    return batch._replace(obs=obs)
+    return batch._replace(obs=batch.obs | obs)
 
 
 def colour(batch: Batch, rng: np.random.Generator) -> Batch:
     """Change brightness, contrast, saturation and hue; the same light falls on all cameras."""
     middle, reach = np.array([1, 1, 1, 0]), np.array([LIGHT, LIGHT, LIGHT, HUE])
     factors = rng.uniform(middle - reach, middle + reach, size=(len(batch.action), 4))
-    obs = {camera: _each_sequence(images, _lit, factors) for camera, images in batch.obs.items()}
-    return batch._replace(obs=obs)
+    obs = {camera: _each_sequence(images, _lit, factors) for camera, images in _images(batch)}
+    return batch._replace(obs=batch.obs | obs)
 
 
 def light(batch: Batch, rng: np.random.Generator) -> Batch:
@@ -61,10 +61,10 @@ def light(batch: Batch, rng: np.random.Generator) -> Batch:
     reach = math.log(DARKEST), math.log(BRIGHTEST)
     factor = np.exp(rng.uniform(*reach, size=len(batch.action)))
     obs = {}
-    for camera, images in batch.obs.items():
+    for camera, images in _images(batch):
         wide = torch.as_tensor(factor, dtype=torch.float32, device=images.device)
         obs[camera] = (images * wide[:, None, None, None, None]).clamp_(0, 255).to(torch.uint8)
-    return batch._replace(obs=obs)
+    return batch._replace(obs=batch.obs | obs)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -73,6 +73,11 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "colour": colour,
     "light": light,
 }
+
+
+def _images(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    """(camera, (B, T, height, width, 3)) of each camera; vectors are left as they are."""
+    return ((name, values) for name, values in batch.obs.items() if values.ndim == 5)
 
 
 def _moved(margin: int, images: Tensor, top: int, left: int) -> Tensor:

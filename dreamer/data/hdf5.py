@@ -14,13 +14,29 @@ import h5py
 import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
-from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, FORMAT, FORMAT_VERSION, open_dataset, text
+from dreamer.data.layout import (
+    ARRAYS,
+    CHUNK_FRAMES,
+    FORMAT,
+    FORMAT_VERSION,
+    VECTORS,
+    open_dataset,
+    text,
+    vector_names,
+)
 from dreamer.data.output import HDF5Output
 from dreamer.data.validation import check_compatible, validate_dataset, validated
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 
-__all__ = ["check_compatible", "fingerprint", "read_episodes", "validate_dataset", "write_dataset"]
+__all__ = [
+    "check_compatible",
+    "fingerprint",
+    "read_episodes",
+    "recording_of",
+    "validate_dataset",
+    "write_dataset",
+]
 
 RECORDED_PACKAGES = ("numpy", "h5py", "mujoco", "gymnasium", "safety-gymnasium")
 
@@ -30,10 +46,12 @@ def write_dataset(
     episodes: Iterable[Episode],
     info: DatasetInfo,
     versions: dict[str, str] | None = None,
+    recording: str = "",
 ) -> None:
     """Write episodes as they come, one in memory at a time; the file appears when it is whole.
 
-    `versions` of the programs that recorded them; None: those that are running now.
+    `versions` of the programs that recorded them; None: those that are running now. `recording`
+    is kept as an attribute, see `recording_of`.
     A disk that is full or fails is an `OSError`; nothing is left of the file then.
     """
     path = Path(path)
@@ -43,7 +61,9 @@ def write_dataset(
         output = HDF5Output(part)
         with output as file:
             images = _create_images(file, info)
-            small: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
+            kinds = {name: dtype for name, (_, _, dtype) in ARRAYS.items()}
+            kinds |= {f"{VECTORS}/{name}": np.float32 for name in info.vectors}
+            small: dict[str, list[np.ndarray]] = {name: [] for name in kinds}
             policies: list[str] = []
             rows = 0
             for episode in episodes:
@@ -59,9 +79,11 @@ def write_dataset(
                 output.check()
             if not rows:
                 raise UserError(f"no episodes to write to {path}")
-            for name, (_, _, dtype) in ARRAYS.items():
+            for name, dtype in kinds.items():
                 file.create_dataset(name, data=np.concatenate(small[name]).astype(dtype))
             _write_attributes(file, info, policies, versions)
+            if recording:
+                file.attrs["recording"] = recording
         if path.exists():
             raise UserError(f"{path} was made by another program in the meantime; not overwritten")
 
@@ -94,7 +116,17 @@ def read_episodes(
                 terminated=bool(arrays["terminals"][end - 1]),
                 policy=policies[arrays["episode_policies"][index]],
                 seed=int(arrays["episode_seeds"][index]),
+                vectors={
+                    name: file[f"{VECTORS}/{name}"][frames].astype(np.float32)
+                    for name in info.vectors
+                },
             )
+
+
+def recording_of(path: str | Path) -> str:
+    """What `write_dataset` was told about the recording; empty if nothing."""
+    with open_dataset(path) as file:
+        return text(file.attrs.get("recording", ""))
 
 
 def fingerprint(path: str | Path) -> str:
@@ -104,6 +136,8 @@ def fingerprint(path: str | Path) -> str:
         for name in ARRAYS:
             digest.update(np.ascontiguousarray(file[name][()]).tobytes())
         digest.update("".join(text(name) for name in file.attrs["cameras"]).encode())
+        for name in vector_names(file):
+            digest.update(name.encode() + file[f"{VECTORS}/{name}"][()].tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -140,6 +174,7 @@ def _small_arrays(episode: Episode, first_row: int, policy: int) -> dict[str, np
         "episode_starts": np.array([first_row]),
         "episode_policies": np.array([policy]),
         "episode_seeds": np.array([episode.seed]),
+        **{f"{VECTORS}/{name}": values for name, values in episode.vectors.items()},
     }
 
 
@@ -160,6 +195,8 @@ def _write_attributes(
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["task"] = info.task
     file.attrs["cameras"] = list(info.cameras)
+    if info.vectors:
+        file.attrs[VECTORS] = list(info.vectors)
     file.attrs["action_repeat"] = info.action_repeat
     file.attrs["environment"] = json.dumps(info.environment)
     file.attrs["policies"] = policies
@@ -171,6 +208,7 @@ def _check_episode(episode: Episode, info: DatasetInfo) -> None:
         "cameras": tuple(sorted(episode.images)),
         "size": next(iter(episode.images.values())).shape[1],
         "action_size": episode.action.shape[1],
+        "vectors": {name: values.shape[1] for name, values in episode.vectors.items()},
     }
     for name, value in have.items():
         want = getattr(info, name)

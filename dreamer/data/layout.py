@@ -34,6 +34,7 @@ ARRAYS = {  # name -> (number of axes, dtype kinds, dtype written)
     "episode_policies": (1, "iu", np.int64),
     "episode_seeds": (1, "iu", np.int64),
 }
+VECTORS = "vectors"  # group of the vectors, and attribute with their names; may be missing
 PER_EPISODE = ("episode_starts", "episode_policies", "episode_seeds")
 
 
@@ -71,3 +72,8 @@ def open_file(path: str | Path) -> h5py.File:
 def text(value: str | bytes) -> str:
     """An HDF5 string attribute, whichever of its two kinds it is."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def vector_names(file: h5py.File) -> list[str]:
+    """The vectors of the observations; none in a file of images alone."""
+    return [text(name) for name in file.attrs.get(VECTORS, [])]

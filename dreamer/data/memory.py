@@ -47,7 +47,12 @@ class MemoryPlan:
 
 
 def plan_memory(
-    path: str | Path, storage: str, ram_limit_gb: float, batch_rows: int, copies: int = 1
+    path: str | Path,
+    storage: str,
+    ram_limit_gb: float,
+    batch_rows: int,
+    copies: int = 1,
+    cameras: int | None = None,
 ) -> MemoryPlan:
     """Choose between memory and disk for a dataset; reads no image.
 
@@ -55,11 +60,13 @@ def plan_memory(
     share of what is free; "disk" never does; "ram" always, a `UserError` where it cannot.
     `batch_rows` counts the rows of all batches that exist at one time, `copies` the processes of
     this machine that each keep the images; the limit is one for each, what is free is for all.
+    So many `cameras` of the file are read; None: all.
     """
     path, info = Path(path), validate_dataset(path)
+    cameras = len(info.cameras) if cameras is None else cameras
     with open_dataset(path) as file:
         rows = len(file["rewards"]) + len(file["episode_starts"])
-    row = len(info.cameras) * info.size**2 * 3  # bytes
+    row = cameras * info.size**2 * 3  # bytes
     needed, free = rows * row, free_memory()
     too_much = free is not None and copies * needed > RAM_SHARE * free
     if storage == "ram" and free is not None and too_much:
@@ -74,7 +81,7 @@ def plan_memory(
         reason = above or (" (that would not fit)" if too_much else "")
         storage = "disk" if reason else "ram"
     batches = batch_rows * row
-    return MemoryPlan(path, rows, len(info.cameras), needed, batches, free, storage, reason)
+    return MemoryPlan(path, rows, cameras, needed, batches, free, storage, reason)
 
 
 def free_memory() -> int | None:

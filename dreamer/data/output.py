@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import h5py
+
+from dreamer.signals import deferred
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -19,7 +22,8 @@ class HDF5Output:
     HDF5 does not survive an error of the disk: it raises one kind of exception or another, again
     when its objects are freed, and may crash. So its bytes go through a stand-in that remembers
     the first error and takes everything after it as written. `check`, and the end of the block,
-    raise that error as the `OSError` it was.
+    raise that error as the `OSError` it was. Signals to stop wait for the end of the block: HDF5
+    does not survive an exception in the stand-in either.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -27,6 +31,15 @@ class HDF5Output:
         self._path = path
 
     def __enter__(self) -> h5py.File:
+        self._uninterrupted = ExitStack()
+        self._uninterrupted.enter_context(deferred())
+        try:
+            return self._open()
+        except BaseException:
+            self._uninterrupted.close()
+            raise
+
+    def _open(self) -> h5py.File:
         self._disk = _Disk(self._path)
         self._file = h5py.File(self._disk, "w")
         return self._file
@@ -37,15 +50,16 @@ class HDF5Output:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self._file.close()
-        except (OSError, RuntimeError):
-            if self._disk.error is None:
-                raise
-        finally:
-            self._disk.close()
-        if isinstance(error, Exception) or error is None:
-            self.check()
+        with self._uninterrupted:
+            try:
+                self._file.close()
+            except (OSError, RuntimeError):
+                if self._disk.error is None:
+                    raise
+            finally:
+                self._disk.close()
+            if isinstance(error, Exception) or error is None:
+                self.check()
 
     def check(self) -> None:
         """Raise the first write error since the start, if there was one."""

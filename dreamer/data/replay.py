@@ -21,7 +21,7 @@ class _Recorded(NamedTuple):
     """One episode as rows."""
 
     stream: int
-    images: dict[str, np.ndarray]  # camera -> (rows, size, size, 3) uint8
+    obs: dict[str, np.ndarray]  # camera or vector -> (rows, ...)
     small: dict[str, np.ndarray]  # name -> (rows, ...) float32
 
     @property
@@ -46,7 +46,8 @@ class EpisodeStore:
 
     def add(self, stream: int, episode: Episode) -> None:
         """Append a finished episode to its stream; its images are kept, not copied."""
-        self._episodes.append(_Recorded(stream, episode.images, episode_rows(episode)))
+        obs = {**episode.images, **episode.vectors}
+        self._episodes.append(_Recorded(stream, obs, episode_rows(episode)))
         excess = len(self) + episode.length + 1 - self._capacity
         while excess > 0 and len(self._episodes) > 1:
             excess -= self._episodes.popleft().rows
@@ -90,7 +91,7 @@ class EpisodeStore:
     def empty(self, B: int, T: int, pinned: bool = False) -> Batch:
         """Room for B windows of T rows with images like those of the newest episode."""
         newest = self._episodes[-1]
-        return empty_batch(B, T, newest.images, newest.small["action"].shape[1], pinned)
+        return empty_batch(B, T, newest.obs, newest.small["action"].shape[1], pinned)
 
     def fill_(self, batch: Batch, indices: Sequence[int] | np.ndarray) -> None:
         """Write these windows into a batch (B, T, ...), with its cameras."""
@@ -101,8 +102,8 @@ class EpisodeStore:
         T = batch.reward.shape[1]
         for number, first in enumerate(firsts.tolist()):
             for rows, recorded, source in self._window(first, T):
-                for camera, images in batch.obs.items():
-                    images.numpy()[number, rows] = recorded.images[camera][source]
+                for name, values in batch.obs.items():
+                    values.numpy()[number, rows] = recorded.obs[name][source]
                 for key, value in recorded.small.items():
                     getattr(batch, key).numpy()[number, rows] = value[source]
         batch.is_first[:, 0] = 1

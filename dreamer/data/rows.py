@@ -42,7 +42,7 @@ def dataset_rows(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def episode_rows(episode: Episode) -> dict[str, np.ndarray]:
-    """The T + 1 rows of one episode of T transitions, by their name; the images stay as is."""
+    """The T + 1 rows of one episode of T transitions, by their name, without observations."""
     last = np.arange(episode.length) == episode.length - 1  # (T,)
     return dataset_rows(
         {
@@ -58,17 +58,22 @@ def episode_rows(episode: Episode) -> dict[str, np.ndarray]:
 def empty_batch(
     B: int,
     T: int,
-    images: Mapping[str, np.ndarray | h5py.Dataset],
+    parts: Mapping[str, np.ndarray | h5py.Dataset],
     action_size: int,
     pinned: bool = False,
 ) -> Batch:
-    """Room for B windows of T rows with images like `images` (camera -> (frames, ...)).
+    """Room for B windows of T rows with observations like `parts`, each (rows, ...).
 
-    `pinned` puts them into page-locked memory, which a GPU reads faster.
+    Images are uint8, all else float32. `pinned` puts them into page-locked memory, which a GPU
+    reads faster.
     """
     obs = {
-        camera: torch.empty((B, T, *frames.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-        for camera, frames in images.items()
+        name: torch.empty(
+            (B, T, *rows.shape[1:]),
+            dtype=torch.uint8 if rows.ndim == 4 else torch.float32,
+            pin_memory=pinned,
+        )
+        for name, rows in parts.items()
     }
     scalars = {key: torch.empty(B, T, pin_memory=pinned) for key in SCALARS}
     return Batch(obs, torch.empty(B, T, action_size, pin_memory=pinned), **scalars)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from dreamer.data.episode import DatasetInfo, rescaled
-from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, open_file
+from dreamer.data.episode import rescaled
+from dreamer.data.layout import ARRAYS, CHUNK_FRAMES, VECTORS, open_file
 from dreamer.data.memory import STORAGES
 from dreamer.data.rows import dataset_rows, empty_batch
 from dreamer.data.validation import validate_dataset
@@ -33,11 +33,12 @@ class RowStore:
         path: Path,
         images: dict[str, np.ndarray | h5py.Dataset],
         small: dict[str, np.ndarray],
+        vectors: dict[str, np.ndarray],
         first_frame: int,
     ) -> None:
-        """Combine the images from `first_frame` on with the numbers of their rows."""
+        """Combine the images from `first_frame` on with the numbers and vectors of their rows."""
         self._path, self._images, self._first_frame = path, images, first_frame
-        self._small = small
+        self._small, self._vectors = small, vectors
 
     @classmethod
     def open(
@@ -47,13 +48,16 @@ class RowStore:
         holdout: float = 0.1,
         decoded: Callable[[int], None] = lambda images: None,
         action_scale: Sequence[float] | None = None,
+        cameras: Collection[str] | None = None,
+        vectors: Collection[str] | None = None,
     ) -> tuple[RowStore, RowStore | None]:
         """(training episodes, held-out episodes): the last ceil(holdout * E) are held out.
 
         `storage`: "ram" decodes all images now (`plan_memory` says whether they fit), "disk"
         decodes the windows when they are read. Without a holdout the second store is None.
         `decoded` hears how many further images are in memory. Actions come in `action_scale`; None:
-        as they are in the file.
+        as they are in the file. Of the observations these `cameras` and `vectors` are read, in the
+        order of the file; None: all of them.
         """
         path = Path(path)
         if storage not in STORAGES:
@@ -72,15 +76,23 @@ class RowStore:
                 "record more or lower the held-out share"
             )
         split = int(firsts[len(firsts) - held]) if held else len(small["is_first"])
+        shown = [name for name in info.cameras if cameras is None or name in cameras]
+        felt = {
+            name: file[f"{VECTORS}/{name}"][()].astype(np.float32)
+            for name in info.vectors
+            if vectors is None or name in vectors
+        }
         if storage == "ram":
-            images = _decode(file, info, path, decoded)
+            images = _decode(file, shown, path, decoded)
             file.close()
         else:
-            images = {camera: file[f"images/{camera}"] for camera in info.cameras}
-        train = cls(path, images, {key: value[:split] for key, value in small.items()}, 0)
-        if not held:
-            return train, None
-        return train, cls(path, images, {key: value[split:] for key, value in small.items()}, split)
+            images = {camera: file[f"images/{camera}"] for camera in shown}
+
+        def part(rows: slice) -> RowStore:
+            numbers, values = ({k: v[rows] for k, v in each.items()} for each in (small, felt))
+            return cls(path, images, numbers, values, rows.start)
+
+        return part(slice(0, split)), part(slice(split, None)) if held else None
 
     def __len__(self) -> int:
         """Rows."""
@@ -127,7 +139,8 @@ class RowStore:
 
     def empty(self, B: int, T: int, pinned: bool = False) -> Batch:
         """Room for B windows of T rows, whatever is in it, cameras in the order of the file."""
-        return empty_batch(B, T, self._images, self._small["action"].shape[1], pinned)
+        parts = {**self._images, **self._vectors}
+        return empty_batch(B, T, parts, self._small["action"].shape[1], pinned)
 
     def fill_(self, batch: Batch, starts: Sequence[int] | np.ndarray) -> None:
         """Write the windows from each of the B `starts` on into a batch (B, T, ...)."""
@@ -136,9 +149,12 @@ class RowStore:
         rows = starts[:, None] + np.arange(T)  # (B, T)
         for key, value in self._small.items():
             getattr(batch, key).numpy()[:] = value[rows]
+        for name, values in self._vectors.items():
+            batch.obs[name].numpy()[:] = values[rows]
         batch.is_first[:, 0] = 1
         try:
-            for camera, images in batch.obs.items():
+            for camera in self._images:
+                images = batch.obs[camera]
                 for window, first in zip(images.numpy(), self._first_frame + starts, strict=True):
                     window[:] = self._images[camera][first : first + T]  # one contiguous read
         except OSError as error:
@@ -148,11 +164,11 @@ class RowStore:
 
 
 def _decode(
-    file: h5py.File, info: DatasetInfo, path: Path, decoded: Callable[[int], None]
+    file: h5py.File, cameras: Sequence[str], path: Path, decoded: Callable[[int], None]
 ) -> dict[str, np.ndarray]:
     images = {}
     try:
-        for camera in info.cameras:
+        for camera in cameras:
             source = file[f"images/{camera}"]
             images[camera] = np.empty(source.shape, np.uint8)
             edges = [*range(0, len(source), DECODE_BLOCK), len(source)]

@@ -9,17 +9,21 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dreamer.data.episode import ACTION_SCALE, DatasetInfo
+from dreamer.data.episode import ACTION_HIGH, ACTION_LOW, ACTION_SCALE, COSTS, DatasetInfo
 from dreamer.data.layout import (
     ARRAYS,
     ATTRIBUTES,
     FORMAT,
     FORMAT_VERSION,
     PER_EPISODE,
+    VECTORS,
     open_dataset,
     text,
+    vector_names,
 )
 from dreamer.errors import DatasetError, UserError, did_you_mean
+
+READ = (ACTION_SCALE, ACTION_LOW, ACTION_HIGH, COSTS)  # facts that are compared by their meaning
 
 
 def validate_dataset(path: str | Path) -> DatasetInfo:
@@ -34,16 +38,17 @@ def validated(file: h5py.File, path: Path) -> DatasetInfo:
     arrays = _check_arrays(file, path)
     _check_episodes(arrays, len(file.attrs["policies"]), path)
     cameras = tuple(text(name) for name in file.attrs["cameras"])
-    size = _check_images(
-        file, path, cameras, len(arrays["rewards"]) + len(arrays["episode_starts"])
-    )
+    frames = len(arrays["rewards"]) + len(arrays["episode_starts"])
+    size = _check_images(file, path, cameras, frames)
+    action_size = arrays["actions"].shape[1]
     return DatasetInfo(
         task=text(file.attrs["task"]),
         cameras=cameras,
         action_repeat=int(file.attrs["action_repeat"]),
         size=size,
-        action_size=arrays["actions"].shape[1],
-        environment=_environment(file, path),
+        action_size=action_size,
+        environment=_environment(file, path, action_size),
+        vectors=_check_vectors(file, path, frames),
     )
 
 
@@ -62,29 +67,45 @@ def first_difference(info: DatasetInfo, other: DatasetInfo) -> tuple[str, object
     """(field, value, other value) of the first field that differs.
 
     The order of the cameras does not matter, nor what `other` does not say of its environment. The
-    action scale is compared by its numbers: without one, actions cover the whole range.
+    action scale is compared by its numbers: without one, actions cover the whole range. Bounds of
+    actions are compared where both say them.
     """
     for name, want in asdict(other).items():
         have = getattr(info, name)
         if name == "environment":
             for fact, value in want.items():
-                if fact != ACTION_SCALE and have.get(fact) != value:
+                if fact not in READ and have.get(fact) != value:
                     return fact, have.get(fact), value
         elif set(have) != set(want) if name == "cameras" else have != want:
             return name, have, want
     if info.action_scale != other.action_scale:
         return ACTION_SCALE, info.action_scale, other.action_scale
+    if info.has_costs != other.has_costs:
+        return COSTS, info.environment.get(COSTS), other.environment.get(COSTS)
+    bounds = info.action_bounds, other.action_bounds
+    if None not in bounds and bounds[0] != bounds[1]:
+        return "action bounds", *bounds
     return None
 
 
-def _environment(file: h5py.File, path: Path) -> dict[str, str]:
-    """The attribute of that name: JSON, an object of text."""
+def _environment(file: h5py.File, path: Path, action_size: int) -> dict[str, str]:
+    """The attribute of that name: JSON, an object of text; facts of actions are numbers in it."""
     try:
         facts = json.loads(text(file.attrs["environment"]))
     except json.JSONDecodeError:
         facts = None
     if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
         raise DatasetError(f"{path}: attribute 'environment' must be a JSON object of text")
+    for fact in (ACTION_SCALE, ACTION_LOW, ACTION_HIGH):
+        try:
+            numbers = np.array(facts.get(fact, "1 " * action_size).split(), float)
+        except ValueError:
+            numbers = np.empty(0)
+        if numbers.shape != (action_size,) or not np.isfinite(numbers).all():
+            raise DatasetError(
+                f"{path}: '{fact}' in attribute 'environment' must be {action_size} numbers, "
+                f"it is {facts[fact]!r}"
+            )
     return facts
 
 
@@ -172,6 +193,22 @@ def _check_images(file: h5py.File, path: Path, cameras: tuple[str, ...], frames:
     if len(set(sizes)) > 1:
         raise DatasetError(f"{path}: 'images' must all have one size, they have {sizes}")
     return sizes[0]
+
+
+def _check_vectors(file: h5py.File, path: Path, rows: int) -> dict[str, int]:
+    """Name -> numbers in each observation."""
+    sizes = {}
+    for name in vector_names(file):
+        data = _dataset(file, f"{VECTORS}/{name}", path)
+        if data.ndim != 2 or len(data) != rows or not data.shape[1] or data.dtype.kind != "f":
+            raise DatasetError(
+                f"{path}: '{VECTORS}/{name}' must be float32 with shape ({rows}, D), it is "
+                f"{data.dtype.name} with shape {data.shape}"
+            )
+        if not np.all(np.isfinite(data[()])):
+            raise DatasetError(f"{path}: '{VECTORS}/{name}' holds numbers that are not finite")
+        sizes[name] = data.shape[1]
+    return sizes
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:

@@ -7,7 +7,7 @@ that says what is accepted. docs/reference/custom_environments.md has the rules 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -28,6 +28,7 @@ class RawStep(NamedTuple):
     cost: Any  # None where there is none
     terminated: Any
     truncated: Any
+    success: Any = None  # None where the environment does not say
 
 
 def split_reset(result: Any) -> Any:
@@ -41,10 +42,12 @@ def split_step(result: Any) -> RawStep:
     """Gymnasium's five values, with the cost in `info`, or Safety-Gymnasium's six."""
     if isinstance(result, tuple) and len(result) == 5:
         obs, reward, terminated, truncated, info = result
-        cost = info.get("cost") if isinstance(info, Mapping) else None
-        return RawStep(obs, reward, cost, terminated, truncated)
+        said = info if isinstance(info, Mapping) else {}
+        outcome = (said.get("cost"), terminated, truncated, said.get("success"))
+        return RawStep(obs, reward, *outcome)
     if isinstance(result, tuple) and len(result) == 6:
-        return RawStep(*result[:5])
+        said = result[5] if isinstance(result[5], Mapping) else {}
+        return RawStep(*result[:5], said.get("success"))
     raise UserError(
         f"step returned {_kind(result)}; (observation, reward, terminated, truncated, info), "
         "or six with the cost behind the reward, are needed"
@@ -78,17 +81,51 @@ def read_flag(value: Any, name: str) -> bool:
 
 def read_images(obs: Any, cameras: Sequence[str]) -> dict[str, np.ndarray]:
     """A copy of each camera's image, (height, width, 3) uint8."""
-    entries = obs if isinstance(obs, Mapping) else {IMAGE: obs}
+    entries = entries_of(obs)
     images = {}
     for camera in cameras:
         if camera not in entries:
-            raise UserError(
-                f"the observation lacks '{camera}'; it has {', '.join(map(str, entries))}"
-            )
+            raise UserError(f"the observation lacks '{camera}'; it has {', '.join(entries)}")
         if not is_image(entries[camera]):
             raise UserError(f"observation '{camera}' is {_kind(entries[camera])}; {A_CAMERA}")
         images[camera] = entries[camera].copy()
     return images
+
+
+def read_vectors(obs: Any, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """A copy of each vector, (D,) float32; `sizes` are name -> D."""
+    entries = entries_of(obs)
+    vectors = {}
+    for name, size in sizes.items():
+        if name not in entries:
+            raise UserError(f"the observation lacks '{name}'; it has {', '.join(entries)}")
+        try:
+            vector = np.array(entries[name], np.float32).reshape(-1)
+        except (TypeError, ValueError):
+            raise UserError(f"observation '{name}' must be numbers") from None
+        if len(vector) != size or not np.isfinite(vector).all():
+            kind = _kind(entries[name])
+            raise UserError(f"observation '{name}' must be {size} finite numbers, it is {kind}")
+        vectors[name] = vector
+    return vectors
+
+
+def entries_of(obs: Any) -> dict[str, Any]:
+    """The parts of an observation, or of the space of one, by name: `outer.inner` where nested.
+
+    An observation that is one array is called `image`, be it one or not.
+    """
+    inner = obs.spaces if isinstance(obs, gymnasium.spaces.Dict) else obs
+    return dict(_entries(inner, "")) if isinstance(inner, Mapping) else {IMAGE: obs}
+
+
+def _entries(obs: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in obs.items():
+        inner = value.spaces if isinstance(value, gymnasium.spaces.Dict) else value
+        if isinstance(inner, Mapping):
+            yield from _entries(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def read_action_space(space: Any) -> gymnasium.spaces.Box:
@@ -111,9 +148,41 @@ def read_action_space(space: Any) -> gymnasium.spaces.Box:
 
 def cameras_of(space: Any) -> dict[str, tuple[int, ...]]:
     """The images in an observation space: name -> (height, width, 3)."""
-    entries = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {IMAGE: space}
     return {
-        name: tuple(entry.shape or ()) for name, entry in entries.items() if _is_image_box(entry)
+        name: tuple(entry.shape or ())
+        for name, entry in entries_of(space).items()
+        if _is_image_box(entry)
+    }
+
+
+def vectors_of(space: Any) -> dict[str, int]:
+    """The vectors in an observation space, boxes of real numbers with up to one axis: name -> D."""
+    return {
+        name: int(np.prod(entry.shape))
+        for name, entry in entries_of(space).items()
+        if isinstance(entry, gymnasium.spaces.Box)
+        and np.issubdtype(entry.dtype, np.floating)
+        and len(entry.shape) <= 1
+        and int(np.prod(entry.shape))
+    }
+
+
+def choose_vectors(names: Sequence[str], space: Any) -> dict[str, int]:
+    """Name -> D of these vectors; one that the space does not have is refused."""
+    known = vectors_of(space)
+    for name in names:
+        if name not in known:
+            have = f"the vectors are {', '.join(known)}" if known else "it has no vectors"
+            raise UserError(f"no vector '{name}' in the observation; {have}")
+    return {name: known[name] for name in names}
+
+
+def unused_of(space: Any, chosen: Collection[str]) -> dict[str, str]:
+    """The parts of an observation space that are not `chosen`: name -> what it is."""
+    unused = {name: entry for name, entry in entries_of(space).items() if name not in chosen}
+    return {
+        name: f"{getattr(entry, 'dtype', '?')} {getattr(entry, 'shape', '')}".strip()
+        for name, entry in unused.items()
     }
 
 

@@ -41,7 +41,7 @@ def load_env(task: str) -> LoadedEnv:
             hint = did_you_mean(name, gymnasium.registry)
             raise UserError(f"no Gymnasium environment '{name}'{hint}; of your own: MODULE:NAME")
         return _make_registered(name)
-    module = _import(module_name, task)
+    module = import_named(module_name, f"task '{task}'")
     creator = getattr(module, name, None)
     if name in gymnasium.registry:
         loaded = _make_registered(name)
@@ -57,7 +57,8 @@ def load_env(task: str) -> LoadedEnv:
     return loaded
 
 
-def _import(name: str, task: str) -> types.ModuleType:
+def import_named(name: str, what: str) -> types.ModuleType:
+    """Import a module, of the working directory as well. `what` needs it, and begins errors."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)  # to stay: the module may import its neighbours later
@@ -68,12 +69,11 @@ def _import(name: str, task: str) -> types.ModuleType:
         if missing and f"{name}.".startswith(f"{missing}."):
             hint = did_you_mean(name, (file.stem for file in Path().glob("*.py")))
             raise UserError(
-                f"task '{task}': no module '{missing}' in the working directory or Python's path"
-                f"{hint}"
+                f"{what}: no module '{missing}' in the working directory or Python's path{hint}"
             ) from error
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"task '{task}': importing '{name}' failed with {type(error).__name__}: {reason}"
+            f"{what}: importing '{name}' failed with {type(error).__name__}: {reason}"
         ) from error
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from dreamer.envs.closing import close
 from dreamer.envs.worker import (
     end_with_parent,
     ignore_stop_signals,
@@ -31,11 +32,12 @@ HUNG_UP = (EOFError, OSError)  # what a pipe raises when the process at its othe
 class StepResult(NamedTuple):
     """The result of a reset or a step of an environment."""
 
-    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8
+    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8, vector -> (D,) float32
     reward: float  # 0 for a reset
     cost: float  # `info["cost"]` of the step; 0 for a reset
     terminated: bool
     truncated: bool
+    success: bool | None = None  # `info["success"]` of the step; None: there is no word of it
 
 
 class _Reply(NamedTuple):
@@ -54,8 +56,8 @@ class ParallelEnvs:
     result of the call: `warn` gets a line, and the worker has a new process and environment, which
     needs a `reset`. A second time for the same worker is a `UserError`.
 
-    Use it as a context. The processes leave Ctrl-C and SIGTERM to the parent and end with it,
-    however it ends. `make` must be picklable.
+    Use it as a context. The processes leave Ctrl-C, SIGTERM and SIGHUP to the parent and end with
+    it, however it ends. `make` must be picklable.
     """
 
     def __init__(
@@ -194,8 +196,9 @@ class _Environment:
 
     def step(self, action: np.ndarray) -> StepResult:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        cost = float(info["cost"])
-        return StepResult(_copied(obs), float(reward), cost, bool(terminated), bool(truncated))
+        ends = bool(terminated), bool(truncated)
+        success = bool(info["success"]) if "success" in info else None
+        return StepResult(_copied(obs), float(reward), float(info["cost"]), *ends, success)
 
     def render(self) -> np.ndarray:
         return np.array(self.env.render())
@@ -210,7 +213,7 @@ class _Environment:
 
     def close(self) -> None:
         if self._env is not None:
-            self._env.close()
+            close(self._env)
 
 
 def _serve(make: Callable[[], gymnasium.Env], pipe: Connection) -> None:
@@ -239,7 +242,7 @@ def _call(environment: _Environment, method: str, arguments: tuple) -> _Reply:
 
 def _copied(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Copies: an environment may draw its next images into the same memory."""
-    return {name: np.array(image) for name, image in obs.items()}
+    return {name: np.array(part) for name, part in obs.items()}
 
 
 def _end(workers: Iterable[_Worker]) -> None:

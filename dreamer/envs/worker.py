@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from dreamer.signals import STOP_SIGNALS
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -36,11 +38,11 @@ def one_thread_each() -> Iterator[None]:
 
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for processes started in this block.
+    """Ctrl-C, SIGTERM and SIGHUP wait for processes started in this block.
 
     Such a process calls `ignore_stop_signals` first of all, and none of them ever stops it.
     """
-    resource_tracker.ensure_running()  # else it starts with the first process and unblocks them
+    _start_tracker()  # else it starts with the first process and unblocks them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -49,14 +51,25 @@ def stop_signals_blocked() -> Iterator[None]:
 
 
 def ignore_stop_signals() -> None:
-    """Let the parent alone handle Ctrl-C and SIGTERM.
+    """Let the parent alone handle Ctrl-C, SIGTERM and SIGHUP.
 
-    Programs that this process starts inherit that Ctrl-C is ignored, which reaches them too. They
-    can be ended by SIGTERM, for that is how an environment may end a simulator of its own.
+    Programs that this process starts inherit that Ctrl-C and SIGHUP are ignored, which reach them
+    too. They can be ended by SIGTERM, for that is how an environment may end its own simulator.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _do_nothing)  # unlike SIG_IGN, a function is not inherited
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _start_tracker() -> None:
+    """Start the process that removes semaphores behind a killed program, without a word of it."""
+    quiet = "ignore:resource_tracker"
+    sys.warnoptions.append(quiet)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(quiet)
 
 
 def _do_nothing(*_: object) -> None:

@@ -6,6 +6,7 @@ import pickle
 import random
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,6 @@ class Checkpoint:
         older = [file for file in self._files() if _step(file) <= step]
         for file in older[: -self._keep_last]:
             file.unlink()
-        for leftover in self.folder.glob("step_*.part"):
-            leftover.unlink()
         return path
 
     @staticmethod
@@ -64,8 +63,7 @@ class Checkpoint:
         if not path.is_file():
             raise UserError(f"no checkpoint {path}")
         try:
-            _check_sums(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = _read(path)
         except UNREADABLE as error:
             raise UserError(f"checkpoint {path} cannot be read{_older_hint(path)}") from error
         version = state.get("format_version") if isinstance(state, dict) else None
@@ -125,6 +123,11 @@ def _check_plain(value: Any, where: str) -> None:
         raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold plain values only")
 
 
+def _read(path: Path) -> Any:
+    _check_sums(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _check_sums(path: Path) -> None:
     """Torch does not compare the checksums of its archive, so a flipped bit would go unseen."""
     try:
@@ -136,16 +139,41 @@ def _check_sums(path: Path) -> None:
         raise ValueError(f"checksum of {damaged}")
 
 
+def not_finite(weights: Mapping[str, Any]) -> str:
+    """The name of a tensor with a NaN or an infinite number; empty where all are finite."""
+    for name, value in weights.items():
+        if isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all()):
+            return name
+    return ""
+
+
+def check_sound(path: Path, state: Mapping[str, Any]) -> None:
+    """Refuse the state of a checkpoint file whose weights or whose step cannot be right."""
+    fault = _fault(state)
+    if fault:
+        raise UserError(f"checkpoint {path} has {fault}{_older_hint(path)}")
+
+
+def _fault(state: Mapping[str, Any]) -> str:
+    step, weights = state.get("step"), state.get("agent", {})
+    if type(step) is not int or step < 0:
+        return f"the impossible step {step!r:.40}"
+    broken = not_finite(weights) if isinstance(weights, Mapping) else ""
+    return f"weights that are not finite, {broken}" if broken else ""
+
+
 def _older_hint(path: Path) -> str:
     others = [file for file in path.parent.glob("step_*.pt") if NAME.fullmatch(file.name)]
     for other in sorted(others, key=_step, reverse=True):
         if other.name == path.name:
             continue
         try:
-            _check_sums(other)
-        except (OSError, ValueError):
+            state = _read(other)
+        except UNREADABLE:
             continue
-        return f"; {other.name} beside it is intact, remove the damaged file to continue from there"
+        if isinstance(state, dict) and "step" in state and not _fault(state):
+            hint = "is intact, remove the damaged file to continue from there"
+            return f"; {other.name} beside it {hint}"
     return " and there is no intact one beside it"
 
 

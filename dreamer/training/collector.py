@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dreamer.agent import Agent, AgentState
-from dreamer.data.episode import Episode
+from dreamer.data.episode import Episode, observed
 from dreamer.envs.parallel import ParallelEnvs, StepResult
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.types import Latent
@@ -66,8 +66,10 @@ class _Running:
     def episode(self) -> Episode:
         """The whole episode, in the form in which datasets keep it."""
         reward, cost = self.earned().float().numpy()
+        images, vectors = observed([outcome.obs for outcome in self.outcomes])  # (T+1, ...)
         return Episode(
-            images=_stack_images([outcome.obs for outcome in self.outcomes]),  # (T+1, ...)
+            images=images,
+            vectors=vectors,
             action=np.stack(self.actions),  # (T, A)
             reward=reward,
             cost=cost,
@@ -189,10 +191,11 @@ class Collector:
         return int(sequence.generate_state(1)[0] >> 1)
 
     def _act(self) -> tuple[np.ndarray, list[dict[str, float]]]:
-        """Actions (N, A) float32 for the newest images of all workers, and its estimates."""
+        """Actions (N, A) float32 for the newest observations of all workers, and its estimates."""
         running = [one for one in self._running if one is not None]  # all of them, here
-        images = _stack_images([one.outcomes[-1].obs for one in running])
-        obs = {name: torch.from_numpy(x).to(self._device) for name, x in images.items()}
+        newest = [one.outcomes[-1].obs for one in running]
+        rows = {name: np.stack([obs[name] for obs in newest]) for name in newest[0]}  # (N, ...)
+        obs = {name: torch.from_numpy(x).to(self._device) for name, x in rows.items()}
         is_first = torch.tensor([float(not one.actions) for one in running], device=self._device)
         action, self._state, estimates = self._agent.act(obs, is_first, self._state, explore=True)
         columns = [action.float(), *(x.float().unsqueeze(1) for x in estimates.values())]
@@ -203,8 +206,3 @@ class Collector:
             raise NonFiniteError(f"not finite while acting: {', '.join(broken)}")
         actions, values = np.split(numbers, [action.shape[1]], 1)
         return actions, [dict(zip(estimates, row, strict=True)) for row in values.tolist()]
-
-
-def _stack_images(observations: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Observations of one kind -> camera -> (observations, height, width, 3) uint8."""
-    return {name: np.stack([obs[name] for obs in observations]) for name in observations[0]}

@@ -17,6 +17,7 @@ from dreamer.training.settings import (
     OnlineSettings,
     RunSettings,
     StorageSettings,
+    check_context,
 )
 
 
@@ -34,6 +35,9 @@ class EnvSettings(EvaluationEnv):
     cameras: tuple[str, ...] = setting(
         "images of the observation; none named: all of them, or where there are none what render() "
         "returns"
+    )
+    vectors: tuple[str, ...] = setting(
+        "low-dimensional parts of the observation that are encoded as well", before=()
     )
     size: int = setting("side of the square images, in pixels: a power of two", minimum=8)
     action_repeat: int = setting("steps of the environment per agent step", minimum=1)
@@ -70,6 +74,9 @@ class DreamerConfig:
     imagination: ImaginationSettings = setting("imagined rollouts")
     actor: ActorSettings = setting("policy")
     critic: CriticSettings = setting("critic")
+
+    def __post_init__(self) -> None:
+        check_context(self.world_model.context, self.run)
 
 
 @dataclass(frozen=True)

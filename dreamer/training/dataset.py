@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from dreamer import distributed
 from dreamer.data.episode import DatasetInfo
-from dreamer.data.hdf5 import fingerprint
+from dreamer.data.hdf5 import fingerprint, validate_dataset
 from dreamer.data.memory import plan_memory
 from dreamer.data.store import RowStore
 from dreamer.data.stream import AT_ONCE
@@ -30,7 +31,8 @@ def load_dataset(
 ) -> Dataset:
     """Open a valid file whose episodes share `info`: in memory if they fit, else from disk.
 
-    Actions are converted to the scale of `info`, where the file has another.
+    Actions are converted to the scale of `info`, where the file has another. Cameras and vectors
+    that `info` does not name are left out.
     `batch_rows` are the rows of one batch.
     """
     plan = plan_memory(
@@ -39,13 +41,28 @@ def load_dataset(
         settings.ram_limit_gb,
         AT_ONCE * batch_rows,
         distributed.neighbours(),
+        len(info.cameras),
     )
     distributed.say(str(plan))
+    for line in left_out(path, info):
+        distributed.say(line)
+    chosen = info.action_scale, info.cameras, tuple(info.vectors)
     if plan.storage == "disk":
-        stores = RowStore.open(path, "disk", settings.holdout, action_scale=info.action_scale)
+        stores = RowStore.open(path, "disk", settings.holdout, lambda _: None, *chosen)
     else:
         with Progress("decoding", plan.images, "images", distributed.screen()) as progress:
-            stores = RowStore.open(
-                path, "ram", settings.holdout, progress.advance, info.action_scale
-            )
+            stores = RowStore.open(path, "ram", settings.holdout, progress.advance, *chosen)
     return Dataset(path, info, fingerprint(path), *stores)
+
+
+def left_out(path: Path, info: DatasetInfo) -> Iterator[str]:
+    """What of the file's observations a run that reads `info` leaves out, a line for each kind."""
+    found = validate_dataset(path)
+    for kind, names, used in (
+        ("cameras", found.cameras, info.cameras),
+        ("vectors", found.vectors, info.vectors),
+    ):
+        unused = [name for name in names if name not in used]
+        if unused:
+            both = ",".join([*used, *unused])
+            yield f"not used: {kind} {', '.join(unused)}; with them: --env.{kind} {both}"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamer import signals
 from dreamer.agent import Agent
 from dreamer.data.stream import Store, WindowStream
 from dreamer.vision import image_grid
@@ -30,8 +31,9 @@ def heldout_metrics(
     """
     sums: dict[str, float] = defaultdict(float)
     with fixed_randomness(device), agent.autocast(device):
-        for index in range(batches):
-            metrics = agent.world_model.losses(stream.batch(index).to(device))[2]
+        for index in signals.checked(range(batches)):
+            before, batch = agent.world_model.warm_up(stream.batch(index).to(device))
+            metrics = agent.world_model.losses(batch, before=before)[2]
             for name, value in metrics.items():
                 sums[name] += float(value) / batches
     if "cost_hit_rate" in sums:
@@ -50,8 +52,7 @@ def heldout_estimates(
     """
     batch = stream.batch(0).to(device)
     with fixed_randomness(device), agent.autocast(device):
-        posterior = agent.world_model.losses(batch)[0]
-        latent = agent.world_model.rssm.readable(posterior.latent, posterior.post).merge_time()
+        latent = agent.world_model.follow(batch).merge_time()
         action, estimates = agent.policy.act(agent.world_model, latent, explore=False)
         return {"action": action, **estimates}
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dreamer.data.episode import VIOLATION
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.files import atomic_path
 from dreamer.functional import violates
 from dreamer.training.collector import CollectedEpisode
-from dreamer.types import VIOLATION
 
 REGRET_DECAY = 0.99  # share of the cost regret that stays after one more episode
 Line = dict[str, Any]

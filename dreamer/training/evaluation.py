@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -11,12 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dreamer import signals
 from dreamer.agent import Agent
+from dreamer.data.episode import VIOLATION, is_image
 from dreamer.functional import violates
 from dreamer.training.video import annotate
-from dreamer.types import VIOLATION
 
 RESAMPLES = 10_000  # of the bootstrap
+OUTCOMES = ("success", "violating_episodes", "safe_success")  # shares of the episodes
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,14 @@ class EpisodeResult:
     length: int
     violations: int  # agent steps that violate the constraint
     terminated: bool  # a true end, not the time limit
+    success: bool | None = None  # None: the environment does not say
 
 
 @dataclass(frozen=True)
 class Moment:
     """One agent step, as passed to a spectator (a callback of `run_episode`)."""
 
-    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8
+    obs: dict[str, np.ndarray]  # camera -> (size, size, 3) uint8, vector -> (D,) float32
     step: int
     score: float
     cost: float
@@ -62,13 +66,14 @@ def run_episode(
 ) -> EpisodeResult:
     """One episode with the mean action; the same seed gives the same episode on a CPU.
 
-    A step violates from the cost `violation` on.
+    A step violates from the cost `violation` on. A signal to stop is answered after each step.
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         obs, _ = env.reset(seed=seed)
         state, first = agent.initial(1), torch.ones(1, device=device)
         score, cost, violations, step, over = 0.0, 0.0, 0, 0, False
+        success: bool | None = None
         while not over:
             inputs = {name: torch.from_numpy(x).unsqueeze(0).to(device) for name, x in obs.items()}
             action, state, estimates = agent.act(inputs, first, state, explore=False)
@@ -79,14 +84,19 @@ def run_episode(
             first = torch.zeros_like(first)
             score, cost, step = score + float(reward), cost + info["cost"], step + 1
             violations += violates(info["cost"], violation)
+            if "success" in info:
+                success = bool(success or info["success"])
             over = terminated or truncated
-    return EpisodeResult(seed, score, cost, step, int(violations), bool(terminated))
+            signals.check()
+    return EpisodeResult(seed, score, cost, step, int(violations), bool(terminated), success)
 
 
 def summarize(results: Sequence[EpisodeResult]) -> dict:
     """Mean, standard deviation and 95 % bootstrap interval of the totals of the episodes.
 
-    An episode is safe if its cost is 0: it takes less than a violation to be unsafe.
+    An episode is safe if its cost is 0: it takes less than a violation to be unsafe. Where all
+    episodes say whether they succeeded, there are shares of them with 95 % Wilson intervals: of
+    successful ones, of those with a violation, and of those that are both successful and safe.
     """
     quantities: dict[str, Sequence[float]] = {
         "return": [result.score for result in results],
@@ -99,7 +109,29 @@ def summarize(results: Sequence[EpisodeResult]) -> dict:
         "seeds": [result.seed for result in results],
         "safe_episodes": float(np.mean([result.cost == 0 for result in results])),
         **{name: spread(values) for name, values in quantities.items()},
+        **{name: share(events) for name, events in _outcomes(results).items()},
     }
+
+
+def _outcomes(results: Sequence[EpisodeResult]) -> dict[str, list[bool]]:
+    """Whether each episode succeeded, violated, and succeeded safely; empty where none says so."""
+    if any(result.success is None for result in results):
+        return {}
+    columns = (
+        [bool(result.success) for result in results],
+        [result.violations > 0 for result in results],
+        [bool(result.success and result.cost == 0) for result in results],
+    )
+    return dict(zip(OUTCOMES, columns, strict=True))
+
+
+def share(events: Sequence[bool]) -> dict:
+    """Share of true ones and its 95 % Wilson interval."""
+    n, mean = len(events), float(np.mean(events))
+    z = 1.959964  # 97.5 % quantile of the standard normal distribution
+    middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
+    return {"mean": mean, "ci95": [max(middle - half, 0.0), min(middle + half, 1.0)]}
 
 
 def spread(values: Sequence[float]) -> dict:
@@ -112,8 +144,8 @@ def spread(values: Sequence[float]) -> dict:
 
 
 def result_row(result: EpisodeResult) -> dict:
-    """The episode as one JSON object."""
-    return asdict(result)
+    """The episode as one JSON object; success is left out where nobody says it."""
+    return {name: value for name, value in asdict(result).items() if value is not None}
 
 
 class VideoRecorder:
@@ -126,12 +158,13 @@ class VideoRecorder:
 
     def __call__(self, env: Drawn, moment: Moment) -> None:
         """Add one frame, (SIDE + text, SIDE * (1 + cameras), 3)."""
-        views = [env.render(), *moment.obs.values()]
+        cameras = {name: part for name, part in moment.obs.items() if is_image(part)}
+        views = [env.render(), *cameras.values()]
         panel = np.concatenate([_resize(view, self.SIDE) for view in views], 1)
         estimates = "   ".join(f"{name} {x:6.2f}" for name, x in moment.estimates.items())
         lines = [
             f"step {moment.step:3d}   return {moment.score:6.2f}   cost {moment.cost:5.1f}",
-            f"overhead | {' | '.join(moment.obs)}   {estimates}",
+            f"overhead | {' | '.join(cameras)}   {estimates}",
         ]
         self.frames.append(annotate(panel, lines))
 
@@ -149,6 +182,7 @@ def means(results: Sequence[EpisodeResult]) -> dict[str, float]:
         "length": summary["length"]["mean"],
         "violation_rate": summary["violation_rate"]["mean"],
         "safe_episodes": summary["safe_episodes"],
+        **{name: summary[name]["mean"] for name in OUTCOMES if name in summary},
     }
 
 

@@ -11,14 +11,15 @@ import torch
 
 from dreamer import distributed
 from dreamer.agent import Agent
+from dreamer.data.episode import VIOLATION
 from dreamer.data.stream import Store, WindowStream
+from dreamer.envs.closing import close
 from dreamer.files import atomic_path
 from dreamer.training.diagnostics import heldout_estimates, heldout_metrics, open_loop_videos
 from dreamer.training.evaluation import means, run_episode
 from dreamer.training.logger import Logger
 from dreamer.training.settings import RunSettings
 from dreamer.training.video import FPS
-from dreamer.types import VIOLATION
 
 EVAL_SEED = 10_000  # every checkpoint of every run meets the same worlds
 HELDOUT_BATCHES = 8
@@ -95,7 +96,7 @@ class Evaluator:
     def close(self) -> None:
         """Close the environment."""
         if self._env is not None:
-            self._env.close()
+            close(self._env, distributed.warn)
 
     def _open_loop(self, agent: Agent, store: Store, step: int, logger: Logger) -> None:
         """Videos of truth, prediction and error, in TensorBoard and in the run folder."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from types import FrameType
 
 import torch
 
-from dreamer import distributed
+from dreamer import distributed, signals
 from dreamer.agent import Agent
 from dreamer.data.replay import ReplayStream
 from dreamer.training.collector import CollectedEpisode, Collector
@@ -41,6 +39,7 @@ class Hooks:
     save: Hook
     updated: Hook  # after each update
     computing: Callable[[int], AbstractContextManager[None]]  # around each update, with its number
+    missed: Hook = lambda step: None  # before a save: looks due at this update were given up
 
 
 @dataclass(frozen=True)
@@ -61,20 +60,29 @@ class Budget:
 
 
 class StopRequest:
-    """Notes Ctrl-C and SIGTERM, so that a run can end at a safe point. Use as a context."""
+    """Notes the signals of dreamer/signals.py, so that a run can end at a safe point.
+
+    Use as a context.
+    """
 
     def __init__(self) -> None:
-        self.exit_code = 0
+        self._code = 0
 
     def __enter__(self) -> StopRequest:
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._block = ExitStack()
+        self._block.enter_context(signals.answered())
+        self._block.enter_context(signals.deferred(then_raise=False))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._code = self.exit_code
+        self._block.close()
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the number of the signal that came, here or in another process; 0 before that."""
+        number = signals.requested()
+        return self._code or (128 + number if number else 0)
 
     def agreed(self) -> int:
         """The exit code by now, and the same in all processes, whichever was asked to stop.
@@ -82,12 +90,8 @@ class StopRequest:
         A request that comes during the call is kept for the next one.
         """
         code = distributed.largest(self.exit_code)
-        if code:
-            self.exit_code = code
+        self._code = self._code or code
         return code
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.exit_code = 128 + number
 
 
 def offline_loop(
@@ -96,28 +100,36 @@ def offline_loop(
     done: int,
     updates: int,
     pretrain: int,
+    freeze: bool,
     every: Every,
     logger: Logger,
     hooks: Hooks,
+    missed: bool = False,
 ) -> int:
     """Learn from `batches` until `updates` are done, `done` of them before this call.
 
-    In the first `pretrain` of all updates the world model learns alone.
-    Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked to stop; both save a
-    checkpoint. A signal during a hook is answered after one more update. Of several processes, all
-    stop after the same update, whichever got the signal.
+    In the first `pretrain` of all updates the world model learns alone; then the policy learns
+    beside it, or with `freeze` alone. `missed`: the looks that were due at the last update before
+    this call come first.
+    Returns 0, or 128 + the number of a signal that asked to stop, after which a checkpoint was
+    saved; a look is given up for it. Of several processes, all stop after the same update,
+    whichever got the signal.
     """
     with StopRequest() as stop:
+        beside = _Beside(every, logger, hooks, stop)
+        if missed and beside.catch_up(done, done == updates):
+            return stop.exit_code
         for step in range(done + 1, updates + 1):
             with logger.timer("data"):
                 batch = next(batches)
+            begun = step > pretrain
             with logger.timer("update"), hooks.computing(step):
-                logger.add(agent.update(batch, update_policy=step > pretrain), prefix="train")
+                learned = agent.update(batch, begun, update_model=not (begun and freeze))
+                logger.add(learned, prefix="train")
             logger.tick(step)
-            stopped = stop.agreed()
+            stopped = beside.look(step, step == updates)
             last = step == updates or stopped != 0
-            finished = last and not stopped
-            _after_update(step, finished, last, every, logger, hooks)
+            beside.keep(step, last)
             if last:
                 break
     return stop.exit_code
@@ -134,23 +146,27 @@ def online_loop(
     every: Every,
     logger: Logger,
     hooks: Hooks,
+    missed: bool = False,
 ) -> int:
     """Act and learn in turn until the budget of agent steps is spent; `done` updates came before.
 
     Update k learns from batch k of `stream`, on `device`; while no batch can be drawn, updates
     wait. `keep` takes the episodes that finished together, the updates done by then and the agent
     steps. Updates that are due come before the next action, so a checkpoint at any update is a
-    place to go on from exactly. Returns 0, or 128 + the signal's number if Ctrl-C or SIGTERM asked
-    to stop; both save a checkpoint.
+    place to go on from exactly. `missed` and the result are those of `offline_loop`.
 
     Several processes act and learn in step, each with a collector of its own; their agent steps
     count together. Where an episode finished in any of them, all call `keep`, some with none.
     """
     agent_steps, ready = distributed.totals(collector.agent_steps, int(stream.ready()))
-    if agent_steps >= budget.agent_steps and done >= budget.updates(agent_steps):
+    spent = agent_steps >= budget.agent_steps and done >= budget.updates(agent_steps)
+    if spent and not missed:
         return 0
     with StopRequest() as stop:
-        stopped = 0
+        beside = _Beside(every, logger, hooks, stop)
+        stopped = beside.catch_up(done, spent, agent_steps) if missed else 0
+        if stopped or spent:
+            return stop.exit_code
         while not stopped:
             due = budget.updates(agent_steps) if ready == distributed.world_size() else 0
             for step in range(done + 1, due + 1):
@@ -159,8 +175,8 @@ def online_loop(
                 with logger.timer("update"), hooks.computing(step):
                     logger.add(agent.update(batch), prefix="train")
                 logger.tick(step)
-                _after_update(step, False, False, every, logger, hooks, agent_steps)
-                done, stopped = step, stop.agreed()
+                done, stopped = step, beside.look(step)
+                beside.keep(step, False, agent_steps)
                 if stopped:
                     break
             if stopped or agent_steps >= budget.agent_steps:
@@ -175,44 +191,75 @@ def online_loop(
                 (ready,) = distributed.totals(int(stream.ready()))
             if asked:
                 stopped = stop.agreed()
-        _wrap_up(done, stopped, every, logger, hooks, agent_steps)
+        beside.wrap_up(done, stopped, agent_steps)
     return stop.exit_code
 
 
-def _after_update(
-    step: int,
-    finished: bool,
-    last: bool,
-    every: Every,
-    logger: Logger,
-    hooks: Hooks,
-    env_steps: int | None = None,
-) -> None:
-    """What is due at this update; where a run is finished, or stops, that is due in any case."""
-    hooks.updated(step)
-    if _due(step, every.heldout, finished):
-        hooks.heldout(step)
-    if _due(step, every.evaluate, finished):
-        hooks.evaluate(step)
-    if _due(step, every.log, last):
-        logger.write(step, env_steps)
-    if _due(step, every.save, last):
-        logger.check_finite()
-        hooks.save(step)
+class _Beside:
+    """What happens beside learning, where it is due."""
 
+    def __init__(self, every: Every, logger: Logger, hooks: Hooks, stop: StopRequest) -> None:
+        self._every, self._logger, self._hooks, self._stop = every, logger, hooks, stop
+        self._looks = ((hooks.heldout, every.heldout), (hooks.evaluate, every.evaluate))
+        self._missed = False  # were looks due at the newest update, and not all taken?
 
-def _wrap_up(
-    step: int, stopped: int, every: Every, logger: Logger, hooks: Hooks, env_steps: int
-) -> None:
-    """After the last step: the checkpoint, and a last look unless one was taken just before."""
-    last = ((hooks.heldout, every.heldout), (hooks.evaluate, every.evaluate))
-    late = [look for look, often in last if not stopped and often and step % often > often // 10]
-    for look in late:
-        look(step)
-    if late or step % every.log:
-        logger.write(step, env_steps)
-    logger.check_finite()
-    hooks.save(step)
+    def look(self, step: int, finished: bool = False) -> int:
+        """After an update: the looks that are due; all of them where the run is `finished`.
+
+        A request to stop ends them. Returns its exit code, the same in all processes.
+        """
+        self._hooks.updated(step)
+        stopped = self._stop.agreed()
+        finished = finished and not stopped
+        due = [look for look, often in self._looks if _due(step, often, finished)]
+        self._missed = bool(due and stopped)
+        if due and not stopped:
+            self._take(due, step)
+            stopped = self._stop.agreed()
+        return stopped
+
+    def keep(self, step: int, last: bool, env_steps: int | None = None) -> None:
+        """Metrics and a checkpoint, where due; both at the `last` update before the run stops."""
+        if _due(step, self._every.log, last):
+            self._logger.write(step, env_steps)
+        if _due(step, self._every.save, last):
+            self._save(step)
+
+    def wrap_up(self, step: int, stopped: int, env_steps: int) -> None:
+        """After the last step: the checkpoint, and late looks unless there was one just before."""
+        late = [
+            look
+            for look, often in self._looks
+            if not stopped and often and step % often > often // 10
+        ]
+        if late:
+            self._take(late, step)
+        if late or step % self._every.log:
+            self._logger.write(step, env_steps)
+        self._save(step)
+
+    def catch_up(self, step: int, finished: bool, env_steps: int | None = None) -> int:
+        """The looks that an earlier start missed at this update; returns as `look` does."""
+        due = [look for look, often in self._looks if _due(step, often, finished)]
+        self._take(due, step)
+        stopped = self._stop.agreed()
+        self._logger.write(step, env_steps)
+        self._save(step)
+        return stopped
+
+    def _take(self, looks: Sequence[Hook], step: int) -> None:
+        try:
+            for look in looks:
+                signals.check()
+                look(step)
+        except signals.StopSignal:
+            self._missed = True
+
+    def _save(self, step: int) -> None:
+        self._logger.check_finite()
+        if self._missed:
+            self._hooks.missed(step)
+        self._hooks.save(step)
 
 
 def _due(step: int, every: int, last: bool) -> bool:

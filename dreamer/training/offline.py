@@ -8,7 +8,7 @@ from dreamer import distributed
 from dreamer.agent import Agent
 from dreamer.data.augment import Augmentation
 from dreamer.data.stream import WindowStream
-from dreamer.errors import UserError
+from dreamer.errors import NonFiniteError, UserError
 from dreamer.training.checkpoint import set_rng_state
 from dreamer.training.dataset import Dataset
 from dreamer.training.evaluator import Evaluator
@@ -31,18 +31,21 @@ class OfflineRun:
         evaluator: Evaluator,
         settings: OfflineRunSettings,
         pretrain: int,
+        freeze: bool,
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
         threads: ThreadChoice,
     ) -> None:
-        """In the first `pretrain` updates of a new run the world model learns alone.
+        """In the first `pretrain` updates of a new run the world model learns alone, and with
+        `freeze` stays as it is afterwards.
 
         `seed` decides this process's batches; nothing is written before `run`.
         """
         self.folder, self.agent, self.dataset = folder, agent, dataset
-        self.evaluator, self.settings, self.pretrain = evaluator, settings, pretrain
-        self.device, self.threads = device, threads
+        self.evaluator, self.settings = evaluator, settings
+        self.pretrain, self.freeze = pretrain, freeze
+        self.device, self.threads, self.missed = device, threads, False
         self.stream = WindowStream(
             dataset.train, settings.batch_size, settings.batch_length, seed, augmentation
         )
@@ -61,11 +64,17 @@ class OfflineRun:
         every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0
         tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
-        hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer, self.threads.update)
+        hooks = Hooks(
+            self.log_heldout, self.evaluate, self.save, tracer, self.threads.update, self.miss
+        )
+        missed, self.missed = self.missed, False
         try:
             return offline_loop(
-                self.agent, batches, done, run.updates, self.pretrain, every, self.logger, hooks
-            )
+                self.agent, batches, done, run.updates, self.pretrain, self.freeze, every,
+                self.logger, hooks, missed,
+            )  # fmt: skip
+        except NonFiniteError as error:
+            raise self.folder.explained(error) from error
         finally:
             tracer.close()
             batches.close()
@@ -87,6 +96,7 @@ class OfflineRun:
             )
         self.agent.load_state_dict(state["agent"])
         self.pretrain = state["pretrain"]  # as many as when the run began
+        self.missed = state.get("missed", False)
         set_rng_state(state["rng"][distributed.rank()])
         left = max(self.settings.updates - state["step"], 0)
         what = f"{left} are left" if left else "the run is finished, raise run.updates to go on"
@@ -96,7 +106,14 @@ class OfflineRun:
     def save(self, step: int) -> None:
         """Write a checkpoint."""
         info, content = self.dataset.info, self.dataset.fingerprint
-        self.folder.save(self.agent, info, step, content, pretrain=self.pretrain)
+        self.folder.save(
+            self.agent, info, step, content, pretrain=self.pretrain, missed=self.missed
+        )
+        self.missed = False
+
+    def miss(self, step: int) -> None:
+        """The looks at this update, which is saved next, were given up."""
+        self.missed = True
 
     def evaluate(self, step: int) -> None:
         """Play in the real environment, once there is something to see."""

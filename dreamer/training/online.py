@@ -18,7 +18,7 @@ from dreamer.data.episode_folder import EpisodeFolder
 from dreamer.data.replay import EpisodeStore, ReplayStream
 from dreamer.data.stream import Store
 from dreamer.envs.parallel import ParallelEnvs
-from dreamer.errors import UserError
+from dreamer.errors import NonFiniteError, UserError
 from dreamer.training import console
 from dreamer.training.checkpoint import set_rng_state
 from dreamer.training.collector import CollectedEpisode, Collector
@@ -71,7 +71,7 @@ class OnlineRun:
         self.folder, self.agent, self.world = folder, agent, world
         self.evaluator, self.settings, self.seed, self.device = evaluator, settings, seed, device
         self.threads = threads
-        self.dataset = dataset
+        self.dataset, self.missed = dataset, False
         self.budget = Budget(online.steps, online.ratio, online.prefill)
         distributed.say(replay_size(online, world.info))
         self.store = EpisodeStore(online.capacity)
@@ -102,11 +102,14 @@ class OnlineRun:
         every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0
         tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
-        hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer, self.threads.update)
+        hooks = Hooks(
+            self.log_heldout, self.evaluate, self.save, tracer, self.threads.update, self.miss
+        )
+        missed, self.missed = self.missed, False
         try:
             code = online_loop(
                 self.agent, self.collector, self.stream, self.device, self.keep, self.done,
-                self.budget, every, self.logger, hooks,
+                self.budget, every, self.logger, hooks, missed,
             )  # fmt: skip
             if not code and not self.stream.ready():
                 raise UserError(
@@ -114,6 +117,8 @@ class OnlineRun:
                     f"{self.budget.agent_steps}, so nothing was learned; raise online.steps"
                 )
             return code
+        except NonFiniteError as error:
+            raise self.folder.explained(error) from error
         finally:
             tracer.close()
             self.envs.close()
@@ -155,6 +160,7 @@ class OnlineRun:
         for stream, episode in self.kept.read(own["episodes"]):
             self.store.add(stream, episode)
         set_rng_state(state["rng"][distributed.rank()])
+        self.missed = state.get("missed", False)
         played = sum(each["collector"]["agent_steps"] for each in state["online"])
         left = max(self.budget.agent_steps - played, 0)
         what = f"{left} steps are left" if left else "the run is finished, raise online.steps"
@@ -186,7 +192,14 @@ class OnlineRun:
     def save(self, step: int) -> None:
         """Write a checkpoint."""
         online = {"collector": self.collector.state_dict(), "episodes": self.episodes}
-        self.folder.save(self.agent, self.world.info, step, self.content, online)
+        self.folder.save(
+            self.agent, self.world.info, step, self.content, online, missed=self.missed
+        )
+        self.missed = False
+
+    def miss(self, step: int) -> None:
+        """The looks at this update, which is saved next, were given up."""
+        self.missed = True
 
     def evaluate(self, step: int) -> None:
         """Play in the real environment."""

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from dreamer.agent import Agent, AgentState
+from dreamer.data.episode import VIOLATION
 from dreamer.distributions import rows_drawn_by
 from dreamer.envs.parallel import ParallelEnvs, StepResult
 from dreamer.functional import violates
 from dreamer.training.evaluation import EpisodeResult, Moment, Spectator
-from dreamer.types import VIOLATION, Latent
+from dreamer.types import Latent
 
 
 class PlannedEpisode(NamedTuple):
@@ -54,6 +55,7 @@ class _Running:
     score: float = 0.0
     cost: float = 0.0
     violations: int = 0
+    success: bool | None = None
 
     def moment(self) -> Moment:
         """What a spectator is shown."""
@@ -64,10 +66,12 @@ class _Running:
         self.obs, self.length = outcome.obs, self.length + 1
         self.score, self.cost = self.score + outcome.reward, self.cost + outcome.cost
         self.violations += bool(violates(outcome.cost, violation))
+        if outcome.success is not None:
+            self.success = bool(self.success or outcome.success)
         if not (outcome.terminated or outcome.truncated):
             return None
         totals = (self.score, self.cost, self.length, self.violations, outcome.terminated)
-        return EpisodeResult(self.plan.seed, *totals)
+        return EpisodeResult(self.plan.seed, *totals, self.success)
 
 
 def play_together(

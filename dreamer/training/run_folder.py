@@ -7,6 +7,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,30 @@ from dreamer import distributed
 from dreamer.agent import Agent
 from dreamer.config import marks, read_yaml, save_yaml, to_dict, values_before
 from dreamer.data.episode import DatasetInfo
-from dreamer.errors import UserError
+from dreamer.errors import NonFiniteError, UserError
 from dreamer.files import atomic_path
-from dreamer.training.checkpoint import Checkpoint, rng_state
+from dreamer.locks import LOCK, locked
+from dreamer.outputs import remove_parts
+from dreamer.training.checkpoint import Checkpoint, check_sound, not_finite, rng_state
 
 CANNOT_LEARN = "is an exported agent, which acts but cannot be trained; name its run instead"
 OWN = ("rng", "online")  # what each process adds to a checkpoint; of several it is a list
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "safety-gymnasium", "h5py", "tensorboard")
+WRITTEN = ("", "checkpoints", "open_loop", "profile")  # folders in which a start writes files
 State = dict[str, Any]  # what a checkpoint holds
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """A block in which no other start may write in the run folder `path`.
+
+    A folder in use is a `UserError`. Of several processes that train together one has the lock.
+    """
+    with ExitStack() as block:
+        with distributed.collective_errors():
+            if distributed.is_writer():
+                block.enter_context(locked(path / LOCK, f"run folder {path}"))
+        yield
 
 
 class RunFolder:
@@ -54,6 +72,7 @@ class RunFolder:
         if path is None:
             return None
         state = Checkpoint.load(path)
+        check_sound(path, state)
         if "rng" not in state:
             raise UserError(f"{path} {CANNOT_LEARN}")
         return state | own_parts(state, self.path)
@@ -67,11 +86,16 @@ class RunFolder:
         )
 
     def open(self) -> None:
-        """Make the folder where it is missing; write the settings and note this start."""
+        """Make the folder where it is missing; write the settings and note this start.
+
+        What a killed start left half-written goes; the caller has the folder `claimed`.
+        """
         if not distributed.is_writer():
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for name in WRITTEN:
+                remove_parts(self.path / name)
             save_yaml(self.settings, self._file)
             self._note_start()
         except OSError as error:
@@ -85,27 +109,47 @@ class RunFolder:
         dataset: str,
         online: dict[str, Any] | None = None,
         pretrain: int = 0,
+        missed: bool = False,
     ) -> None:
         """Write everything that the next start needs to go on exactly.
 
         `dataset` is the fingerprint of the data; `online` is what an online run adds, in each
         process its own; `pretrain` the first updates, in which the world model learns alone. All
-        that a process wrote before its call is on the disk before this is.
+        that a process wrote before its call is on the disk before this is. `missed`: the next start
+        has to take the looks that were due now. Weights that are not finite are a `NonFiniteError`.
         """
+        weights = agent.state_dict()
+        broken = not_finite(weights)
+        if broken:
+            raise NonFiniteError(f"not finite: weights {broken}, after update {updates}")
         own = {"rng": rng_state(), **({} if online is None else {"online": online})}
         everyone = distributed.collect(own)
         if not distributed.is_writer():
             return
         parts = {key: [each[key] for each in everyone] for key in own}
         state = {
-            "agent": agent.state_dict(),
+            "agent": weights,
             "config": to_dict(self.settings),
             "info": to_dict(info),
             "dataset": dataset,
             "pretrain": pretrain,
+            **({"missed": True} if missed else {}),
             **(parts if len(everyone) > 1 else own),
         }
         self.checkpoints.save(updates, state)
+
+    def explained(self, error: NonFiniteError) -> NonFiniteError:
+        """The error, with what there is to go on from."""
+        if not distributed.is_writer():
+            return error
+        newest = self.checkpoints.latest()
+        if newest is None:
+            return NonFiniteError(f"{error}; no checkpoint was saved before")
+        try:
+            check_sound(newest, Checkpoint.load(newest))
+        except UserError as damage:
+            return NonFiniteError(f"{error}; and {damage}")
+        return NonFiniteError(f"{error}; the last checkpoint is intact")
 
     def _note_start(self) -> None:
         """Append versions, commit, command and host to meta.json."""
@@ -118,7 +162,9 @@ class RunFolder:
         now, earlier = to_dict(self.settings), values_before(type(self.settings))
         for key, may_change in marks(type(self.settings), "may_change").items():
             new, old = _look_up(now, key), _look_up(before, key)
-            old = earlier.get(key) if old is None else old
+            if old is None:
+                old = earlier.get(key)
+            old = list(old) if isinstance(old, tuple) else old
             if old is not None and new != old and not may_change:
                 raise UserError(
                     f"{self.path} holds a run with {key} {old!r}, this command says {new!r}; "
@@ -156,6 +202,7 @@ def saved_state(path: str | Path) -> State:
     missing = {"agent", "config", "info", "dataset"} - state.keys()
     if missing:
         raise UserError(f"checkpoint {path} lacks {', '.join(sorted(missing))}")
+    check_sound(path, state)
     return state
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dreamer.config import setting
+from dreamer.errors import UserError
 from dreamer.settings import BOTH, MODEL
 
 
@@ -57,6 +58,15 @@ class RunSettings:
     save_every: int = setting("updates between checkpoints", minimum=1, decides_result=False)
     keep_checkpoints: int = setting("checkpoints kept on disk", minimum=1, decides_result=False)
     profile: int = setting("updates of this start to trace (--profile takes 10); 0 none", minimum=0)
+
+
+def check_context(context: int, run: RunSettings) -> None:
+    """Refuse windows whose first `context` rows leave fewer than two to learn from."""
+    if context > run.batch_length - 2:
+        raise UserError(
+            f"world_model.context {context} leaves fewer than two rows of windows of "
+            f"run.batch_length {run.batch_length}"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from dreamer.build import build_dreamer, choose_precision, compile_agent
 from dreamer.data.augment import unchanged
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import validate_dataset
+from dreamer.data.images import check_side
 from dreamer.envs.adapter import ImageEnv
-from dreamer.errors import UserError
 from dreamer.training.config import DreamerConfig, OfflineConfig, OnlineConfig
 from dreamer.training.dataset import load_dataset
 from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.online import OnlineRun, World
-from dreamer.training.run_folder import RunFolder
+from dreamer.training.run_folder import RunFolder, claimed
 from dreamer.training.threads import ThreadChoice
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 
@@ -28,7 +28,7 @@ from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 def train(config: DreamerConfig) -> int:
     """Train, or go on training; returns the exit code."""
     keep_freed_memory()
-    with distributed.process_group():
+    with distributed.process_group(), claimed(Path(config.logdir)):
         match config:
             case OnlineConfig():
                 return train_online(config)
@@ -44,13 +44,19 @@ def train_online(config: OnlineConfig) -> int:
         device = distributed.own_device(choose_device(config.device))
         folder = RunFolder(Path(config.logdir), config, run.keep_checkpoints)
         state = folder.newest()
-        world = ImageEnv(env.id, env.cameras, env.size, env.action_repeat)
+        check_side(env.size)
+        shown = partial(
+            ImageEnv, size=env.size, action_repeat=env.action_repeat, vectors=env.vectors
+        )
+        world = shown(env.id, env.cameras)
         sizes = (env.action_repeat, env.size, world.action_size)
-        info = DatasetInfo(env.id, world.cameras, *sizes)
+        info = DatasetInfo(env.id, world.cameras, *sizes, vectors=world.vectors)
+        for name, kind in world.unused.items():
+            distributed.say(f"not used: observation '{name}' ({kind})")
         agent = make_agent(config, info, device)
         if state is not None:
             agent.load_state_dict(state["agent"])
-        make = partial(ImageEnv, env.id, world.cameras, env.size, env.action_repeat)
+        make = partial(shown, env.id, world.cameras)
         training = OnlineRun(
             folder, agent, World(info, make, env.replay), None,
             Evaluator(folder.path, run, device, world), run, config.online, None, unchanged, seed,
@@ -71,19 +77,17 @@ def train_offline(config: OfflineConfig) -> int:
         world = evaluation_env(config.env.id, info) if config.env.id and run.eval_every else None
         agent = make_agent(config, info, device)
         training = OfflineRun(
-            folder, agent, dataset, Evaluator(folder.path, run, device, world), run, 0, unchanged,
-            seed, device, ThreadChoice(folder.path, config.threads, device),
+            folder, agent, dataset, Evaluator(folder.path, run, device, world), run, 0, False,
+            unchanged, seed, device, ThreadChoice(folder.path, config.threads, device),
         )  # fmt: skip
     return training.run(state)
 
 
 def evaluation_env(name: str, info: DatasetInfo) -> ImageEnv:
     """The environment as the episodes of a dataset show it."""
-    env = ImageEnv(name, info.cameras, info.size, info.action_repeat)
-    if env.action_size != info.action_size:
-        raise UserError(
-            f"an action of {name} has {env.action_size} numbers, not {info.action_size}"
-        )
+    vectors = tuple(info.vectors)
+    env = ImageEnv(name, info.cameras, info.size, info.action_repeat, vectors=vectors)
+    env.require(info)
     return env
 
 

@@ -59,7 +59,7 @@ def read_request(options: argparse.Namespace) -> tuple[Request, Path]:
     _check_numbers(options)
     task = check_task(options.task)
     if is_custom(task):
-        raise UserError(f"{task}: only Safety-Gymnasium tasks have variants and policies")
+        raise UserError(f"{task}: only built-in tasks have variants and policies")
     variant, small = check_variant(options.variant, task).name, choose_device("auto").type == "cpu"
     size = options.size or ("cpu" if small else "full")
     recipe = options.recipe or ("quick" if small else "paper")

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from dreamer.signals import STOP_SIGNALS
 from experiments.comparison.jobs import ROOT, Job
 
 CODES = "jobs.jsonl"  # commands, durations and exit codes
@@ -51,8 +52,8 @@ class Runner:
     """Runs each job, in order, as soon as the jobs it needs are done and a process is free.
 
     One at a time, their output is shown; otherwise there is a line when one begins and one when it
-    ends. All output goes to the logs. Ctrl-C and SIGTERM are passed on to everything that runs,
-    once, so that it can end in its own way. Where one job fails, the others are stopped.
+    ends. All output goes to the logs. Ctrl-C, SIGTERM and SIGHUP are passed on to everything that
+    runs, once, so that it can end in its own way. Where one job fails, the others are stopped.
     """
 
     def __init__(
@@ -178,8 +179,7 @@ class Runner:
             self.received = self.received or number
             self._send(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, handle) for number in numbers}
+        before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
         try:
             yield
         finally:

@@ -37,12 +37,13 @@ def measure_speed(request: Request, methods: Sequence[Method], threads: int) -> 
     keep_freed_memory()  # as train.py does
     device, names = choose_device("auto"), offline_names(methods)
     first, update, model = {}, {}, {}
-    threads = threads or offline_config(names[0], request.scale, request.settings).threads
+    settings = {**request.settings, "task": request.task}
+    threads = threads or offline_config(names[0], request.scale, settings).threads
     if threads:
         torch.set_num_threads(threads)
     with Progress("timing", len(names) + 1, "measurements", sys.stderr) as progress:
         for name in names:
-            found = time_updates(name, request.scale, request.settings, device)
+            found = time_updates(name, request.scale, settings, device)
             first[name], update[name], model[name] = found
             progress.advance()
         opening, episode, length = time_episode(request, names[0], device)
@@ -87,7 +88,8 @@ def _time_kind(
 
 def time_episode(request: Request, name: str, device: torch.device) -> tuple[float, float, int]:
     """(seconds to make the environment, seconds of an episode, its agent steps)."""
-    config, task = offline_config(name, request.scale, request.settings), check_task(request.task)
+    task = check_task(request.task)
+    config = offline_config(name, request.scale, {**request.settings, "task": task})
     env = config.env
     facts, size = environment_facts(env.render), action_size(task) or 0
     info = DatasetInfo(task, env.cameras, env.action_repeat, env.size, size, facts)

@@ -14,7 +14,7 @@ from dreamer.data.episode import Episode
 from dreamer.training.diagnostics import fixed_randomness
 from dreamer.types import Batch, Latent
 from experiments.diagnose_own import join
-from experiments.diagnose_recorded import HORIZON, episode_bounds, follow, start_rows
+from experiments.diagnose_recorded import HORIZON, episode_bounds, start_rows
 
 KINDS = ("cost", "reward")
 WAYS = ("replayed", "policy")  # the executed actions again, or those of the policy
@@ -36,7 +36,7 @@ def imagined_steps(
         if not len(rows):
             continue
         with fixed_randomness(device), agent.autocast(device):
-            start = Latent(*(x[0, rows] for x in follow(agent.world_model, batch)))
+            start = Latent(*(x[0, rows] for x in agent.world_model.follow(batch)))
             for way in WAYS:
                 for k, found in enumerate(_roll(agent, start, batch, rows, way), 1):
                     for kind, value in found.items():

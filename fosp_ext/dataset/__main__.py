@@ -7,17 +7,20 @@ import sys
 from pathlib import Path
 
 from dreamer.errors import UserError, tell_error
+from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
 from fosp_ext.dataset.check import check_dataset
-from fosp_ext.dataset.convert import FORMATS, convert
-from fosp_ext.dataset.exchange import RENDERS, Labels
+from fosp_ext.dataset.conversion_plan import RENDERS
+from fosp_ext.dataset.convert import FORMATS, WRITABLE, convert
+from fosp_ext.dataset.exchange import Labels
 from fosp_ext.dataset.figure import draw_summary, free_figure_path
 from fosp_ext.dataset.rearrange import Choice, merge, split
-from fosp_ext.dataset.summary import describe, summarise, table
+from fosp_ext.dataset.summary import describe, summarise, table, training_command
 
 PROGRAM = as_called("python -m fosp_ext.dataset")
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for wrong arguments, 4 for a file that is no valid dataset."""
     options = parse(argv)
@@ -98,13 +101,21 @@ def run_convert(options: argparse.Namespace) -> int:
         render=options.render,
         cameras=options.cameras,
         policy=options.policy,
+        rename=options.rename,
+        size=options.size,
+        action_low=options.action_low,
+        action_high=options.action_high,
+        clip_actions=options.clip_actions or None,
+        cost_from=options.cost_from,
     )
     kinds = (options.kind, options.to)
     remarks = convert(options.source, options.target, kinds, labels, options.time_limit, sys.stderr)
     for remark in remarks:
         print(f"note: {remark}")
     if options.to == "fosp":
-        return _show(options.target)
+        _show(options.target)
+        print(as_called(f"train on it: {training_command(options.target)}"))
+        return 0
     print(f"written: {options.target}")
     return 0
 
@@ -180,25 +191,47 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser.description = f"{parser.description} {kinds}."
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("target", type=Path, metavar="TARGET", help="new file or folder")
-    for option, target in (("--from", "kind"), ("--to", "to")):
+    for option, target, choices in (("--from", "kind", tuple(FORMATS)), ("--to", "to", WRITABLE)):
         parser.add_argument(
-            option, dest=target, choices=FORMATS, default="fosp", help="format (default: fosp)"
+            option, dest=target, choices=choices, default="fosp", help="format (default: fosp)"
         )
     facts = parser.add_argument_group("facts that a foreign source lacks")
     facts.add_argument("--task", help="such as SafetyPointGoal1-v0")
     facts.add_argument("--action-repeat", type=int, metavar="N", help="frames per action")
-    facts.add_argument("--render", choices=RENDERS, help="quality of the images (default: exact)")
     facts.add_argument(
-        "--cameras",
-        type=_names,
-        metavar="NAMES",
-        help="names of its images in order, or some of them: image=vision,image2=vision_back",
+        "--render",
+        choices=RENDERS,
+        help="quality of the images of a Safety-Gymnasium task (default: exact)",
     )
     facts.add_argument("--policy", metavar="NAME", help="policy that acted (default: unknown)")
     facts.add_argument(
         "--time-limit", type=int, metavar="N", help="N transitions or more were cut off, not ended"
     )
+    _add_changes(parser.add_argument_group("what the new file takes over, and how"))
     parser.set_defaults(run=run_convert)
+
+
+def _add_changes(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--cameras", type=_names, metavar="NAMES", help="take these images alone, as front,wrist"
+    )
+    group.add_argument(
+        "--rename", type=_names, metavar="OLD=NEW", help="names of images and vectors, with commas"
+    )
+    group.add_argument("--size", type=int, metavar="N", help="resize the images to N x N")
+    for side in ("low", "high"):
+        group.add_argument(
+            f"--action-{side}", type=float, nargs="+", metavar="X",
+            help=f"{side} end of the actions' range: one number, or one for each component",
+        )  # fmt: skip
+    group.add_argument(
+        "--clip-actions", action="store_true",
+        help="actions beyond the range were played as its ends, as DreamerV3's environments do",
+    )  # fmt: skip
+    group.add_argument(
+        "--cost-from", metavar="MODULE:FUNCTION",
+        help="compute costs, or costs and rewards, from the recorded arrays",
+    )  # fmt: skip
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -20,13 +20,15 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
-from dreamer.envs.worker import one_thread_each
+from dreamer.data.hdf5 import read_episodes, recording_of, validate_dataset, write_dataset
+from dreamer.envs.worker import one_thread_each, stop_signals_blocked
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
+from dreamer.outputs import new_output, refuse_existing, remove_parts
+from dreamer.signals import checked
 from dreamer.training.progress import Progress
 from fosp_ext.dataset.collect_plan import CollectSettings, Recording, plan_episodes
-from fosp_ext.dataset.recording import EnvChoice, record_part, start_worker
+from fosp_ext.dataset.recording import EnvChoice, part_note, record_part, start_worker
 from fosp_ext.envs.gl import choose_backend
 from fosp_ext.envs.tasks import is_custom
 
@@ -41,24 +43,28 @@ def collect_dataset(
 ) -> None:
     """Record the dataset file `path`, or go on with what an earlier call had to leave.
 
-    Progress is shown on the stream `progress`. A full disk is a `UserError`; the episodes that
-    were finished before stay readable, each as a dataset file in the folder of parts.
+    Progress is shown on the stream `progress`. A full disk, and a file that another process records
+    now, are a `UserError`. A signal ends it within a step of the environments. Episodes that were
+    finished stay readable, each as a dataset file in the folder of parts.
     """
     path = Path(path)
-    if path.exists():
-        raise UserError(f"{path} exists already; choose another file or remove it")
+    refuse_existing(path)
     plan = plan_episodes(settings)
     parts = parts_folder(path)
-    try:
-        _claim_parts(parts, settings)
-        _record_missing(parts, plan, settings, progress)
-        _merge(path, [part_file(parts, recording) for recording in plan], progress)
-    except OSError as error:
-        raise UserError(
-            f"recording {path} failed: {error}; finished episodes are kept in {parts}, "
-            "run the same command to continue"
-        ) from error
-    shutil.rmtree(parts)
+    with new_output(path):
+        try:
+            _claim_parts(parts, settings)
+            notes = _notes(parts, plan, settings)
+            _check_parts(notes)
+            _record_missing(parts, plan, settings, progress)
+            _check_parts(notes)
+            _merge(path, list(notes), progress)
+        except OSError as error:
+            raise UserError(
+                f"recording {path} failed: {error}; finished episodes are kept in {parts}, "
+                "run the same command to continue"
+            ) from error
+        shutil.rmtree(parts)
 
 
 def parts_folder(path: Path) -> Path:
@@ -77,6 +83,7 @@ def _claim_parts(parts: Path, settings: CollectSettings) -> None:
     del fields["workers"]  # decides no episode
     wanted = json.loads(json.dumps(fields))
     note = parts / SETTINGS_FILE
+    remove_parts(parts)
     if not any(parts.glob(PART_NAMES.format("*"))):
         with atomic_path(note) as part:
             part.write_text(json.dumps(wanted, indent=2, sort_keys=True))
@@ -90,6 +97,28 @@ def _claim_parts(parts: Path, settings: CollectSettings) -> None:
             )
 
 
+def _notes(parts: Path, plan: Sequence[Recording], settings: CollectSettings) -> dict[Path, str]:
+    """The file of each episode, in order, and what it says of how it was recorded."""
+    choice = env_choice(settings)
+    return {part_file(parts, recording): part_note(recording, choice) for recording in plan}
+
+
+def _check_parts(notes: dict[Path, str]) -> None:
+    """Refuse an episode that exists and was recorded in another way, with another seed say."""
+    for part, note in notes.items():
+        if part.exists() and recording_of(part) != note:
+            raise UserError(
+                f"{part} was recorded with another seed or other settings; remove it, or the whole "
+                "folder, and the same command records it again"
+            )
+
+
+def env_choice(settings: CollectSettings) -> EnvChoice:
+    """The environment of a recording."""
+    fields = dataclasses.fields(EnvChoice)
+    return EnvChoice(**{field.name: getattr(settings, field.name) for field in fields})
+
+
 def _record_missing(
     parts: Path, plan: Sequence[Recording], settings: CollectSettings, stream: TextIO | None
 ) -> None:
@@ -99,8 +128,7 @@ def _record_missing(
         return
     if not is_custom(settings.task):
         choose_backend()  # once, here: the workers inherit the choice
-    fields = dataclasses.fields(EnvChoice)
-    choice = EnvChoice(**{field.name: getattr(settings, field.name) for field in fields})
+    choice = env_choice(settings)
     workers = min(settings.workers or _cores(), len(missing))
     done = len(plan) - len(missing)
     with (
@@ -117,7 +145,8 @@ def _results(
     pool: ProcessPoolExecutor, jobs: Iterator[Callable[[], None]], workers: int
 ) -> Iterator[None]:
     """Run all jobs, never more at once than there are workers, so that none waits when we stop."""
-    running = {pool.submit(job) for job in itertools.islice(jobs, workers)}
+    with stop_signals_blocked():  # this is where the workers are started
+        running = {pool.submit(job) for job in itertools.islice(jobs, workers)}
     while running:
         finished, running = wait(running, return_when=FIRST_COMPLETED)
         running |= {pool.submit(job) for job in itertools.islice(jobs, len(finished))}
@@ -127,9 +156,13 @@ def _results(
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes; if the block fails they finish the episodes they are in, no more."""
+    """Worker processes; if the block fails they give up the episodes they are in."""
     spawn = multiprocessing.get_context("spawn")  # a forked OpenGL context would not work
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=start_worker)
+    with stop_signals_blocked():
+        stopped = spawn.Event()
+    pool = ProcessPoolExecutor(
+        workers, mp_context=spawn, initializer=start_worker, initargs=(stopped,)
+    )
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -138,6 +171,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             "run the same command with fewer workers to continue"
         ) from error
     finally:
+        stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -151,4 +185,4 @@ def _merge(path: Path, parts: Sequence[Path], stream: TextIO | None) -> None:
     """Write all parts into one file, in order."""
     episodes = itertools.chain.from_iterable(read_episodes(part) for part in parts)
     with Progress("writing", len(parts), "episodes", stream) as progress:
-        write_dataset(path, progress.count(episodes), validate_dataset(parts[0]))
+        write_dataset(path, checked(progress.count(episodes)), validate_dataset(parts[0]))

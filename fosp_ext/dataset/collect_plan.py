@@ -10,8 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dreamer.data.images import check_side
 from dreamer.errors import UserError, did_you_mean
-from fosp_ext.envs import QUALITIES, check_cameras, check_task, check_variant, task_cameras
+from fosp_ext.envs import (
+    QUALITIES,
+    check_cameras,
+    check_task,
+    check_variant,
+    check_vectors,
+    task_cameras,
+)
 from fosp_ext.envs.scripted import available_policies
 
 FIELDS_OF_VIEW = ("cameras", "all")
@@ -35,10 +43,12 @@ class CollectSettings:
     seed: int
     variant: str = "none"  # of the task (docs/reference/variants.md)
     field_of_view: str = "cameras"  # one of `FIELDS_OF_VIEW`: what the scripted policies know
+    vectors: tuple[str, ...] = ()  # low-dimensional observations to record
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", check_task(self.task))
         object.__setattr__(self, "cameras", check_cameras(self.cameras, task_cameras(self.task)))
+        object.__setattr__(self, "vectors", check_vectors(self.vectors, self.task))
         object.__setattr__(self, "variant", check_variant(self.variant, self.task).name)
         _check_mix(self.mix, self.task)
         if self.render not in QUALITIES:
@@ -49,7 +59,6 @@ class CollectSettings:
                 f"got '{self.field_of_view}'"
             )
         least = {
-            "size": 1,
             "action_repeat": 1,
             "episodes": 1,
             "noise": 0,
@@ -59,6 +68,7 @@ class CollectSettings:
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise UserError(f"{name} must be at least {bound}, got {getattr(self, name)}")
+        check_side(self.size)
         if not 0 < self.min_speed <= 1:
             raise UserError(f"min_speed must lie above 0 and up to 1, got {self.min_speed}")
 

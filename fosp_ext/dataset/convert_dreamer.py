@@ -9,7 +9,7 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -19,28 +19,31 @@ import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.errors import DatasetError, UserError
+from dreamer.outputs import refuse_existing
+from fosp_ext.dataset.conversion_plan import plan_conversion
 from fosp_ext.dataset.exchange import (
     NOTE,
     OPEN,
+    SIMULATED,
     Found,
     Labels,
+    Recorded,
     Source,
     atomic_folder,
-    build_episode,
+    camera_names,
     check_actions,
-    complete_info,
+    is_vector,
     note_of,
     parse_note,
-    refuse_existing,
 )
 
 NAME = re.compile(r"(?P<time>\w+)-(?P<own>\w+)-(?P<next>\w+)-(?P<rows>\d+)\.npz")
 NOTE_FILE = f"{NOTE}.json"  # beside the chunks; DreamerV3 reads only *.npz
 ROWS = 1024  # of a full chunk
 NO_SUCCESSOR = "0" * 22  # the successor of a stream's last chunk
-THEIR_NAMES = {"vision": "image", "vision_back": "image2"}  # camera -> FOSP's key
-KEYS = ("action", "reward", "cost", "is_first", "is_last", "is_terminal")
-CUT = "action numbers outside [-1, 1], cut to it as their environment did"
+KEYS = ("action", "reward", "is_first", "is_last", "is_terminal")
+COST = "cost"  # may be missing
+NO_OBSERVATIONS = ("reset", "id", "consec", "stepid")  # rows have them beside `KEYS`
 LATE = "episodes that began before the first chunk, kept from there on"
 SHORT = "episodes of a single row, which hold no transition, left out"
 
@@ -69,23 +72,36 @@ def read_dreamer(path: Path, labels: Labels) -> Source:
     """
     streams = _streams(path)
     first = _load(streams[0][0].path)
-    images = {key: value.shape for key, value in sorted(first.items()) if _is_image(value)}
+    observed = {key: value for key, value in sorted(first.items()) if _is_observed(key)}
+    images = {key: value.shape for key, value in observed.items() if _is_image(value)}
     if not images:
         raise UserError(f"{path} has no images, only {', '.join(sorted(first))}")
-    ours = {key: camera for camera, key in THEIR_NAMES.items()}
-    actions = check_actions(path, first["action"].shape)
-    found = Found(images, {key: ours.get(key, key) for key in images}, actions)
     note_file = path / NOTE_FILE
     note = parse_note(note_file, note_file.read_bytes()) if note_file.exists() else {}
-    info, keys = complete_info(path, found, note.get("info"), labels)
+    noted = note.get("info")
+    names = camera_names(images, labels.task)
+    if isinstance(noted, dict) and isinstance(noted.get("cameras"), list):
+        names |= {key: camera for camera, key in _their_keys(noted["cameras"]).items()}
+    vectors = {
+        key: value[0].size for key, value in observed.items() if is_vector(value.shape, value.dtype)
+    }
+    found = Found(
+        images=images,
+        names=names,
+        action_size=check_actions(path, first["action"].shape),
+        has_costs=COST in first,
+        vectors=vectors,
+        others=tuple(key for key in observed if key not in images and key not in vectors),
+    )
+    plan = plan_conversion(path, found, noted, labels)
     pieces = [piece for stream in streams for piece in _pieces(stream)]
-    remarks: Counter[str] = Counter()
+    needed = (*plan.cameras.values(), *plan.vectors.values(), *([COST] if found.has_costs else []))
     played = note.get("episodes", [[labels.policy or "unknown", 0]] * len(pieces))
     if len(played) != len(pieces):
         raise DatasetError(
             f"{note_file} names {len(played)} episodes, the chunks beside it hold {len(pieces)}"
         )
-    return Source(info, len(pieces), _episodes(path, pieces, keys, played, remarks), remarks)
+    return plan.source(len(pieces), _episodes(path, pieces, needed, played, plan.remarks))
 
 
 def write_dreamer(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> None:
@@ -94,8 +110,9 @@ def write_dreamer(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) ->
     played = []
     with atomic_folder(path) as folder:
         writer = _Writer(folder)
+        keys = _their_keys(info.cameras)
         for episode in episodes:
-            writer.add(_rows(episode))
+            writer.add(_rows(episode, keys))
             played.append([episode.policy, episode.seed])
         writer.close()
         note = {"info": note_of(info), "episodes": played}
@@ -136,16 +153,26 @@ def _new_id() -> str:
     return f"{uuid.uuid4().int >> 48:022x}"
 
 
-def _rows(episode: Episode) -> dict[str, np.ndarray]:
+def _their_keys(cameras: Sequence[str]) -> dict[str, str]:
+    """Camera -> key in a chunk. FOSP calls the simulator's cameras `image` and `image2`."""
+    theirs = {camera: key for key, camera in SIMULATED.items()}
+    return {
+        camera: theirs[camera] if camera in theirs and theirs[camera] not in cameras else camera
+        for camera in cameras
+    }
+
+
+def _rows(episode: Episode, keys: dict[str, str]) -> dict[str, np.ndarray]:
     """T transitions -> T + 1 rows."""
     T = episode.length
     edge = np.arange(T + 1)
     zero = np.zeros(1, np.float32)
     return {
-        **{THEIR_NAMES.get(name, name): frames for name, frames in episode.images.items()},
+        **{keys[name]: frames for name, frames in episode.images.items()},
+        **episode.vectors,
         "action": np.concatenate([episode.action, np.zeros((1, episode.action.shape[1]), "f4")]),
         "reward": np.concatenate([zero, episode.reward]),
-        "cost": np.concatenate([zero, episode.cost]),
+        COST: np.concatenate([zero, episode.cost]),
         "is_first": edge == 0,
         "is_last": edge == T,
         "is_terminal": (edge == T) & episode.terminated,
@@ -203,6 +230,12 @@ def _is_image(value: np.ndarray) -> bool:
     return value.dtype == np.uint8 and value.ndim == 4 and value.shape[-1] == 3
 
 
+def _is_observed(key: str) -> bool:
+    """Whether a key of a chunk is a part of the observation."""
+    known = (*KEYS, COST, *NO_OBSERVATIONS)
+    return key not in known and not key.startswith("log_") and "/" not in key
+
+
 def _pieces(stream: list[Chunk]) -> Iterator[Piece]:
     """The episodes of a stream: they begin where one says so and after each end."""
     flags = [_load(chunk.path, ("is_first", "is_last")) for chunk in stream]
@@ -228,10 +261,10 @@ def _take(piece: Piece, load: Callable[[Path], dict[str, np.ndarray]]) -> dict[s
 def _episodes(
     folder: Path,
     pieces: list[Piece],
-    keys: dict[str, str],
+    needed: Sequence[str],
     played: list[Any],
     remarks: Counter[str],
-) -> Iterator[Episode]:
+) -> Iterator[Recorded]:
     load = lru_cache(maxsize=1)(_load)  # episodes come in order: each chunk is decoded once
     for index, (piece, (policy, seed)) in enumerate(zip(pieces, played, strict=True)):
         rows = _take(piece, load)
@@ -241,21 +274,19 @@ def _episodes(
         _check_alignment(folder, index, rows)
         remarks[LATE] += int(not rows["is_first"][0])
         remarks[OPEN] += int(not rows["is_last"][-1])
-        action = rows["action"][:-1].astype(np.float32)
-        remarks[CUT] += int((np.abs(action) > 1).sum())
-        missing = [key for key in keys.values() if key not in rows]
+        missing = [key for key in needed if key not in rows]
         if missing:
             raise DatasetError(f"{folder}, episode {index}: '{missing[0]}' is missing")
-        yield build_episode(
-            folder,
-            index,
-            images={camera: rows[key] for camera, key in keys.items()},
-            action=np.clip(action, -1, 1),
-            reward=rows["reward"][1:].astype(np.float32),
-            cost=rows["cost"][1:].astype(np.float32),
+        yield Recorded(
+            images=rows,
+            vectors=rows,
+            action=rows["action"][:-1],
+            reward=rows["reward"][1:],
+            cost=rows[COST][1:] if COST in needed else None,
             terminated=bool(rows["is_terminal"][-1]),
             policy=str(policy),
             seed=int(seed),
+            arrays=rows,
         )
 
 

@@ -19,31 +19,40 @@ from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.layout import CHUNK_FRAMES, open_dataset
 from dreamer.data.output import HDF5Output
 from dreamer.errors import DatasetError, UserError
+from dreamer.outputs import refuse_existing
+from fosp_ext.dataset.actions import ActionRange
+from fosp_ext.dataset.conversion_plan import plan_conversion
 from fosp_ext.dataset.exchange import (
+    IMAGE,
     NOTE,
     Found,
+    GroupArrays,
     Labels,
+    Recorded,
     Source,
     atomic_folder,
-    build_episode,
+    camera_names,
     check_actions,
-    complete_info,
+    datasets_of,
     flat,
+    is_vector,
     note_of,
     parse_note,
-    refuse_existing,
 )
 
 FILE, METADATA = "main_data.hdf5", "metadata.json"
 LAYOUT_VERSION = "0.5.3"  # of Minari
 SMALLEST_ENCODED = 32  # Minari keeps smaller images as plain arrays
-ONLY_CAMERA = "vision"  # name of observations that are one image
+COST = "infos/cost"
 JPEG, PNG = b"\xff\xd8", b"\x89P"  # first bytes
 LOSSY = "images stored as JPEG: close to what was drawn, not equal to it"
 
 
 def read_minari(path: Path, labels: Labels) -> Source:
-    """Episodes of a Minari dataset; `path` is its folder. Costs are read from `infos/cost`."""
+    """Episodes of a Minari dataset; `path` is its folder. Costs are read from `infos/cost`.
+
+    The bounds of its action space are the range of the actions.
+    """
     folder = path / "data" if (path / "data" / FILE).exists() else path
     try:
         metadata = parse_note(folder / METADATA, (folder / METADATA).read_bytes())
@@ -55,17 +64,45 @@ def read_minari(path: Path, labels: Labels) -> Source:
         count = sum(str(name).startswith("episode_") for name in file)
         if not count:
             raise DatasetError(f"{folder / FILE} has no episodes")
-        first = _group(file, 0, folder)
-        images = _images(first, folder)
-        found = Found(
-            images={key: value.shape for key, value in images.items()},
-            names={key: key for key in images},
-            action_size=check_actions(path, getattr(first["actions"], "shape", ())),
-        )
-    info, keys = complete_info(path, found, metadata.get(NOTE), labels)
-    remarks: Counter[str] = Counter()
-    default = labels.policy or "unknown"
-    return Source(info, count, _episodes(folder, count, keys, default, remarks), remarks)
+        found = _found(_group(file, 0, folder, False), folder, metadata, labels)
+    plan = plan_conversion(path, found, metadata.get(NOTE), labels)
+    default, keys = labels.policy or "unknown", tuple(plan.cameras.values())
+    reader = _Reader(folder, keys, found.has_costs and plan.cost is None, default, plan.remarks)
+    return plan.source(count, reader.episodes(count))
+
+
+def _found(group: h5py.Group, folder: Path, metadata: dict[str, Any], labels: Labels) -> Found:
+    """What the first episode and the metadata show."""
+    observations = _observations(group)
+    images = {key: data for key, data in observations.items() if _is_image(data)}
+    if not images:
+        raise UserError(f"{folder} has no images among its observations")
+    vectors = {
+        key: int(np.prod(data.shape[1:]))
+        for key, data in observations.items()
+        if is_vector(data.shape, data.dtype)
+    }
+    size = check_actions(folder, getattr(group["actions"], "shape", ()))
+    noted = NOTE in metadata
+    return Found(
+        images={key: _decode(data[:1], folder).shape for key, data in images.items()},
+        names={key: key for key in images} if noted else camera_names(images, labels.task),
+        action_size=size,
+        has_costs=isinstance(group.get(COST), h5py.Dataset),
+        vectors=vectors,
+        bounds=None if noted else _bounds(metadata.get("action_space"), size),
+        others=tuple(key for key in observations if key not in images and key not in vectors),
+    )
+
+
+def _bounds(space: Any, size: int) -> ActionRange | None:
+    """The bounds of a serialised action space; None where it has none."""
+    try:
+        box = json.loads(space) if isinstance(space, str) else space
+        low, high = (np.broadcast_to(np.array(box[side], float), size) for side in ("low", "high"))
+    except (TypeError, ValueError, KeyError):
+        return None
+    return ActionRange(tuple(low.tolist()), tuple(high.tolist()))
 
 
 def write_minari(path: Path, info: DatasetInfo, episodes: Iterator[Episode]) -> None:
@@ -111,7 +148,9 @@ def _write_episode(group: h5py.Group, index: int, episode: Episode) -> None:
     group["rewards"] = episode.reward
     group["terminations"] = last & episode.terminated
     group["truncations"] = last & (not episode.terminated)
-    group["infos/cost"] = np.append(np.float32(0), episode.cost)  # (T+1,): reset has infos too
+    group[COST] = np.append(np.float32(0), episode.cost)  # (T+1,): reset has infos too
+    for name, rows in episode.vectors.items():
+        group[f"observations/{name}"] = rows
     for camera, frames in episode.images.items():
         if frames.shape[1] < SMALLEST_ENCODED:
             group.create_dataset(
@@ -142,7 +181,10 @@ def _box(shape: tuple[int, ...], dtype: str, low: float, high: float) -> dict[st
 
 def _observation_space(info: DatasetInfo) -> dict[str, Any]:
     image = _box((info.size, info.size, 3), "uint8", 0, 255)
-    return {"type": "Dict", "subspaces": dict.fromkeys(info.cameras, image)}
+    vectors = {
+        name: _box((size,), "float32", -np.inf, np.inf) for name, size in info.vectors.items()
+    }
+    return {"type": "Dict", "subspaces": {**dict.fromkeys(info.cameras, image), **vectors}}
 
 
 def _dataset_id(path: Path) -> str:
@@ -154,30 +196,25 @@ def _dataset_id(path: Path) -> str:
     return str(place.relative_to(root)) if place.is_relative_to(root) else path.name
 
 
-def _group(file: h5py.File, index: int, folder: Path) -> h5py.Group:
-    """An episode with all that is needed of it."""
+def _group(file: h5py.File, index: int, folder: Path, costs: bool) -> h5py.Group:
+    """An episode with all that is needed of it, `costs` too if there are to be some."""
     group = file.get(f"episode_{index}")
     if not isinstance(group, h5py.Group):
         raise DatasetError(f"{folder / FILE}: 'episode_{index}' is missing")
-    for key in ("observations", "actions", "rewards", "terminations", "infos/cost"):
+    needed = ("observations", "actions", "rewards", "terminations")
+    for key in (*needed, COST) if costs else needed:
         kinds = (h5py.Dataset, h5py.Group) if key == "observations" else h5py.Dataset
         if not isinstance(group.get(key), kinds):
             raise DatasetError(f"{folder / FILE}: 'episode_{index}/{key}' is missing")
     return group
 
 
-def _images(group: h5py.Group, folder: Path) -> dict[str, np.ndarray]:
-    """The first image of each observation that is one, by its key."""
-    observations = group["observations"]
-    if isinstance(observations, h5py.Dataset):
-        observations = {ONLY_CAMERA: observations}
-    found = {}
-    for key, values in observations.items():
-        if isinstance(values, h5py.Dataset) and _is_image(values):
-            found[key] = _decode(values[:1], folder)[0]
-    if not found:
-        raise UserError(f"{folder} has no images among its observations")
-    return found
+def _observations(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    """The parts of the observations by their name, `outer.inner` where they are nested."""
+    stored = group["observations"]
+    if isinstance(stored, h5py.Dataset):
+        return {IMAGE: stored}
+    return {path.replace("/", "."): data for path, data in datasets_of(stored).items()}
 
 
 def _is_image(values: h5py.Dataset) -> bool:
@@ -199,36 +236,57 @@ def _decode(values: np.ndarray, folder: Path) -> np.ndarray:
         raise DatasetError(f"{folder / FILE}: an image cannot be decoded ({error})") from error
 
 
-def _episodes(
-    folder: Path, count: int, keys: dict[str, str], default: str, remarks: Counter[str]
-) -> Iterator[Episode]:
-    """`keys`: camera -> its key in the file."""
-    with open_dataset(folder / FILE) as file:
-        for index in range(count):
-            group = _group(file, index, folder)
-            stored = group["observations"]
-            if isinstance(stored, h5py.Dataset):
-                stored = {ONLY_CAMERA: stored}
-            missing = [key for key in keys.values() if key not in stored]
-            if missing:
-                raise DatasetError(f"{folder}, episode {index}: '{missing[0]}' is missing")
-            encoded = {camera: stored[key][()] for camera, key in keys.items()}
-            for values in encoded.values():
-                if values.ndim < 4:
-                    remarks[LOSSY] += sum(bytes(image[:2]) == JPEG for image in values)
-            for key in set(stored) - set(keys.values()):
-                remarks[f"episodes whose observations '{key}' were left out"] += 1
-            T = len(group["rewards"])
-            cost = group["infos/cost"][()]
-            yield build_episode(
-                folder,
-                index,
-                images={camera: _decode(values, folder) for camera, values in encoded.items()},
-                action=group["actions"][()].astype(np.float32),
-                reward=flat(folder, "rewards", group["rewards"][()], T).astype(np.float32),
-                # with the infos of the reset in front, or without
-                cost=flat(folder, "infos/cost", cost[len(cost) - T :], T).astype(np.float32),
-                terminated=bool(group["terminations"][-1]),
-                policy=str(group.attrs.get("policy", default)),
-                seed=int(group.attrs.get("seed", 0)),
-            )
+class _Reader:
+    """Reads the episodes of a folder one after another."""
+
+    def __init__(
+        self,
+        folder: Path,
+        cameras: tuple[str, ...],
+        costs: bool,
+        policy: str,
+        remarks: Counter[str],
+    ) -> None:
+        """`cameras` are keys of the file; `policy` acted in episodes that do not say who did."""
+        self.folder, self.cameras, self.costs = folder, cameras, costs
+        self.policy, self.remarks = policy, remarks
+
+    def episodes(self, count: int) -> Iterator[Recorded]:
+        """All of them, in order."""
+        with open_dataset(self.folder / FILE) as file:
+            for index in range(count):
+                yield self.episode(_group(file, index, self.folder, self.costs), index)
+
+    def episode(self, group: h5py.Group, index: int) -> Recorded:
+        """The episode in a group of the file."""
+        stored = _observations(group)
+        missing = [key for key in self.cameras if key not in stored]
+        if missing:
+            raise DatasetError(f"{self.folder}, episode {index}: '{missing[0]}' is missing")
+        T = len(group["rewards"])
+        cost = None
+        if self.costs:  # with the infos of the reset in front, or without
+            cost = group[COST][()]
+            cost = flat(self.folder, COST, cost[len(cost) - T :], T)
+        return Recorded(
+            images={key: self.images(stored[key]) for key in self.cameras},
+            vectors={k: v[()] for k, v in stored.items() if is_vector(v.shape, v.dtype)},
+            action=group["actions"][()],
+            reward=flat(self.folder, "rewards", group["rewards"][()], T),
+            cost=cost,
+            terminated=bool(group["terminations"][-1]),
+            policy=str(group.attrs.get("policy", self.policy)),
+            seed=int(group.attrs.get("seed", 0)),
+            arrays=GroupArrays(group, self.array),
+        )
+
+    def images(self, data: h5py.Dataset) -> np.ndarray:
+        """Plain or encoded images, (T+1, height, width, 3) uint8."""
+        values = data[()]
+        if values.ndim < 4:
+            self.remarks[LOSSY] += sum(bytes(image[:2]) == JPEG for image in values)
+        return _decode(values, self.folder)
+
+    def array(self, data: h5py.Dataset) -> np.ndarray:
+        """What a cost function sees of a dataset: images decoded, all else as it is."""
+        return _decode(data[()], self.folder) if _is_image(data) else data[()]

@@ -1,4 +1,4 @@
-"""Shared parts of the conversions: facts that a foreign file lacks, and their sources."""
+"""Shared parts of the conversions: what a foreign file shows, what the user says, new files."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.errors import DatasetError, UserError
-from fosp_ext.envs import check_task, environment_facts
+from dreamer.outputs import refuse_existing
+from fosp_ext.dataset.actions import ActionRange
+from fosp_ext.envs import is_custom
 
 NOTE = "fosp"  # the name under which a converted file keeps what its format has no place for
-RENDERS = ("fast", "exact")
 OPEN = "episodes without an end in the source, taken as cut off by a time limit"
+# Images without a name of their own, and what the cameras of Safety-Gymnasium are called.
+IMAGE, SECOND = "image", "image2"
+SIMULATED = {IMAGE: "vision", SECOND: "vision_back"}
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,40 @@ class Labels:
     task: str | None = None
     action_repeat: int | None = None
     render: str | None = None
-    cameras: tuple[str, ...] | None = None  # names in the order of the file, or key=name
+    cameras: tuple[str, ...] | None = None  # images to take, each as key or key=name
     policy: str | None = None  # of episodes that the file gives no name
+    rename: tuple[str, ...] | None = None  # key=name, of images and vectors
+    size: int | None = None  # side of the new images
+    action_low: tuple[float, ...] | None = None  # one number, or one for each component
+    action_high: tuple[float, ...] | None = None
+    clip_actions: bool | None = None  # numbers beyond the bounds were played as the bounds
+    cost_from: str | None = None  # module:function (fosp_ext/dataset/costs.py)
+
+
+class Found(NamedTuple):
+    """What the arrays of a foreign file show."""
+
+    images: Mapping[str, tuple[int, ...]]  # key -> (..., height, width, 3), in the file's order
+    names: dict[str, str]  # key -> camera, unless renamed
+    action_size: int
+    has_costs: bool
+    vectors: dict[str, int]  # key -> numbers in each observation
+    bounds: ActionRange | None = None  # of its actions, where the file says them
+    others: tuple[str, ...] = ()  # observations that are neither
+
+
+class Recorded(NamedTuple):
+    """An episode as a foreign file holds it."""
+
+    images: Mapping[str, np.ndarray]  # key -> (T+1, height, width, 3) uint8
+    vectors: Mapping[str, np.ndarray]  # key -> (T+1,) or (T+1, D)
+    action: np.ndarray  # (T, A), in the environment's own numbers
+    reward: np.ndarray  # (T,)
+    cost: np.ndarray | None  # (T,); None where there are none
+    terminated: bool
+    policy: str
+    seed: int
+    arrays: Mapping[str, np.ndarray]  # all that was recorded, under the names of the file
 
 
 class Source(NamedTuple):
@@ -41,49 +78,57 @@ class Source(NamedTuple):
     total: int  # episodes
     episodes: Iterator[Episode]
     remarks: Counter[str]  # what was changed or left out: how often; complete at the end
+    said: tuple[str, ...] = ()  # what holds for all episodes
 
 
 Reader = Callable[[Path, Labels], Source]
 Writer = Callable[[Path, DatasetInfo, Iterator[Episode]], None]
 
 
-class Found(NamedTuple):
-    """Facts that the arrays of a foreign file show."""
+class GroupArrays(Mapping[str, np.ndarray]):
+    """The arrays below an HDF5 group by their path, each read when it is asked for."""
 
-    images: dict[str, tuple[int, ...]]  # key -> shape (..., size, size, 3), in the file's order
-    names: dict[str, str]  # key -> camera, unless renamed
-    action_size: int
+    def __init__(self, group: h5py.Group, read: Callable[[h5py.Dataset], np.ndarray]) -> None:
+        """`read` makes an array of a dataset."""
+        self._group, self._read = group, read
+        self._names = list(datasets_of(group))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(self._group[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
-def complete_info(
-    path: Path, found: Found, note: dict[str, Any] | None, labels: Labels
-) -> tuple[DatasetInfo, dict[str, str]]:
-    """The facts from the arrays, from the note of an earlier conversion, and from the labels.
+def datasets_of(group: h5py.Group, prefix: str = "") -> dict[str, h5py.Dataset]:
+    """The datasets below an HDF5 group by their path, `outer/inner` where nested."""
+    found: dict[str, h5py.Dataset] = {}
+    for key, value in group.items():
+        if isinstance(value, h5py.Group):
+            found |= datasets_of(value, f"{prefix}{key}/")
+        elif isinstance(value, h5py.Dataset):
+            found[f"{prefix}{key}"] = value
+    return found
 
-    The labels may not contradict the note; without a note they must name task and action repeat.
-    Second result: the key of each camera in the file.
-    """
-    if note is None:
-        keys = _choose_images(path, found, labels.cameras)
-        given = _from_labels(path, labels)
-    else:
-        given = _from_note(path, note)
-        for name, told in vars(labels).items():
-            have = given.environment.get(name, getattr(given, name, told))
-            if told is not None and told != have:
-                raise UserError(f"{path} says {name} {have!r} itself, not {told!r}")
-        ours = {camera: key for key, camera in found.names.items()}
-        missing = [camera for camera in given.cameras if camera not in ours]
-        if missing:
-            raise DatasetError(f"{path}: the images of camera '{missing[0]}' are missing")
-        keys = {camera: ours[camera] for camera in given.cameras}
-    size = _size(path, {key: found.images[key] for key in keys.values()})
-    info = replace(given, cameras=tuple(keys), size=size, action_size=found.action_size)
-    return info, keys
+
+def camera_names(keys: Mapping[str, Any], task: str | None) -> dict[str, str]:
+    """Key -> camera. Images without a name of their own are the cameras of Safety-Gymnasium."""
+    simulated = task is not None and not is_custom(task)
+    return {key: SIMULATED.get(key, key) if simulated else key for key in keys}
+
+
+def is_vector(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether an array (rows, ...) of observations is one of vectors: real numbers on one axis."""
+    return dtype.kind == "f" and len(shape) in (1, 2) and 0 not in shape[1:]
 
 
 def note_of(info: DatasetInfo) -> dict[str, Any]:
-    """The note that `complete_info` reads back."""
+    """The note that `plan_conversion` reads back."""
     return asdict(info)
 
 
@@ -105,15 +150,6 @@ def check_actions(path: Path, shape: tuple[int, ...]) -> int:
     return shape[1]
 
 
-def build_episode(path: Path, index: int, **parts: Any) -> Episode:
-    """An episode; arrays that do not make one are a `DatasetError` that names the file."""
-    try:
-        return Episode(**parts)
-    except UserError as error:
-        reason = str(error).removeprefix("episode: ")
-        raise DatasetError(f"{path}, episode {index}: {reason}") from error
-
-
 def flat(path: Path, name: str, values: np.ndarray, rows: int) -> np.ndarray:
     """One number for each of `rows`, (rows,); (rows, 1) is understood too."""
     if values.shape == (rows, 1):
@@ -121,12 +157,6 @@ def flat(path: Path, name: str, values: np.ndarray, rows: int) -> np.ndarray:
     if values.shape != (rows,):
         raise DatasetError(f"{path}: '{name}' must have {rows} rows, its shape is {values.shape}")
     return values
-
-
-def refuse_existing(path: str | Path) -> None:
-    """Nothing is overwritten."""
-    if os.path.lexists(path):
-        raise UserError(f"{path} exists already; choose another name or remove it")
 
 
 @contextmanager
@@ -142,59 +172,3 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-
-
-def _from_note(path: Path, note: dict[str, Any]) -> DatasetInfo:
-    missing = [field.name for field in fields(DatasetInfo) if field.name not in note]
-    if missing or not isinstance(note["cameras"], list):
-        wrong = missing[0] if missing else "cameras"
-        raise DatasetError(f"{path}: '{wrong}' is missing or wrong in its note '{NOTE}'")
-    known = {field.name: note[field.name] for field in fields(DatasetInfo)}
-    return DatasetInfo(**{**known, "cameras": tuple(known["cameras"])})
-
-
-def _from_labels(path: Path, labels: Labels) -> DatasetInfo:
-    if labels.task is None:
-        raise UserError(f"{path} does not say its task; give it: --task")
-    if labels.action_repeat is None:
-        raise UserError(f"{path} does not say its action repeat; give it: --action-repeat")
-    render = labels.render or "exact"  # the simulator's own images
-    if render not in RENDERS:
-        raise UserError(f"render must be one of {', '.join(RENDERS)}, not '{render}'")
-    if labels.action_repeat < 1:
-        raise UserError(f"action repeat must be at least 1, got {labels.action_repeat}")
-    task = check_task(labels.task)
-    environment = environment_facts(render)
-    return DatasetInfo(task, (), labels.action_repeat, 0, 0, environment)
-
-
-def _choose_images(path: Path, found: Found, told: tuple[str, ...] | None) -> dict[str, str]:
-    """Camera -> key. `told` names all images in order, or chooses some: key=camera."""
-    listed = ", ".join(found.images)
-    if told is None:
-        keys = {found.names[key]: key for key in found.images}
-    elif all("=" in word for word in told):
-        keys = {camera: key for key, _, camera in (word.partition("=") for word in told)}
-    elif len(told) == len(found.images):
-        keys = dict(zip(told, found.images, strict=True))
-    else:
-        raise UserError(
-            f"{path} has {len(found.images)} images per step ({listed}) and {len(told)} names "
-            "were given; choose some with key=name"
-        )
-    for key in keys.values():
-        if key not in found.images:
-            raise UserError(f"{path} has no images '{key}', only {listed}")
-    return keys
-
-
-def _size(path: Path, shapes: dict[str, tuple[int, ...]]) -> int:
-    """The one size of all chosen images (..., size, size, 3)."""
-    sizes = {side for shape in shapes.values() for side in shape[-3:-1]}
-    if len(sizes) != 1:
-        listed = ", ".join(f"{key} {shape[-3]}x{shape[-2]}" for key, shape in shapes.items())
-        raise UserError(
-            f"{path}: images must be square and of one size, they are {listed}; "
-            "choose some with --cameras key=name"
-        )
-    return sizes.pop()

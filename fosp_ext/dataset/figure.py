@@ -12,7 +12,7 @@ from dreamer.data.episode import Episode
 from dreamer.data.hdf5 import read_episodes
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
-from fosp_ext.dataset.exchange import refuse_existing
+from dreamer.outputs import new_output, refuse_existing
 from fosp_ext.dataset.summary import DatasetSummary, Group
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def draw_summary(summary: DatasetSummary, path: str | Path) -> None:
         _scatter_and_outcomes(top, groups, colours)
         _actions(middle, summary, colours)
         _contact_sheet(bottom, rows, summary.info.cameras, colours)
-        with atomic_path(path) as part:
+        with new_output(path), atomic_path(path) as part:
             figure.savefig(part, format="png", dpi=110, facecolor="white")
 
 

@@ -13,8 +13,9 @@ from dreamer.data.episode import DatasetInfo, Episode
 from dreamer.data.hdf5 import fingerprint, read_episodes, write_dataset
 from dreamer.data.validation import first_difference
 from dreamer.errors import UserError, did_you_mean
+from dreamer.outputs import new_output, refuse_existing
+from dreamer.signals import checked
 from dreamer.training.progress import Progress
-from fosp_ext.dataset.exchange import refuse_existing
 from fosp_ext.dataset.summary import DatasetSummary, summarise
 
 
@@ -112,8 +113,9 @@ def _write(
     total: int,
     stream: TextIO | None,
 ) -> None:
-    with Progress(f"writing {Path(path).name}", total, "episodes", stream) as progress:
-        write_dataset(path, progress.count(episodes), info, versions)
+    title = f"writing {Path(path).name}"
+    with new_output(path), Progress(title, total, "episodes", stream) as progress:
+        write_dataset(path, checked(progress.count(episodes)), info, versions)
 
 
 def _common_info(summaries: Sequence[DatasetSummary]) -> DatasetInfo:

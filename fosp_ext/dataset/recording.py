@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from functools import cache
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dreamer.data.episode import DatasetInfo, Episode
+from dreamer.data.episode import DatasetInfo, Episode, observed
 from dreamer.data.hdf5 import write_dataset
-from dreamer.envs.worker import end_with_parent
+from dreamer.envs.worker import end_with_parent, ignore_stop_signals
 from fosp_ext.dataset.collect_plan import Recording
-from fosp_ext.envs import action_scale, env_action_size, environment_facts, make_env
+from fosp_ext.envs import action_scale, env_action_size, environment_facts, is_custom, make_env
 from fosp_ext.envs.scripted import ScriptedPolicy, make_scripted_policy
 
 if TYPE_CHECKING:
-    from fosp_ext.envs.custom import CustomEnv
-    from fosp_ext.envs.safety_gym import SafetyGymEnv
+    from fosp_ext.envs import TaskEnv
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,32 @@ class EnvChoice:
     action_repeat: int
     render: str
     variant: str
+    vectors: tuple[str, ...] = ()
 
 
-def start_worker() -> None:
-    """Let the parent alone handle Ctrl-C, and end with the parent, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class RecordingStopped(Exception):
+    """The parent was asked to stop: the episode that was played is given up."""
+
+
+class _Worker:
+    """What a worker process knows of its parent."""
+
+    stopped: Event | None = None  # set when the parent stops
+
+
+def start_worker(stopped: Event | None = None) -> None:
+    """Leave signals to the parent and end with it, however it ends.
+
+    Once `stopped` is set, `play_episode` raises `RecordingStopped` at its next step.
+    """
+    ignore_stop_signals()
     end_with_parent()
+    _Worker.stopped = stopped
+
+
+def part_note(recording: Recording, choice: EnvChoice) -> str:
+    """All that decides an episode, as the file of the episode says it."""
+    return json.dumps({**asdict(choice), **asdict(recording)}, sort_keys=True)
 
 
 def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
@@ -61,14 +81,18 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
         choice.action_repeat,
         choice.size,
         episode.action.shape[1],
-        environment_facts(choice.render, choice.variant, action_scale(choice.task)),
+        environment_facts(
+            None if is_custom(choice.task) else choice.render,
+            choice.variant,
+            action_scale(choice.task),
+            getattr(env, "action_bounds", None),
+        ),
+        {name: values.shape[1] for name, values in episode.vectors.items()},
     )
-    write_dataset(path, [episode], info)
+    write_dataset(path, [episode], info, recording=part_note(recording, choice))
 
 
-def play_episode(
-    env: SafetyGymEnv | CustomEnv, policy: ScriptedPolicy, name: str, seed: int
-) -> Episode:
+def play_episode(env: TaskEnv, policy: ScriptedPolicy, name: str, seed: int) -> Episode:
     """The episode that `policy` plays in the world of `seed`."""
     frames, actions, rewards, costs = [], [], [], []
     policy.reset()
@@ -82,8 +106,12 @@ def play_episode(
         actions.append(action)
         rewards.append(reward)
         costs.append(info["cost"])
+        if _Worker.stopped is not None and _Worker.stopped.is_set():
+            raise RecordingStopped
+    images, vectors = observed(frames)
     return Episode(
-        images={camera: np.stack([frame[camera] for frame in frames]) for camera in obs},
+        images=images,
+        vectors=vectors,
         action=np.stack(actions).astype(np.float32),  # (T, A)
         reward=np.array(rewards, np.float32),
         cost=np.array(costs, np.float32),
@@ -94,6 +122,6 @@ def play_episode(
 
 
 @cache
-def worker_env(choice: EnvChoice) -> SafetyGymEnv | CustomEnv:
+def worker_env(choice: EnvChoice) -> TaskEnv:
     """The environment of this process: made once, used for all its episodes."""
     return make_env(**vars(choice))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.layout import ARRAYS, open_dataset, text
 from dreamer.data.validation import validate_dataset
+from dreamer.envs.adapter import bounds_text
+from fosp_ext.envs import is_custom
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,20 @@ def describe(summary: DatasetSummary) -> Iterator[str]:
     ended = int(summary.terminated.sum())
     yield str(summary.path)
     yield f"  task           {info.task}, variant {environment.get('variant', 'none')}"
-    drawn = f"{info.size}x{info.size}, {environment.get('render', '')}"
+    drawn = ", ".join([f"{info.size}x{info.size}", *filter(None, [environment.get("render")])])
     yield f"  images         {' and '.join(info.cameras)}, {drawn}"
+    if info.vectors:
+        sizes = (f"{name} ({size} numbers)" for name, size in info.vectors.items())
+        yield f"  vectors        {', '.join(sizes)}"
     scale = " ".join(f"{x:g}" for x in info.action_scale)
     yield (
         f"  action         {info.action_size} numbers, held for {info.action_repeat} frames; "
         f"1 is {scale} of the range"
     )
+    if info.action_bounds:
+        yield f"  range          {bounds_text(*info.action_bounds)}, scaled to -1 to 1"
+    if not info.has_costs:
+        yield "  costs          none recorded"
     yield f"  episodes       {len(summary.lengths)}, of which {ended} truly ended"
     yield f"  transitions    {len(summary.actions)}"
     yield (
@@ -135,3 +145,16 @@ def table(summary: DatasetSummary) -> Iterator[str]:
 
 def _spread(values: np.ndarray) -> str:
     return f"{values.mean():6.2f} +- {values.std():5.2f}"
+
+
+def training_command(path: str | Path) -> str:
+    """The words that train on a dataset file, where it differs from what train.py takes."""
+    info = validate_dataset(path)
+    words = ["--configs", "fosp_offline" if info.has_costs else "dreamerv3", "--task", info.task]
+    words += ["--dataset.path", str(path), "--env.cameras", ",".join(info.cameras)]
+    if info.vectors:
+        words += ["--env.vectors", ",".join(info.vectors)]
+    words += ["--env.size", str(info.size), "--env.action_repeat", str(info.action_repeat)]
+    if "render" in info.environment and not is_custom(info.task):
+        words += ["--env.render", info.environment["render"]]
+    return f"python train.py {shlex.join(words)}"

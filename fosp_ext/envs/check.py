@@ -16,23 +16,47 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.contract import cameras_of, check_choice, read_action_space
+from dreamer.data.episode import VIOLATION
+from dreamer.envs.contract import (
+    cameras_of,
+    check_choice,
+    choose_vectors,
+    read_action_space,
+    unused_of,
+    vectors_of,
+)
 from dreamer.envs.loading import LoadedEnv, load_env
 from dreamer.errors import UserError, tell_error
+from dreamer.signals import answers_signals
 from fosp_ext.envs import check_task, env_action_size, is_custom, make_env
-from fosp_ext.envs.trial import Row, Trace, first_difference, play
+from fosp_ext.envs.trial import Row, Seen, Trace, first_difference, play
 
 REPLAYED = 100  # steps played again to see whether a seed decides them
-PROBLEMS = ("reset", "step", "images", "reward", "cost", "terminated", "truncated")
+PROBLEMS = ("reset", "step", "images", "vectors", "reward", "cost", "terminated", "truncated")
 USE_THE_SEED = "take all chance from self.np_random, after super().reset(seed=seed)"
 
 
 class Examination:
     """The checks of one environment, reported line by line."""
 
-    def __init__(self, task: str, cameras: Sequence[str], report: Callable[[str], None]) -> None:
-        """`cameras` may be empty: then all that the environment has."""
+    def __init__(
+        self,
+        task: str,
+        cameras: Sequence[str],
+        report: Callable[[str], None],
+        vectors: Sequence[str] = (),
+        violation: float = VIOLATION,
+        action_repeat: int = 4,
+    ) -> None:
+        """`cameras` and `vectors` may be empty: then all that the environment has.
+
+        A row violates the constraint if its cost, summed over `action_repeat` steps, is at least
+        `violation`.
+        """
         self.task, self.cameras, self.report = task, tuple(cameras), report
+        self.vectors = tuple(vectors)
+        self.violation, self.action_repeat = violation, action_repeat
+        self.seen = Seen(self.cameras, {})
         self.fits = True
 
     def run(self, episodes: int, seed: int, limit: int) -> bool:
@@ -42,7 +66,7 @@ class Examination:
             self.spaces(loaded.env)
             if self.fits:
                 seeds = range(seed, seed + episodes)
-                traces = [play(loaded, self.cameras, each, limit) for each in seeds]
+                traces = [play(loaded, self.seen, each, limit) for each in seeds]
                 self.values(traces)
             if self.fits:
                 self.ends(traces, limit)
@@ -65,6 +89,14 @@ class Examination:
             self.cameras = self.cameras or tuple(sizes)
             shown = (f"{name} {sizes[name][1]}x{sizes[name][0]}" for name in self.cameras)
             self.ok("cameras", ", ".join(shown))
+        with self.wrong("vectors"):
+            known = vectors_of(observations)
+            chosen = choose_vectors(self.vectors or tuple(known), observations)
+            self.vectors, self.seen = tuple(chosen), Seen(self.cameras, chosen)
+            if chosen:
+                self.ok("vectors", ", ".join(f"{name} ({size})" for name, size in chosen.items()))
+            for name, kind in unused_of(observations, (*self.cameras, *chosen)).items():
+                self.ok("not used", "", f"observation '{name}' ({kind}): nothing learns from it")
 
     def values(self, traces: Sequence[Trace]) -> None:
         """The values that reset and step returned."""
@@ -85,6 +117,20 @@ class Examination:
             self.ok("reward", f"{min(rewards):g} to {max(rewards):g} in a step")
         if "cost" not in problems:
             self.cost(rows)
+            self.violations(traces)
+
+    def violations(self, traces: Sequence[Trace]) -> None:
+        """Whether a step of the agent could violate the constraint."""
+        n = self.action_repeat if is_custom(self.task) else 1  # the others repeat themselves
+        costs = [np.array([row.cost or 0.0 for row in trace.rows]) for trace in traces]
+        worst = max(np.convolve(each, np.ones(n)).max() for each in costs)
+        if 0 < worst < self.violation:
+            self.ok(
+                "violation",
+                "",
+                f"{n} steps cost {worst:g} at most, below env.violation {self.violation:g}: none "
+                f"would violate the constraint; give --env.violation {worst:g} or less",
+            )
 
     def cost(self, rows: Sequence[Row]) -> None:
         """The size and the frequency of costs."""
@@ -113,8 +159,8 @@ class Examination:
         """A seed decides the episode, whatever was played before, and in another instance."""
         with self.opened() as other:
             replays = {
-                "same seed": play(loaded, self.cameras, seed, REPLAYED),
-                "new instance": play(other, self.cameras, seed, REPLAYED),
+                "same seed": play(loaded, self.seen, seed, REPLAYED),
+                "new instance": play(other, self.seen, seed, REPLAYED),
             }
         for name, trace in replays.items():
             with self.wrong(name):
@@ -128,7 +174,7 @@ class Examination:
 
     def videos(self, seed: int) -> None:
         """The wrapped environment: a reset, a step, and an image from `render`."""
-        env = make_env(self.task, self.cameras)
+        env = make_env(self.task, self.cameras, vectors=self.vectors)
         try:
             env.reset(seed=seed)
             env.step(np.zeros(env_action_size(env), np.float32))
@@ -188,31 +234,44 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description="Check an environment by playing it; say what does not fit.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("task", help="MODULE:NAME, or the id of a Safety-Gymnasium task")
+    parser.add_argument("task", help="MODULE:NAME, or the name of a built-in task")
     parser.add_argument("--cameras", default="", help="names with commas; none: all there are")
+    parser.add_argument("--vectors", default="", help="likewise, low-dimensional observations")
+    parser.add_argument(
+        "--violation", type=float, default=VIOLATION, help="cost from which on a step violates"
+    )
+    parser.add_argument("--action-repeat", type=int, default=4, help="steps for each action")
     parser.add_argument("--episodes", type=int, default=3, help="episodes to play")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
     parser.add_argument("--limit", type=int, default=10_000, help="steps until an episode must end")
     options = parser.parse_args(argv)
-    for name, least in (("episodes", 1), ("seed", 0), ("limit", 1)):
+    for name, least in (("episodes", 1), ("seed", 0), ("limit", 1), ("action_repeat", 1)):
         if getattr(options, name) < least:
-            parser.error(f"--{name} must be at least {least}")
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}")
     return options
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Command line. Returns the exit code."""
     options = parse(argv)
-    cameras = [name for name in options.cameras.split(",") if name]
+    cameras, vectors = (
+        [name for name in text.split(",") if name] for text in (options.cameras, options.vectors)
+    )
     try:
-        examination = Examination(check_task(options.task), cameras, print)
+        task = check_task(options.task)
+        counts = options.violation, options.action_repeat
+        examination = Examination(task, cameras, print, vectors, *counts)
         fits = examination.run(options.episodes, options.seed, options.limit)
-    except UserError as error:
+    except (UserError, KeyboardInterrupt) as error:
         return tell_error(error)
     if not fits:
         print("it does not fit yet; docs/reference/custom_environments.md has the rules")
         return 1
-    print(f"it fits: --task {examination.task} --env.cameras {','.join(examination.cameras)}")
+    shown = f"--env.cameras {','.join(examination.cameras)}"
+    if examination.vectors:
+        shown += f" --env.vectors {','.join(examination.vectors)}"
+    print(f"it fits: --task {examination.task} {shown}")
     return 0
 
 

@@ -6,18 +6,26 @@ docs/reference/custom_environments.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dreamer.envs.adapter import ImageEnv
 
 
 class CustomEnv(ImageEnv):
-    """A custom environment, which returns a cost with every step."""
+    """A custom environment, which returns a cost with every step, unless it need not."""
 
     def __init__(
-        self, task: str, cameras: tuple[str, ...], size: int, action_repeat: int, render: str
+        self,
+        task: str,
+        cameras: tuple[str, ...],
+        size: int,
+        action_repeat: int,
+        render: str,
+        vectors: Sequence[str] = (),
+        needs_cost: bool = True,
     ) -> None:
-        super().__init__(task, cameras, size, action_repeat, needs_cost=True)
+        super().__init__(task, cameras, size, action_repeat, needs_cost, vectors)
         self.render_quality = render  # changes nothing here
 
     def privileged(self) -> Any:

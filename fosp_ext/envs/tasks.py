@@ -1,6 +1,6 @@
 """Names of tasks and cameras. Nothing here imports a simulator or makes an environment.
 
-A task is the id of a Safety-Gymnasium task, or `MODULE:NAME`, a custom environment
+A task is the id of a Safety-Gymnasium task, `SafeReach-v0`, or `MODULE:NAME`, a custom environment
 (docs/reference/custom_environments.md).
 """
 
@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 from dreamer.errors import UserError, did_you_mean
 
-CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")
+CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")  # of Safety-Gymnasium
+REACH = "SafeReach-v0"
+REACH_CAMERAS = ("front", "wrist")
+REACH_ACTIONS = 3  # velocity of the tool
 QUALITIES = ("fast", "exact")
 PREFIX = "safetygym_"  # the spelling of SafeDreamer's and FOSP's own configs
 
@@ -31,6 +34,11 @@ _CUSTOM = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[\w./-]+")
 
 
 def known_tasks() -> tuple[str, ...]:
+    """Every built-in task."""
+    return (*safety_gymnasium_tasks(), REACH)
+
+
+def safety_gymnasium_tasks() -> tuple[str, ...]:
     """Every Safety-Gymnasium id that `make_env` accepts: the navigation tasks of release 1.0.0.
 
     Race is missing because the package lacks its textures. Ids with `Vision` or `Debug` name the
@@ -83,12 +91,42 @@ def check_cameras(cameras: Sequence[str], known: Sequence[str] | None = CAMERAS)
 
 def task_cameras(task: str) -> tuple[str, ...] | None:
     """The cameras of a task, or None for a custom environment, which alone knows its own."""
-    return None if is_custom(task) else CAMERAS
+    if is_custom(task):
+        return None
+    return REACH_CAMERAS if task == REACH else CAMERAS
+
+
+def usual_cameras(task: str) -> tuple[str, ...]:
+    """The cameras of an environment for which none are named."""
+    return REACH_CAMERAS if task == REACH else CAMERAS[:2]
+
+
+def usual_action_repeat(task: str) -> int:
+    """Simulator steps per agent step of an environment for which none are named."""
+    return 1 if task == REACH else 4
+
+
+def action_rate(task: str, action_repeat: int) -> float | None:
+    """Agent steps per second of simulated time; None for custom environments."""
+    if is_custom(task):
+        return None
+    return (10 if task == REACH else 50) / action_repeat
+
+
+def check_vectors(vectors: Sequence[str], task: str) -> tuple[str, ...]:
+    """The names of vectors as a tuple, each once; only a custom environment has some."""
+    if vectors and not is_custom(task):
+        raise UserError(f"{task} shows images alone, it has no vector '{vectors[0]}'")
+    if len(set(vectors)) < len(vectors):
+        raise UserError(f"vectors must be named once each; got {list(vectors)}")
+    return tuple(vectors)
 
 
 def action_size(task: str) -> int | None:
     """Action size, known without the simulator; None for custom environments."""
-    return None if is_custom(task) else _ROBOTS[_robot(task)]
+    if is_custom(task):
+        return None
+    return REACH_ACTIONS if task == REACH else _ROBOTS[_robot(task)]
 
 
 def action_scale(task: str) -> tuple[float, ...] | None:
@@ -99,7 +137,9 @@ def action_scale(task: str) -> tuple[float, ...] | None:
     and the same trajectories are possible. None for custom environments: their bounds say it.
     """
     size = action_size(task)
-    return None if size is None else _ACTION_SCALES.get(_robot(task), (1.0,) * size)
+    if size is None:
+        return None
+    return (1.0,) * size if task == REACH else _ACTION_SCALES.get(_robot(task), (1.0,) * size)
 
 
 def _robot(task: str) -> str:
@@ -107,16 +147,25 @@ def _robot(task: str) -> str:
 
 
 def environment_facts(
-    render: str, variant: str = "none", scale: Sequence[float] | None = None
+    render: str | None,
+    variant: str = "none",
+    scale: Sequence[float] | None = None,
+    bounds: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> dict[str, str]:
     """`DatasetInfo.environment` of episodes drawn like this in this variant of their task.
 
-    `scale` is that of their actions; None: they cover the environment's whole range.
+    `render` is None for a custom environment, which has no such choice. `scale` is that of their
+    actions; None: they cover the environment's whole range, which `bounds` are if it is custom.
     """
-    from dreamer.data.episode import ACTION_SCALE  # here: names of tasks are known without numpy
+    from dreamer.data import episode  # here: names of tasks are known without numpy
 
-    scaled = {} if scale is None else {ACTION_SCALE: " ".join(f"{x:g}" for x in scale)}
-    return {"render": render, "variant": variant, **scaled}
+    facts = {"variant": variant} if render is None else {"render": render, "variant": variant}
+    if scale is not None:
+        facts[episode.ACTION_SCALE] = " ".join(f"{x:g}" for x in scale)
+    if bounds is not None:
+        for fact, numbers in zip((episode.ACTION_LOW, episode.ACTION_HIGH), bounds, strict=True):
+            facts[fact] = " ".join(f"{x:.9g}" for x in numbers)
+    return facts
 
 
 def task_folder(task: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from dreamer.envs.contract import (
     read_flag,
     read_images,
     read_reward,
+    read_vectors,
     split_reset,
     split_step,
 )
@@ -21,10 +22,17 @@ from dreamer.envs.loading import LoadedEnv
 from dreamer.errors import UserError
 
 
+class Seen(NamedTuple):
+    """What of the observations is looked at."""
+
+    cameras: tuple[str, ...]
+    vectors: dict[str, int]  # name -> numbers
+
+
 class Row(NamedTuple):
     """The values of one step; None where a rule is broken. The first row is the reset."""
 
-    images: str | None  # their digest
+    images: str | None  # the digest of what was observed
     reward: float | None = 0.0
     cost: float | None = 0.0
     terminated: bool | None = False
@@ -59,7 +67,7 @@ class Trace:
             return None
 
 
-def play(loaded: LoadedEnv, cameras: Sequence[str], seed: int, limit: int) -> Trace:
+def play(loaded: LoadedEnv, seen: Seen, seed: int, limit: int) -> Trace:
     """One episode of random actions, stopped after `limit` steps or where it cannot go on.
 
     The seed decides the actions as well. What the environment raises is passed on.
@@ -70,14 +78,14 @@ def play(loaded: LoadedEnv, cameras: Sequence[str], seed: int, limit: int) -> Tr
     obs = trace.read("reset", split_reset, result)
     if trace.problems:
         return trace
-    trace.rows.append(Row(_digest(trace, obs, cameras)))
+    trace.rows.append(Row(_digest(trace, obs, seen)))
     for step in range(1, limit + 1):
         result = env.step(rng.uniform(box.low, box.high).astype(box.dtype))
         raw = trace.read("step", split_step, result)
         if raw is None:
             break
         row = Row(
-            _digest(trace, raw.obs, cameras),
+            _digest(trace, raw.obs, seen),
             trace.read("reward", read_reward, raw.reward),
             trace.read("cost", read_cost, raw.cost),
             trace.read("terminated", read_flag, raw.terminated, "terminated"),
@@ -98,8 +106,10 @@ def first_difference(one: Trace, other: Trace) -> str:
     return ""
 
 
-def _digest(trace: Trace, obs: Any, cameras: Sequence[str]) -> str | None:
-    images = trace.read("images", read_images, obs, cameras)
-    if images is None:
+def _digest(trace: Trace, obs: Any, seen: Seen) -> str | None:
+    images = trace.read("images", read_images, obs, seen.cameras)
+    vectors = trace.read("vectors", read_vectors, obs, seen.vectors)
+    if images is None or vectors is None:
         return None
-    return hashlib.sha256(b"".join(x.tobytes() for x in images.values())).hexdigest()
+    parts = (*images.values(), *vectors.values())
+    return hashlib.sha256(b"".join(x.tobytes() for x in parts)).hexdigest()

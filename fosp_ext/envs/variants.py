@@ -1,6 +1,7 @@
 """Variants of the tasks, unseen in training: the changes of each, declared as data.
 
-`variant_world.py` carries the changes out. Importing this imports no simulator.
+`variant_world.py` carries the changes out in Safety-Gymnasium, `safe_reach/scene.py` in SafeReach.
+Importing this imports no simulator.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from functools import reduce
 from typing import Any
 
 from dreamer.errors import UserError, did_you_mean
-from fosp_ext.envs.tasks import check_task, is_custom
+from fosp_ext.envs.tasks import REACH, check_task, is_custom
 
 Area = tuple[float, float, float, float]  # x and y from, x and y to; the arena is (-1, -1, 1, 1)
 
+_OBJECTS = {"hazard": "hazards", "obstacle": "obstacles", "goal": "goal"}  # in names of fields
 _TASK = re.compile(r"^Safety[A-Z][a-z]+?(?:Goal|Button|Push|FadingEasy|FadingHard)(\d)-v0$")
 
 
@@ -23,7 +25,7 @@ _TASK = re.compile(r"^Safety[A-Z][a-z]+?(?:Goal|Button|Push|FadingEasy|FadingHar
 class Shape:
     """Shape that an object is drawn with; its circle on the floor, which decides costs, stays."""
 
-    geom: str  # a MuJoCo geom: "cylinder" or "ellipsoid"
+    geom: str  # a MuJoCo geom: "cylinder", "ellipsoid" or "box"
     height: float  # in radii of the object
 
 
@@ -37,8 +39,10 @@ class Variant:
     hazard_size: float = 1.0  # times the radius, in the image and in the rule of cost
     hazard_areas: tuple[Area, ...] = ()  # where hazards lie; empty: wherever the task puts them
     hazard_shape: Shape | None = None
+    obstacle_stretch: tuple[float, float] = (1.0, 1.0)  # times as deep and as wide
+    obstacles_added: tuple[int, int] = (0, 0)  # least and most; an episode draws how many
     goal_shape: Shape | None = None
-    swap_colours: bool = False  # goal and hazards exchange theirs; each keeps its transparency
+    swap_colours: bool = False  # goal and what costs exchange theirs; each keeps its transparency
     lamp: float = 1.0  # brightness of the lamp above the arena; the one at the camera stays
     pixel_noise: float = 0.0  # standard deviation in grey levels of 255, drawn anew for each pixel
 
@@ -50,14 +54,16 @@ class Variant:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The objects a task must have: "hazards", "goal", both or neither."""
-        needs = set()
-        for name in self.changes:
-            if name.startswith("hazard") or name == "swap_colours":
-                needs.add("hazards")
-            if name.startswith("goal") or name == "swap_colours":
-                needs.add("goal")
+        """The objects a task must have, such as "goal"; "a or b" is one or the other."""
+        begins = _OBJECTS.items()
+        needs = {kind for name in self.changes for word, kind in begins if name.startswith(word)}
+        if self.swap_colours:
+            needs |= {"goal", "hazards or obstacles"}
         return frozenset(needs)
+
+    def missing(self, present: frozenset[str]) -> list[str]:
+        """The objects it needs that are not among those present."""
+        return sorted(need for need in self.needs if present.isdisjoint(need.split(" or ")))
 
 
 NONE = Variant("none", "the task as it is")
@@ -85,7 +91,22 @@ _ALL = (
         "the goal is a ball instead of a flat cylinder, as wide as that",
         goal_shape=Shape("ellipsoid", height=2.0),
     ),
-    Variant("swapped_colours", "the goal is blue and the hazards are green", swap_colours=True),
+    Variant(
+        "goal_cube",
+        "the goal is a cube instead of a cylinder, as wide as that",
+        goal_shape=Shape("box", height=2.0),
+    ),
+    Variant(
+        "slabs",
+        "obstacles are two thirds as deep and five thirds as wide",
+        obstacle_stretch=(2 / 3, 5 / 3),
+    ),
+    Variant("more_obstacles", "three or four obstacles instead of two", obstacles_added=(1, 2)),
+    Variant(
+        "swapped_colours",
+        "the goal has the colour of hazards or obstacles, and they have the goal's",
+        swap_colours=True,
+    ),
     Variant("night", "the light from above is dim", lamp=0.15),
     Variant("noise", "every pixel is noisy, by 20 of 255 grey levels", pixel_noise=20.0),
 )
@@ -93,11 +114,19 @@ VARIANTS = {variant.name: variant for variant in _ALL}
 
 
 def objects_of(task: str) -> frozenset[str]:
-    """The objects of a task, of "goal" and "hazards"; a custom environment has neither."""
+    """The objects of a task that variants can change; a custom environment has none."""
+    if task == REACH:
+        return frozenset({"goal", "obstacles"})
     found = _TASK.match(task)
     if found is None:
         return frozenset()
     return frozenset({"goal"} if found[1] == "0" else {"goal", "hazards"})
+
+
+def fitting_variants(task: str) -> tuple[str, ...]:
+    """Names of the variants that fit a built-in task."""
+    present = objects_of(task)
+    return tuple(name for name, variant in VARIANTS.items() if not variant.missing(present))
 
 
 def check_variant(name: str, task: str) -> Variant:
@@ -124,24 +153,22 @@ def describe_variants() -> str:
         lines.append(f"  {name:<{width}}  {variant.description}{suffix}")
     lines += [
         "",
-        "Goal, Button, Push and Fading tasks have a goal, and hazards from level 1;",
-        "Circle and Run tasks have neither. Custom environments take only 'none'.",
+        "Goal, Button, Push and Fading tasks have a goal, and hazards from level 1; SafeReach has",
+        "a goal and obstacles. Circle and Run tasks have none of them. Custom environments take",
+        "only 'none'.",
     ]
     return "\n".join(lines)
 
 
 def _check_fits(variant: Variant, task: str) -> None:
     if is_custom(task) and variant.changes:
-        raise UserError(f"variants change Safety-Gymnasium tasks, not '{task}'; leave it at 'none'")
-    present = objects_of(task)
-    if variant.needs <= present:
-        return
-    fitting = [name for name, other in VARIANTS.items() if other.needs <= present]
-    missing = " and no ".join(sorted(variant.needs - present))
-    raise UserError(
-        f"variant '{variant.name}' does not fit {task}, which has no {missing} "
-        f"(fitting: {', '.join(fitting)})"
-    )
+        raise UserError(f"variants change built-in tasks, not '{task}'; leave it at 'none'")
+    missing = " and no ".join(variant.missing(objects_of(task)))
+    if missing:
+        raise UserError(
+            f"variant '{variant.name}' does not fit {task}, which has no {missing} "
+            f"(fitting: {', '.join(fitting_variants(task))})"
+        )
 
 
 def _join(one: Variant, other: Variant) -> Variant:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from dreamer.errors import UserError, tell_error
+from dreamer.outputs import new_folder
+from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
 
 EXAMPLE = """example:
@@ -45,20 +47,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code."""
     options = parse(argv)
     try:
         import torch  # not needed for --help
 
-        from fosp_ext.report.compose import write
+        from fosp_ext.report.compose import OWN, PAGE, write
         from fosp_ext.report.material import gather
 
         torch.set_num_threads(options.threads or 1)
-        folder = write(gather(options.runs, options.device, sys.stderr), options.out, options.csv)
+        with new_folder(options.out, OWN, PAGE) as folder:
+            write(gather(options.runs, options.device, sys.stderr), folder, options.csv)
     except (UserError, OSError, KeyboardInterrupt) as error:
         return tell_error(error)
-    print(f"page: {folder / 'index.html'}")
+    print(f"page: {folder / PAGE}")
     return 0
 
 

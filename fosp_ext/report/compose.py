@@ -23,9 +23,10 @@ from fosp_ext.report.runs import SOURCES, Run
 from fosp_ext.report.strips import draw_episodes
 from fosp_ext.report.training_cost import before_and_after, training_cost_table
 from fosp_ext.report.videos import relative, videos
-from fosp_ext.run.evaluate import new_folder
 from fosp_ext.run.warnings import LOOKAHEAD
 
+PAGE = "index.html"
+OWN = (PAGE, "*.png", "*.csv", "*.part")  # the files of a report
 CURVES = (
     "Over gradient updates. Where a group has several seeds, thin lines are seeds, the thick line "
     "is their mean and the shade its 95 % bootstrap interval over seeds. Cost regret is a running "
@@ -104,10 +105,9 @@ class Shown(NamedTuple):
     words: str
 
 
-def write(material: Material, out: Path, with_csv: bool) -> Path:
-    """Write page, figures and tables; returns their new folder."""
+def write(material: Material, folder: Path, with_csv: bool) -> None:
+    """Write page, figures and tables into their folder."""
     drawn, listed = _figures(material), _tables(material)
-    folder = new_folder(out)
     page = Page("Comparison of runs")
     page.headline(headline(material.results))
     _runs(page, material, folder)
@@ -134,8 +134,7 @@ def write(material: Material, out: Path, with_csv: bool) -> Path:
     if with_csv:
         for table in listed.values():
             _write(folder / f"{table.name}.csv", _csv(table))
-    _write(folder / "index.html", page.text().encode())
-    return folder
+    _write(folder / PAGE, page.text().encode())
 
 
 def _figures(material: Material) -> list[Shown]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
+
+from dreamer import distributed
 from dreamer.data.episode import ACTION_SCALE, DatasetInfo
 from dreamer.data.hdf5 import check_compatible, validate_dataset
+from dreamer.data.validation import READ
+from dreamer.envs.closing import close
 from dreamer.errors import UserError, did_you_mean
 from fosp_ext.config import Config
 from fosp_ext.dataset.collect import CollectSettings, collect_dataset
@@ -18,6 +24,7 @@ from fosp_ext.envs import (
     check_cameras,
     check_task,
     check_variant,
+    check_vectors,
     environment_facts,
     is_custom,
     make_env,
@@ -25,6 +32,9 @@ from fosp_ext.envs import (
     task_folder,
 )
 from fosp_ext.settings import EnvSettings, RecordingSettings
+
+SCALE = (ACTION_SCALE,)
+NEED_COSTS = ("fosp", "safedreamer")  # methods
 
 
 def dataset_path(task: str, variant: str, named: str) -> Path:
@@ -48,18 +58,27 @@ def collect_settings(
         task=task, cameras=env.cameras, size=env.size, action_repeat=env.action_repeat,
         render=env.render, episodes=data.episodes, mix=data.mix, noise=data.noise,
         min_speed=data.min_speed, workers=data.workers, seed=seed, variant=env.variant,
-        field_of_view=data.field_of_view,
+        field_of_view=data.field_of_view, vectors=env.vectors,
     )  # fmt: skip
 
 
 def record_dataset(path: Path, settings: CollectSettings) -> None:
     """Play the scripted policies and write the file."""
     if is_custom(settings.task):  # its mistakes show here, before anything is written
-        make_env(
-            settings.task, settings.cameras, settings.size, settings.action_repeat, settings.render
-        ).close()
+        env = make_env(
+            settings.task, settings.cameras, settings.size, settings.action_repeat,
+            settings.render, vectors=settings.vectors,
+        )  # fmt: skip
+        close(env)
+        tell_unused(env)
     collect_dataset(path, settings, sys.stderr)
     sys.stderr.write("\n".join([*table(summarise(path)), f"dataset: {path}\n"]))
+
+
+def tell_unused(env: gymnasium.Env) -> None:
+    """A line for each part of the observations of a custom environment that is left out."""
+    for name, kind in getattr(env, "unused", {}).items():
+        distributed.say(f"not used: observation '{name}' ({kind}); see env.cameras, env.vectors")
 
 
 def record_if_missing(
@@ -82,34 +101,60 @@ def require_dataset(path: Path, task: str, env: EnvSettings) -> DatasetInfo:
     """What the episodes of the dataset share; a file that does not fit the settings is refused.
 
     Its variant may be another one than the policy is to meet, and its actions in another scale:
-    they are converted.
+    they are converted. It may have more cameras and vectors than the settings name.
     """
     found = validate_dataset(path)
-    expected = expected_info(task, env, found.action_size)
+    expected = expected_info(task, env, found.action_size, found.vectors)
+    shown = replace(
+        found,
+        cameras=tuple(name for name in found.cameras if name in expected.cameras) or found.cameras,
+        vectors={name: size for name, size in found.vectors.items() if name in expected.vectors},
+    )
     drawn = {} if is_custom(task) else {"render": env.render}
-    check_compatible(found, in_scale_of(replace(expected, environment=drawn), found), path)
-    return in_scale_of(replace(expected, environment=found.environment), expected)
+    check_compatible(shown, with_facts_of(replace(expected, environment=drawn), found), path)
+    return with_facts_of(replace(expected, environment=found.environment), expected, SCALE)
 
 
-def expected_info(task: str, env: EnvSettings, actions: int) -> DatasetInfo:
+def require_costs(info: DatasetInfo, method: str, path: Path) -> None:
+    """Refuse data without costs for a method that learns to avoid them."""
+    if not info.has_costs and method in NEED_COSTS:
+        raise UserError(
+            f"{path} has no costs, from which {method} learns what is unsafe: convert its source "
+            "again with --cost-from MODULE:FUNCTION, or train --configs dreamerv3 or bc"
+        )
+
+
+def expected_info(
+    task: str, env: EnvSettings, actions: int, vectors: Mapping[str, int]
+) -> DatasetInfo:
     """What episodes of a run in this environment share.
 
-    `actions` is the size of an action where the task does not say it: a custom environment need
-    not be installed here.
+    `actions` is the size of an action where the task does not say it, and `vectors` has the sizes
+    of those that the settings name: a custom environment need not be installed here.
     """
     task = check_task(task)
+    for name in check_vectors(env.vectors, task):
+        if name not in vectors:
+            raise UserError(f"no vector '{name}' in the data{did_you_mean(name, vectors)}")
     return DatasetInfo(
         task,
         check_cameras(env.cameras, task_cameras(task)),
         env.action_repeat,
         env.size,
         action_size(task) or actions,
-        environment_facts(env.render, check_variant(env.variant, task).name, action_scale(task)),
+        environment_facts(
+            None if is_custom(task) else env.render,
+            check_variant(env.variant, task).name,
+            action_scale(task),
+        ),
+        {name: vectors[name] for name in env.vectors},
     )
 
 
-def in_scale_of(info: DatasetInfo, other: DatasetInfo) -> DatasetInfo:
-    """`info` with the action scale of `other`."""
-    facts = {fact: text for fact, text in info.environment.items() if fact != ACTION_SCALE}
-    scale = {fact: text for fact, text in other.environment.items() if fact == ACTION_SCALE}
-    return replace(info, environment={**facts, **scale})
+def with_facts_of(
+    info: DatasetInfo, other: DatasetInfo, names: Collection[str] = READ
+) -> DatasetInfo:
+    """`info` with what `other` says of its actions and costs, or with these facts of it alone."""
+    facts = {fact: text for fact, text in info.environment.items() if fact not in names}
+    taken = {fact: text for fact, text in other.environment.items() if fact in names}
+    return replace(info, environment={**facts, **taken})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dreamer.command_line import parse_command_line
 from dreamer.errors import UserError, tell_error
+from dreamer.signals import answers_signals
 
 POLICIES = ("set", "online", "offline", "proposals")
 
@@ -81,6 +82,7 @@ def choice_words(parser: argparse.ArgumentParser, words: list[str]) -> dict[str,
     return settings
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     arguments = parse(argv)
@@ -105,4 +107,4 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0
     except (UserError, KeyboardInterrupt) as error:
-        return tell_error(error, "stopped; the episodes that were finished are kept")
+        return tell_error(error, "stopped; the next evaluation begins anew")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,17 +17,21 @@ from dreamer.agent import Agent
 from dreamer.config import load_presets
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
-from dreamer.training.evaluation import summarize
+from dreamer.outputs import new_folder
+from dreamer.training.evaluation import OUTCOMES, EpisodeResult, summarize
 from dreamer.training.run_folder import provenance, run_of
 from dreamer.utils import choose_device
 from fosp_ext.config import FOSPOnline, resolve_config
 from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.envs.variants import NONE
 from fosp_ext.policy_set import PolicySet, choosing_policy, single_policy
-from fosp_ext.run.play import Player, open_envs, play_episodes, usual_workers
+from fosp_ext.run.play import EPISODES, Player, open_envs, play_episodes, usual_workers
 from fosp_ext.run.presets import PRESETS
 from fosp_ext.run.run_folder import LoadedRun, load_run
 from fosp_ext.settings import PolicySetSettings
+
+SUMMARY = "summary.json"
+OWN = (EPISODES, "videos/ep_*", "*.part")  # what an evaluation writes before its summary is there
 
 
 @dataclass(frozen=True)
@@ -71,28 +76,47 @@ def play(settings: RolloutSettings) -> list[Path]:
     torch.set_num_threads(settings.threads or 1)  # a second one gains nothing in a few rows
     make = partial(make_run_env, run.info, variant)
     places = [place_of(settings, run.updates, variant, cast.policy) for cast in casts]
-    agents = [cast.agent for cast in casts]
     seeds = range(settings.seed, settings.seed + settings.episodes)
     violation = run.config.env.violation
-    with open_envs(make, workers) as envs:  # before anything is written
-        players = [Player(*each) for each in zip(agents, map(new_folder, places), strict=True)]
+    with open_envs(make, workers) as envs, ExitStack() as stack:  # before anything is written
+        folders = [
+            stack.enter_context(new_folder(place, OWN, SUMMARY, kept=EPISODES)) for place in places
+        ]
+        agents = [cast.agent for cast in casts]
+        players = [Player(*each) for each in zip(agents, folders, strict=True)]
         results = play_episodes(players, envs, seeds, settings.videos, violation, device)
-    for cast, player, episodes in zip(casts, players, results, strict=True):
-        summary = {
-            **summarize(episodes),
-            "task": run.info.task,
-            "variant": variant,
-            **({} if cast.policy is None else {"policy": cast.policy}),
-            **({} if cast.choice is None else {"policy_set": asdict(cast.choice)}),
-            "updates": run.updates,
-            "checkpoint": str(settings.source),
-            "workers": workers,
-            **provenance(),
-        }
-        with atomic_path(player.folder / "summary.json") as part:
-            part.write_text(json.dumps(summary, indent=2) + "\n")
-        print_summary(summary, player.folder, sys.stdout)
-    return [player.folder for player in players]
+        summaries = [
+            summary_of(run, settings, variant, cast, episodes, workers)
+            for cast, episodes in zip(casts, results, strict=True)
+        ]
+        for folder, summary in zip(folders, summaries, strict=True):
+            with atomic_path(folder / SUMMARY) as part:
+                part.write_text(json.dumps(summary, indent=2) + "\n")
+    for folder, summary in zip(folders, summaries, strict=True):
+        print_summary(summary, folder, sys.stdout)
+    return folders
+
+
+def summary_of(
+    run: LoadedRun,
+    settings: RolloutSettings,
+    variant: str,
+    cast: Cast,
+    episodes: Sequence[EpisodeResult],
+    workers: int,
+) -> dict:
+    """What summary.json says of the episodes of one policy."""
+    return {
+        **summarize(episodes),
+        "task": run.info.task,
+        "variant": variant,
+        **({} if cast.policy is None else {"policy": cast.policy}),
+        **({} if cast.choice is None else {"policy_set": asdict(cast.choice)}),
+        "updates": run.updates,
+        "checkpoint": str(settings.source),
+        "workers": workers,
+        **provenance(),
+    }
 
 
 def place_of(settings: RolloutSettings, updates: int, variant: str, policy: str | None) -> Path:
@@ -169,16 +193,6 @@ def default_folder(
     return run / "eval" / "-".join([f"{updates:09d}", *special])
 
 
-def new_folder(path: Path) -> Path:
-    """The folder itself, or path-2, path-3, ... where it exists: nothing is overwritten."""
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    candidate.mkdir(parents=True)
-    return candidate
-
-
 def print_summary(summary: dict, folder: Path, stream: TextIO) -> None:
     """Print the result in a few lines."""
     variant = "" if summary["variant"] == NONE.name else f" ({summary['variant']})"
@@ -195,6 +209,11 @@ def print_summary(summary: dict, folder: Path, stream: TextIO) -> None:
             f"[{low:.3f}, {high:.3f}]\n"
         )
     stream.write(f"  {'safe_episodes':<15} {summary['safe_episodes']:8.3f}\n")
-    for name in ("summary.json", "episodes.jsonl", "videos"):
+    for name in (name for name in OUTCOMES if name in summary):
+        low, high = summary[name]["ci95"]
+        stream.write(
+            f"  {name:<18} {summary[name]['mean']:5.3f}   95 % interval [{low:.3f}, {high:.3f}]\n"
+        )
+    for name in (SUMMARY, EPISODES, "videos"):
         if (folder / name).exists():
             stream.write(f"{name}: {folder / name}\n")

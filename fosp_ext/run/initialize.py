@@ -12,6 +12,7 @@ from dreamer.agent import Agent
 from dreamer.config import differences, marks
 from dreamer.data.episode import DatasetInfo
 from dreamer.data.hdf5 import fingerprint
+from dreamer.envs.closing import close
 from dreamer.errors import UserError
 from dreamer.settings import AGENT, MODEL
 from dreamer.training.dataset import Dataset
@@ -25,7 +26,7 @@ from dreamer.training.run_folder import (
 from fosp_ext.build import begin_online, build_agent
 from fosp_ext.config import CloningMethod, FOSPOnline, OfflineConfig, OnlineConfig, TrainConfig
 from fosp_ext.envs import check_task, is_custom, make_env
-from fosp_ext.run.data import expected_info, in_scale_of, run_dataset
+from fosp_ext.run.data import expected_info, run_dataset, tell_unused, with_facts_of
 from fosp_ext.run.run_folder import LoadedRun, load_run, saved_config
 
 
@@ -41,9 +42,9 @@ def begin(config: OnlineConfig, device: torch.device) -> tuple[OnlineConfig, Dat
     usual = run_dataset(source.config)
     path = find_dataset(config.dataset.path, usual, source.dataset, config.init_from)
     config = replace(config, dataset=replace(config.dataset, path=str(path)))
-    info = expected_info(config.task, config.env, source.info.action_size)
+    info = expected_info(config.task, config.env, source.info.action_size, source.info.vectors)
     # it acts as it learned to; an environment that wants another size is refused
-    info = replace(in_scale_of(info, source.info), action_size=source.info.action_size)
+    info = replace(with_facts_of(info, source.info), action_size=source.info.action_size)
     return config, info, begin_online(config, info, source.agent)
 
 
@@ -63,11 +64,15 @@ def scratch_info(config: OnlineConfig) -> DatasetInfo:
         )
     distributed.say("no --from: learning from scratch")
     task, env, actions = config.task, config.env, 0
-    if is_custom(task):  # which alone knows its actions
-        world = make_env(task, env.cameras, env.size, env.action_repeat, env.render)
-        (actions,) = world.action_space.shape or (0,)
-        world.close()
-    return expected_info(task, env, actions)
+    vectors: dict[str, int] = {}
+    if is_custom(task):  # which alone knows its actions and vectors
+        shown = env.cameras, env.size, env.action_repeat, env.render
+        world = make_env(task, *shown, vectors=env.vectors)
+        (actions,), vectors = world.action_space.shape or (0,), getattr(world, "vectors", {})
+        close(world)
+        if not config.run.eval_every:  # else the environment of the evaluations says it
+            tell_unused(world)
+    return expected_info(task, env, actions, vectors)
 
 
 def go_on(

@@ -22,7 +22,13 @@ from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent
 from fosp_ext.config import OfflineConfig
 from fosp_ext.envs import make_run_env
-from fosp_ext.run.data import record_if_missing, require_dataset, run_dataset
+from fosp_ext.run.data import (
+    record_if_missing,
+    require_costs,
+    require_dataset,
+    run_dataset,
+    tell_unused,
+)
 from fosp_ext.run.initialize import state_with_model
 
 
@@ -42,6 +48,7 @@ def train_offline(config: OfflineConfig) -> int:
             record_if_missing(path, config.task, env, data, config.seed)
     with distributed.collective_errors():
         info = require_dataset(path, config.task, env)
+        require_costs(info, config.method, path)
         world = evaluation_env(info, env.variant, run.eval_every)
         dataset = load_dataset(path, info, data, run.batch_size * run.batch_length)
         seed_everything(config.seed)
@@ -54,7 +61,7 @@ def train_offline(config: OfflineConfig) -> int:
         evaluator = Evaluator(folder.path, run, device, world, violation=config.env.violation)
         training = OfflineRun(
             folder, agent, dataset, evaluator, run, int(run.pretrain * run.updates),
-            augmentation(config.augment), seed, device,
+            run.freeze, augmentation(config.augment), seed, device,
             ThreadChoice(folder.path, config.threads, device),
         )  # fmt: skip
     return training.run(state)
@@ -62,4 +69,8 @@ def train_offline(config: OfflineConfig) -> int:
 
 def evaluation_env(info: DatasetInfo, variant: str, eval_every: int) -> gymnasium.Env | None:
     """An environment for evaluations, or nothing where none are wanted."""
-    return make_run_env(info, variant) if eval_every else None
+    if not eval_every:
+        return None
+    env = make_run_env(info, variant)
+    tell_unused(env)
+    return env

@@ -6,14 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 import gymnasium
 import torch
 
 from dreamer.agent import Agent
+from dreamer.envs.closing import closing_last
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.training.evaluation import (
     EpisodeResult,
@@ -27,6 +29,7 @@ from dreamer.training.progress import Progress
 from dreamer.training.video import FPS, write_mp4
 from fosp_ext.envs import is_custom
 
+EPISODES = "episodes.jsonl"
 WORKERS_PER_CORE = 2  # one draws its images while the policy waits for the others
 
 
@@ -38,7 +41,10 @@ class Player(NamedTuple):
 
 
 class Written:
-    """The episodes of one player in its folder: a line each in the order of seeds, and videos."""
+    """The episodes of one player in its folder: a line each in the order of seeds, and videos.
+
+    Use it as a context.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.results: list[EpisodeResult] = []
@@ -54,14 +60,30 @@ class Written:
             path = self._folder / "videos" / f"ep_{number:03d}.mp4"
             write_mp4(path, watched.stack(), FPS)
 
-    def close(self) -> None:
-        """Write what still waits for an episode that will not come."""
+    def __enter__(self) -> Written:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write what waits for an episode that will not come.
+
+        Where the block was stopped or failed, say what there is.
+        """
         for number in sorted(self._early):
             self._write(self._early.pop(number))
+        if kind is not None and self.results:
+            sys.stderr.write(
+                f"{len(self.results)} finished episodes are kept in {self._folder / EPISODES}, "
+                "until the next evaluation\n"
+            )
 
     def _write(self, result: EpisodeResult) -> None:
         self.results.append(result)
-        with (self._folder / "episodes.jsonl").open("a") as file:
+        with (self._folder / EPISODES).open("a") as file:
             file.write(json.dumps(result_row(result)) + "\n")
 
 
@@ -77,7 +99,7 @@ def open_envs(
     make: Callable[[], gymnasium.Env], workers: int
 ) -> AbstractContextManager[gymnasium.Env | ParallelEnvs]:
     """One environment in this process, or several of them, each in a process; for `with`."""
-    return closing(make()) if workers == 1 else ParallelEnvs(make, workers, warn)
+    return closing_last(make()) if workers == 1 else ParallelEnvs(make, workers, warn)
 
 
 def play_episodes(
@@ -95,7 +117,7 @@ def play_episodes(
     """
     total = len(players) * len(seeds)
     with ExitStack() as stack:
-        written = [stack.enter_context(closing(Written(player.folder))) for player in players]
+        written = [stack.enter_context(Written(player.folder)) for player in players]
         progress = stack.enter_context(Progress("playing", total, "episodes", sys.stderr))
 
         def finished(index: int, result: EpisodeResult, watched: Spectator | None) -> None:

@@ -10,8 +10,15 @@ from pathlib import Path
 from dreamer import command_line
 from dreamer.command_line import config_text, exit_code, parse_command_line, say, tell
 from dreamer.config import KINDS, Presets, changed, describe, load_presets
+from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
-from fosp_ext.config import SCHEMAS, TrainConfig, load_config, resolve_config
+from fosp_ext.config import (
+    SCHEMAS,
+    TrainConfig,
+    load_config,
+    resolve_config,
+    with_task_preset,
+)
 from fosp_ext.envs import task_folder
 from fosp_ext.envs.variants import NONE, describe_variants
 from fosp_ext.run.presets import PRESETS
@@ -30,7 +37,8 @@ USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...
                                                          on four GPUs (docs/reference/scaling.md)
   python train.py --configs fosp_offline --profile       trace ten updates into RUN/profile
 The same command continues an interrupted run. Presets are applied in this order: `defaults`, the
-size, the recipe, all others from left to right, the command line; the later wins.
+size, the recipe, the one of the task's own name, all others from left to right, the command line;
+the later wins.
 """
 FLAGS = {
     **command_line.FLAGS,
@@ -43,6 +51,7 @@ SHORT = {  # options that stand for a setting
 }
 
 
+@answers_signals
 def main(argv: list[str] | None = None) -> int:
     """Parse, resolve, run; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
@@ -67,7 +76,8 @@ def command(argv: list[str]) -> int:
     names, overrides = complete(presets, names, overrides)
     config = resolve_config(presets, names, overrides)
     if "print-config" in flags:
-        say(config_text(config, changed(type(config), presets, names, overrides, SCHEMAS)))
+        applied = with_task_preset(presets, names, overrides)
+        say(config_text(config, changed(type(config), presets, applied, overrides, SCHEMAS)))
         return 0
     from fosp_ext.run.modes import run_mode  # torch is imported here, not for --help
 

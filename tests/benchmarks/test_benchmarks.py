@@ -12,7 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 import dreamer.world_model
-from benchmarks import latency, startup, update, update_parts
+from benchmarks import latency, reach, startup, update, update_parts
 from benchmarks.targets import Target
 from tests.support.agents import make_agent, make_batch
 
@@ -68,6 +68,18 @@ def test_a_start_that_fails_says_why(tmp_path, capsys, monkeypatch):
     assert startup.main(["--dataset", str(tmp_path / "no.h5"), "--helps", "1"]) == 2
     expected = "train.py ended before its first update: error: it does not work"
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.sim
+def test_the_speed_of_safe_reach(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    words = ["--episodes", "1", "--variants", "none", "--json", str(path)]
+    assert reach.main(words) in (0, 1)
+    (result,) = json.loads(path.read_text())["results"]
+    assert result["steps"] > 10
+    assert 0 < result["resets"][1] < result["all"][1]
+    assert "SafeReach-v0 (none), two cameras" in capsys.readouterr().out
+    assert reach.main(["--variants", "belt"]) == 2
 
 
 @pytest.fixture

@@ -60,6 +60,14 @@ class Cameras(Vector):
         return self.look(), 1.0, terminated, truncated, {"cost": 0.5}
 
 
+class Striving(Cameras):
+    """Succeeds in its second step alone."""
+
+    def step(self, action):
+        *result, info = super().step(action)
+        return *result, {**info, "success": len(self.actions) == 2}
+
+
 class Blind(Vector):
     """Nothing to see at all."""
 
@@ -103,6 +111,13 @@ def test_rewards_and_costs_are_summed_until_the_end():
     assert (reward, terminated, info) == (3.0, False, {"cost": 1.5})
     _, reward, terminated, _, info = env.step(np.zeros(2))
     assert (reward, terminated, info) == (2.0, True, {"cost": 1.0})
+
+
+def test_success_at_any_moment_of_a_repeat_is_passed_on():
+    env = ImageEnv(f"{HERE}:Striving", size=8, action_repeat=3)
+    env.reset(seed=0)
+    assert env.step(np.zeros(2))[-1] == {"cost": 1.5, "success": True}
+    assert env.step(np.zeros(2))[-1] == {"cost": 1.0, "success": False}
 
 
 def test_a_registered_environment_has_its_time_limit():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dreamer.errors import UserError
-from dreamer.training.checkpoint import Checkpoint, rng_state, set_rng_state
+from dreamer.training.checkpoint import Checkpoint, check_sound, rng_state, set_rng_state
 from dreamer.utils import choose_device, seed_everything
 
 
@@ -54,11 +54,41 @@ def test_save_and_load(tmp_path):
 
 def test_the_newest_are_kept(tmp_path):
     checkpoint = Checkpoint(tmp_path, keep_last=2)
-    (tmp_path / "step_000000001.pt.123.part").write_text("left by a kill")
     for step in (10, 20, 30, 1_000_000_000):
         checkpoint.save(step, {})
     assert names(tmp_path) == ["latest", "step_000000030.pt", "step_1000000000.pt"]
     assert checkpoint.latest().name == "step_1000000000.pt"
+
+
+def test_what_another_process_writes_stays(tmp_path):
+    other = tmp_path / "step_000000001.pt.123.part"
+    other.write_text("half of it")
+    Checkpoint(tmp_path, keep_last=1).save(10, {})
+    assert other.read_text() == "half of it"
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, number):
+    checkpoint = Checkpoint(tmp_path, keep_last=3)
+    weights = {"a": torch.ones(2), "b": torch.tensor([1.0, number])}
+    for step, agent in ((1, {"a": torch.ones(2)}), (2, weights), (3, weights)):
+        checkpoint.save(step, {"agent": agent})
+    path = checkpoint.latest()
+    message = (
+        r"step_000000003\.pt has weights that are not finite, b; step_000000001\.pt beside it is "
+        "intact"
+    )
+    with pytest.raises(UserError, match=message):
+        check_sound(path, Checkpoint.load(path))
+    check_sound(path, Checkpoint.load(tmp_path / "step_000000001.pt"))
+
+
+@pytest.mark.parametrize("step", [-5, True, 1.5, "3"])
+def test_impossible_steps_are_refused(tmp_path, step):
+    Checkpoint.write(tmp_path / "step_000000001.pt", step, {"agent": {}})
+    state = Checkpoint.load(tmp_path / "step_000000001.pt")
+    with pytest.raises(UserError, match=r"has the impossible step .*there is no intact one"):
+        check_sound(tmp_path / "step_000000001.pt", state)
 
 
 def test_going_back_does_not_lose_the_file_just_saved(tmp_path):

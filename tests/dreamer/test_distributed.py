@@ -29,11 +29,13 @@ from dreamer.agent import Agent
 from dreamer.distributions import straight_through
 from dreamer.envs.counting import CountingEnv
 from dreamer.errors import NonFiniteError, UserError
+from dreamer.locks import LOCK, locked
 from dreamer.moments import Moments
 from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.evaluator import Evaluator
 from dreamer.training.logger import Logger
 from dreamer.training.loops import Budget, Every, Hooks, StopRequest, online_loop
+from dreamer.training.run_folder import claimed
 from dreamer.types import Batch
 from fosp_ext.envs import gl
 from fosp_ext.lagrange import AugmentedLagrangian
@@ -153,6 +155,7 @@ def everything(folder: Path) -> dict:
         "stopped": stopped_by_signal(rank),
         "ended": ended_by_one(rank),
         "differs": differing_files(rank),
+        "claimed": claimed_twice(folder / "run", rank),
         "acted": acted(rank),
         "evaluated": evaluated(folder / f"evaluated{rank}"),
     }
@@ -195,6 +198,23 @@ def differing_files(rank: int) -> str:
     except (UserError, SystemExit) as end:
         return repr(end)
     return ""
+
+
+def claimed_twice(folder: Path, rank: int) -> list[str]:
+    """A run folder that another process has, and then has no more."""
+    ends = []
+    with locked(folder / LOCK, "it") if rank == 0 else nullcontext():
+        distributed.largest(0)
+        try:
+            with claimed(folder):
+                ends.append("claimed")
+        except (UserError, SystemExit) as end:
+            ends.append(type(end).__name__)
+    with claimed(folder):
+        distributed.largest(0)
+        ends.append(str((folder / LOCK).exists()))
+        distributed.largest(0)
+    return ends
 
 
 class Rounds:
@@ -277,6 +297,8 @@ def test_two_processes_learn_as_one(tmp_path):
     assert (tmp_path / "log0").exists()
     assert not (tmp_path / "log1").exists()
     assert first["stopped"] == second["stopped"] == 128 + signal.SIGTERM
+    assert first["claimed"] == ["UserError", "True"]
+    assert second["claimed"] == ["SystemExit", "True"]
     ends = [(one["ended"], one["differs"]) for one in (first, second)]
     assert ends[0] == ("UserError('no such file')", "UserError('not the same')")
     assert ends[1] == ("SystemExit(2)", "SystemExit(2)")

@@ -17,10 +17,11 @@ from dreamer.training.evaluation import (
     means,
     result_row,
     run_episode,
+    share,
     spread,
     summarize,
 )
-from fosp_ext.run.evaluate import default_folder, new_folder, print_summary
+from fosp_ext.run.evaluate import default_folder, print_summary
 from tests.support.agents import INFO, make_agent
 
 CPU = torch.device("cpu")
@@ -69,6 +70,30 @@ def test_summary_by_hand():
     assert {name: summary[name]["mean"] for name in means} == means
     assert summary["return"]["std"] == pytest.approx(2**0.5)
     assert summary["return"]["ci95"] == [2.0, 4.0]
+
+
+def test_shares_of_success_have_wilson_intervals():
+    """Where all episodes say whether they succeeded; a safe success has no cost at all."""
+    common = {"score": 1.0, "length": 10, "terminated": True}
+    results = [
+        EpisodeResult(0, cost=0.0, violations=0, success=True, **common),
+        EpisodeResult(1, cost=3.0, violations=3, success=True, **common),
+        EpisodeResult(2, cost=0.25, violations=0, success=True, **common),
+        EpisodeResult(3, cost=0.0, violations=0, success=False, **common),
+    ]
+    summary = summarize(results)
+    means = {"success": 0.75, "violating_episodes": 0.25, "safe_success": 0.25}
+    assert {name: summary[name]["mean"] for name in means} == means
+    assert summary["success"]["ci95"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    assert result_row(results[3])["success"] is False
+    unsaid = EpisodeResult(4, cost=0.0, violations=0, **common)
+    assert "success" not in summarize([*results, unsaid])
+    assert "success" not in result_row(unsaid)
+
+
+def test_intervals_of_certain_shares_have_a_width():
+    assert share([True] * 100) == {"mean": 1.0, "ci95": pytest.approx([0.9630, 1.0], abs=1e-4)}
+    assert share([False] * 100)["ci95"] == pytest.approx([0.0, 0.0370], abs=1e-4)
 
 
 # Episodes
@@ -162,13 +187,6 @@ def test_a_video_has_overhead_and_cameras_side_by_side(agent):
         for view, camera in zip(views, (0, 0, 1), strict=True):  # overhead has camera 0's colour
             assert np.all(view == CountingEnv.pixel(n, camera))
         assert frame[VideoRecorder.SIDE :].max() > 200  # letters
-
-
-def test_no_folder_is_used_twice(tmp_path):
-    wanted = tmp_path / "eval" / "000000100"
-    folders = [new_folder(wanted) for _ in range(3)]
-    assert [folder.name for folder in folders] == ["000000100", "000000100-2", "000000100-3"]
-    assert all(folder.is_dir() for folder in folders)
 
 
 def test_where_evaluations_go(tmp_path):

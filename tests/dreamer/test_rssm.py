@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dreamer.distributions import categorical_kl, sample_one_hot, unimix_probs
-from dreamer.rssm import RSSM, kl_losses
+from dreamer.rssm import RSSM, Before, kl_losses
 from dreamer.settings import RSSMSettings
 from dreamer.types import Latent
 
@@ -49,6 +49,19 @@ def test_first_step_forgets_state_and_action(rssm):
     for row, same in enumerate((fresh, carried, fresh)):
         assert mixed.deter[row].equal(same.deter[row])
         assert mixed.stoch[row].equal(same.stoch[row])
+
+
+def test_a_window_goes_on_from_the_row_before_it(rssm):
+    embed, action, is_first = window()
+    is_first[:, 0] = is_first[1, 4] = 1
+    torch.manual_seed(7)
+    whole = rssm.observe(embed, action, is_first)
+    torch.manual_seed(7)
+    seen = rssm.observe(embed[:, :2], action[:, :2], is_first[:, :2]).latent
+    before = Before(Latent(*(x[:, -1] for x in seen)), action[:, 1])
+    rest = rssm.observe(embed[:, 2:], action[:, 2:], is_first[:, 2:], before)
+    assert rest.latent.deter.equal(whole.latent.deter[:, 2:])
+    assert rest.post.equal(whole.post[:, 2:])
 
 
 def test_observe_equals_step_by_step(rssm):

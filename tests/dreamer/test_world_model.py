@@ -40,6 +40,37 @@ def test_parameter_counts_of_the_full_size():
     }
 
 
+def test_the_context_of_a_window_leads_the_state_and_is_not_learned_from():
+    agent = make_agent(world_model__context="3")
+    model, batch = agent.world_model, make_batch()
+    before, rest = model.warm_up(batch)
+    assert before is not None
+    assert not before.latent.deter.requires_grad
+    assert rest.reward.equal(batch.reward[:, 3:])
+    assert before.action.equal(batch.action[:, 2])
+    alone = model.losses(rest)[0].latent.deter[:, 0]
+    led = model.losses(rest, before=before)[0].latent.deter[:, 0]
+    assert not led.allclose(alone)
+    assert model.update(rest, before)[0].deter.shape[1] == batch.reward.shape[1] - 3
+
+
+def test_without_context_windows_are_whole():
+    before, rest = make_agent().world_model.warm_up(batch := make_batch())
+    assert before is None
+    assert rest is batch
+
+
+def test_a_frozen_world_model_stays_and_the_policy_learns():
+    agent = make_agent()
+    before = copy.deepcopy(agent.state_dict())
+    metrics = agent.update(make_batch(), update_model=False)
+    moved = {
+        name.split(".")[0] for name, x in agent.named_parameters() if not x.equal(before[name])
+    }
+    assert moved == {"policy"}
+    assert not any(name.startswith("wm/") for name in metrics)
+
+
 def test_overfits_one_batch():
     sizes = {"world_model__cnn_depth": "8", "world_model__rssm__deter": "64"}
     agent = make_agent(**sizes, world_model__optimizer__lr="3e-3")

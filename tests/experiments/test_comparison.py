@@ -227,7 +227,7 @@ def test_minutes_of_training_come_from_its_rates(tmp_path):
     ("words", "message"),
     [
         ("--task SafetyPointGaol1-v0", "did you mean 'SafetyPointGoal1-v0'"),
-        ("--task my.envs:Mine-v0", "only Safety-Gymnasium tasks have variants"),
+        ("--task my.envs:Mine-v0", "only built-in tasks have variants"),
         ("--variant clusterd", "did you mean 'clustered'"),
         ("--methods fops", "did you mean 'fosp'"),
         ("--jobs 0", "--jobs must be at least 1"),

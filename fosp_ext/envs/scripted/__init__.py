@@ -1,8 +1,8 @@
 """Scripted policies that record datasets with the help of privileged state.
 
 `safe` plans around all obstacles; `near_miss` plans too closely around them and takes detours;
-`unsafe` ignores them; `random` takes smooth random actions. They read `WorldState` alone; a new
-robot or kind of task is one more entry of `BUILDERS`.
+`unsafe` ignores them; `random` takes smooth random actions. They read the privileged state alone; a
+new robot or kind of task is one more entry of `BUILDERS`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from fosp_ext.envs.scripted.planner import CrossEntropyPlanner
 from fosp_ext.envs.scripted.point_model import PointModel
 from fosp_ext.envs.scripted.push import HeedlessPusher, SafePusher
 from fosp_ext.envs.scripted.push_model import PushModel
+from fosp_ext.envs.scripted.reach import NearMissReach, RouteFollower, StraightReach
 from fosp_ext.envs.scripted.safe import SafeDriver
 from fosp_ext.envs.scripted.smooth_random import SmoothRandom, SmoothRandomDriver
+from fosp_ext.envs.tasks import REACH
 
 __all__ = ["ScriptedPolicy", "available_policies", "make_scripted_policy"]
 
@@ -110,6 +112,21 @@ def unsafe_point_push(spec: PolicySpec) -> ScriptedPolicy:
     return HeedlessPusher(safe_point_push(spec))
 
 
+def safe_reach(spec: PolicySpec) -> ScriptedPolicy:
+    """Plans the tool's way around obstacles."""
+    return RouteFollower(spec.speed)
+
+
+def near_miss_reach(spec: PolicySpec) -> ScriptedPolicy:
+    """Passes obstacles and targets too closely."""
+    return NearMissReach(RouteFollower(spec.speed), spec.rng)
+
+
+def unsafe_reach(spec: PolicySpec) -> ScriptedPolicy:
+    """Moves the tool straight for the target."""
+    return StraightReach(spec.speed)
+
+
 def near_miss(safe: Builder) -> Builder:
     """A safe policy with detours that underestimates the size of obstacles."""
     return lambda spec: Detour(NearMiss(safe(spec), spec.rng), spec.rng)
@@ -149,6 +166,12 @@ CAR: dict[str, Builder] = {
     "unsafe": unsafe_car,
     "random": random_car,
 }
+ARM: dict[str, Builder] = {
+    "safe": safe_reach,
+    "near_miss": near_miss_reach,
+    "unsafe": unsafe_reach,
+    "random": random_actions,
+}
 BUILDERS = {
     ("Point", "Goal"): POINT,
     ("Point", "Button"): POINT,
@@ -161,6 +184,8 @@ SAME_RULES = {"Fading": "Goal"}  # only what the cameras see differs
 
 def builders_of(task: str) -> dict[str, Builder]:
     """Builders of the policies that can play `task`; `random` plays every task."""
+    if task == REACH:
+        return ARM
     match = TASK_NAME.fullmatch(task)
     robot, kind = match.groups() if match else ("", "")
     return BUILDERS.get((robot, SAME_RULES.get(kind, kind)), {"random": random_actions})

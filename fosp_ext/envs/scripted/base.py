@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from fosp_ext.envs.world_state import WorldState
-
 
 class ScriptedPolicy(Protocol):
-    """Chooses actions from the privileged state of a world, one episode at a time."""
+    """Chooses actions from the privileged state of its task's world, one episode at a time."""
 
     def reset(self) -> None:
         """Forget the episode before."""
 
-    def act(self, state: WorldState) -> np.ndarray:
+    def act(self, state: Any) -> np.ndarray:
         """The action for the coming agent step, (A,) float32 in [-1, 1]."""
 
 
@@ -28,7 +26,7 @@ class NoisyPolicy:
     def reset(self) -> None:
         self.inner.reset()
 
-    def act(self, state: WorldState) -> np.ndarray:
+    def act(self, state: Any) -> np.ndarray:
         action = self.inner.act(state)  # (A,)
         disturbance = self.noise * self.rng.standard_normal(action.shape)
         return np.clip(action + disturbance, -1, 1).astype(np.float32)

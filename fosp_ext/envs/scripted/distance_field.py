@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from fosp_ext.envs.scripted.obstacles import Obstacles
+from fosp_ext.envs.shortest_ways import relaxed
 
 BLOCKED_WEIGHT = 8.0  # a metre inside an obstacle counts as this many
 TIGHT_MARGINS, TIGHT_WEIGHT = 1.5, 3.0  # and one within so many more margins, up to so many
 FIELD_OF_VIEW_SAMPLES = (
     64  # places between a cell and the goal at which the straight line is tested
 )
-MOVES = [(x, y) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2) if np.gcd(x, y) == 1]  # 16
 
 
 class DistanceField:
@@ -34,7 +34,7 @@ class DistanceField:
         seen = self._sees(goal, places, tight)
         weight = 1 + (TIGHT_WEIGHT - 1) * depth / rim
         weight = self.spacing * np.where(blocked, BLOCKED_WEIGHT, weight)
-        self.distance = self._relax(np.where(seen, straight, np.inf), weight)  # (G, G)
+        self.distance = relaxed(np.where(seen, straight, np.inf), weight)  # (G, G)
 
     def __call__(self, position: np.ndarray) -> np.ndarray:
         """Distance from each place (..., 2), interpolated between cells: (...,)."""
@@ -61,19 +61,3 @@ class DistanceField:
         goal_at = np.clip(np.rint(goal_cell).astype(np.int64), 0, self.cells - 1)
         seen[goal_at[0], goal_at[1]] = True
         return seen
-
-    def _relax(self, distance: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Shorten the ways over neighbouring cells until none gets shorter: (G, G)."""
-        rim = 2
-        inner = slice(rim, rim + self.cells)
-        padded = np.pad(distance, rim, constant_values=np.inf)
-        costs = [weight * np.hypot(x, y) for x, y in MOVES]
-        while True:
-            best = padded[inner, inner].copy()
-            for (x, y), cost in zip(MOVES, costs, strict=True):
-                rows = slice(rim + x, rim + x + self.cells)
-                columns = slice(rim + y, rim + y + self.cells)
-                np.minimum(best, padded[rows, columns] + cost, out=best)
-            if np.allclose(best, padded[inner, inner], rtol=0, atol=1e-4):
-                return best
-            padded[inner, inner] = best

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fosp_ext.envs.scripted.distance_field import BLOCKED_WEIGHT, MOVES
+from fosp_ext.envs.scripted.distance_field import BLOCKED_WEIGHT
+from fosp_ext.envs.shortest_ways import MOVES
 
 SIDES = np.array(sorted((complex(*move) for move in MOVES), key=np.angle))  # (K,) grid steps
 ANGLES = np.angle(SIDES)  # (K,) directions in which the robot pushes the box

@@ -24,7 +24,7 @@ class SmoothRandom:
     def reset(self) -> None:
         self.walk = self.SPREAD * self.rng.standard_normal(self.walk.shape)
 
-    def act(self, state: WorldState | None) -> np.ndarray:
+    def act(self, state: object) -> np.ndarray:
         action = self.scale * np.clip(self.walk, -1, 1)
         drawn = self.rng.standard_normal(self.walk.shape)
         self.walk = self.MEMORY * self.walk + np.sqrt(1 - self.MEMORY**2) * self.SPREAD * drawn

@@ -62,6 +62,24 @@ def test_one_small_camera_of_another_name(own, kind):
     assert_same_files("small.h5", "back.h5")
 
 
+@pytest.mark.parametrize("kind", TARGETS)
+def test_the_order_and_the_names_of_cameras_are_kept(own, kind):
+    """Also names that mean other images in the other format."""
+    names = {"wrist": "vision", "image": "vision_back"}
+    episodes = [
+        replace(episode, images={new: episode.images[old] for new, old in names.items()})
+        for episode in read_episodes("own.h5")
+    ]
+    write_dataset("named.h5", episodes, replace(INFO, task="my:Env", cameras=tuple(names)))
+    convert("named.h5", TARGETS[kind], "--to", kind)
+    convert(TARGETS[kind], "back.h5", "--from", kind)
+    assert_same_files("named.h5", "back.h5")
+    words = ["--cameras", "image", "--rename", "image=front", "--size", "32"]
+    convert(TARGETS[kind], "one.h5", "--from", kind, *words)
+    info = validate_dataset("one.h5")
+    assert (info.cameras, info.size, info.task) == (("front",), 32, "my:Env")
+
+
 def test_over_all_kinds_without_a_stop_at_ours(own):
     convert("own.h5", "one-v0", "--to", "minari")
     convert("one-v0", "two", "--from", "minari", "--to", "dreamer")
@@ -149,10 +167,10 @@ def test_a_plain_dsrl_file_is_read(own, capsys):
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"costs": None}, 4, "'costs' is missing"),
+        ({"rewards": None}, 4, "'rewards' is missing"),
         ({"costs": np.zeros(9)}, 4, "'costs' must have 10 rows"),
         ({"costs": np.full(10, -1.0)}, 4, "episode 0: cost must not be negative"),
-        ({"actions": np.full((10, 2), 1.5)}, 4, "episode 0: action must lie in"),
+        ({"actions": np.full((10, 2), 1.5)}, 2, "episode 0: actions from 1.5 to 1.5 leave the"),
         ({"observations": np.zeros((10, 60), np.float32)}, 2, "has no images"),
         ({"observations": np.zeros((10, 64, 64, 3), np.uint8)}, 4, "not the observation of the"),
     ],

@@ -109,7 +109,7 @@ def recorded(own, embodied) -> Path:
 
 
 def test_dreamers_own_chunks_are_read(recorded, capsys):
-    convert("replay", "new.h5", "--from", "dreamer", *LABELS)
+    convert("replay", "new.h5", "--from", "dreamer", *LABELS, "--clip-actions")
     out = capsys.readouterr().out
     info = validate_dataset("new.h5")
     assert (info.cameras, info.size, info.environment["render"]) == (
@@ -120,7 +120,7 @@ def test_dreamers_own_chunks_are_read(recorded, capsys):
     episodes = list(read_episodes("new.h5"))
     assert [episode.length for episode in episodes] == [9, 9, 9, 9, 2, 11, 11, 11, 6]
     assert "note: 2 episodes without an end in the source, taken as cut off" in out
-    assert re.search(r"note: \d+ action numbers outside \[-1, 1\], cut to it", out)
+    assert re.search(r"note: \d+ action numbers beyond the range, clipped", out)
     assert [e.terminated for e in episodes] == [True] * 4 + [False] + [True] * 3 + [False]
     for number, episode in enumerate(episodes):
         begin = 10 if number < 5 else 100
@@ -168,7 +168,7 @@ def test_a_stream_without_its_beginning_is_kept_from_there_on(recorded, capsys):
     """The first chunks are gone, and with them rows 0 to 15: 10 rows of an episode and 6."""
     for path in sorted(recorded.glob("*-16.npz"))[:2]:
         path.unlink()
-    convert("replay", "new.h5", "--from", "dreamer", *LABELS)
+    convert("replay", "new.h5", "--from", "dreamer", *LABELS, "--clip-actions")
     assert "note: 2 episodes that began before the first chunk" in capsys.readouterr().out
     episodes = list(read_episodes("new.h5"))
     assert [episode.length for episode in episodes] == [3, 9, 9, 2, 7, 11, 6]
@@ -185,11 +185,12 @@ def test_rows_after_the_written_ones_are_not_data(recorded):
 
 
 def test_images_can_be_chosen_and_named(recorded):
-    convert("replay", "new.h5", "--from", "dreamer", *LABELS, "--cameras", "image2=vision")
+    words = ["--from", "dreamer", *LABELS, "--clip-actions"]
+    convert("replay", "new.h5", *words, "--cameras", "image2=vision")
     assert validate_dataset("new.h5").cameras == ("vision",)
     first = next(read_episodes("new.h5"))
     assert first.images["vision"][3, 0, 0, 0] == 13
-    convert("replay", "two.h5", "--from", "dreamer", *LABELS, "--cameras", "fixednear,track")
+    convert("replay", "two.h5", *words, "--rename", "image=fixednear,vision_back=track")
     assert validate_dataset("two.h5").cameras == ("fixednear", "track")
 
 
@@ -200,7 +201,10 @@ def test_images_can_be_chosen_and_named(recorded):
         ("--task SafetyPointGoal1-v0", 2, "does not say its action repeat; give it: --action-rep"),
         ("--task SafetyPointGaol1-v0 --action-repeat 4", 2, "did you mean 'SafetyPointGoal1-v0'"),
         ("--task SafetyPointGoal1-v0 --action-repeat 0", 2, "at least 1, got 0"),
-        ("--cameras left", 2, "replay has 2 images per step (image, image2) and 1 names"),
+        ("--cameras left", 2, "no images 'left', only image, image2; --cameras chooses some"),
+        ("--rename left=x", 2, "replay has no 'left' to rename"),
+        ("--rename image", 2, "--rename wants old=new, not 'image'"),
+        (" ".join(LABELS), 2, "leave the range -1 to 1; give the range that the environment has"),
         ("--cameras imag=vision", 2, "replay has no images 'imag', only image, image2"),
         ("--to dreamer", 2, "both sides are 'dreamer'"),
     ],
@@ -215,7 +219,7 @@ def test_what_is_missing_or_wrong_is_said(recorded, capsys, words, code, message
 def test_damaged_chunks_are_refused(recorded, capsys):
     def refused(code: int = 4) -> str:
         capsys.readouterr()
-        convert("replay", "new.h5", "--from", "dreamer", *LABELS, code=code)
+        convert("replay", "new.h5", "--from", "dreamer", *LABELS, "--clip-actions", code=code)
         assert not Path("new.h5").exists()
         return capsys.readouterr().err.splitlines()[-1]
 
@@ -228,7 +232,9 @@ def test_damaged_chunks_are_refused(recorded, capsys):
     assert f"{path} cannot be read, it seems damaged" in refused()
     arrays = dict(np.load(recorded / min(p.name for p in recorded.glob("*-16.npz"))))
     np.savez_compressed(path, **{key: value for key, value in arrays.items() if key != "cost"})
-    assert f"{path}: 'cost' is missing" in refused()
+    assert "replay, episode 7: 'cost' is missing" in refused()
+    np.savez_compressed(path, **{key: value for key, value in arrays.items() if key != "reward"})
+    assert f"{path}: 'reward' is missing" in refused()
     np.savez_compressed(path, **{key: value[:9] for key, value in arrays.items()})
     assert "has 9 rows, not 16" in refused()
     path.rename(recorded / "episode1.npz")

@@ -18,7 +18,8 @@ import train
 from dreamer.data.episode import ACTION_SCALE, Episode
 from dreamer.data.hdf5 import read_episodes, validate_dataset, write_dataset
 from fosp_ext.dataset.__main__ import main
-from fosp_ext.dataset.collect import part_file, parts_folder
+from fosp_ext.dataset.collect import env_choice, part_file, parts_folder
+from fosp_ext.dataset.recording import part_note
 from tests.support.commands import snapshot
 from tests.support.toy_data import TOY_INFO, toy_episode
 
@@ -350,12 +351,13 @@ def test_collecting_on_a_full_disk_keeps_what_was_recorded(place, monkeypatch, c
     """Two parts fit; the third, and later the whole file, do not; then there is room again."""
     recorded = []
 
-    def record_missing(parts, plan, *_):
+    def record_missing(parts, plan, settings, _):
         for job in plan:
             path = part_file(parts, job)
             if not path.exists():
                 length = (3, 3, 60)[job.index]
-                write_dataset(path, [toy_episode(length, job.index)], TOY_INFO)
+                note = part_note(job, env_choice(settings))
+                write_dataset(path, [toy_episode(length, job.index)], TOY_INFO, recording=note)
                 recorded.append(job.index)
 
     monkeypatch.setattr("fosp_ext.dataset.collect._record_missing", record_missing)
@@ -377,7 +379,7 @@ def test_collecting_on_a_full_disk_keeps_what_was_recorded(place, monkeypatch, c
     assert "File too large; finished episodes are kept in new.h5.parts, run the same" in line
     kept = sorted(parts.glob("*.hdf5"))
     assert [seeds_in(path) for path in kept] == [[0], [1]]
-    with files_up_to(last + 500):
+    with files_up_to(last + 3000):
         attempt()
     assert [seeds_in(path) for path in sorted(parts.glob("*.hdf5"))] == [[0], [1], [2]]
     assert train.main(words) == 0

@@ -88,14 +88,14 @@ class FloatImages(Good):
     """Says uint8, shows 0 to 1."""
 
     def observe(self):
-        return {"front": self.np_random.random(SHAPE, np.float32)}
+        return super().observe() | {"front": self.np_random.random(SHAPE, np.float32)}
 
 
 class ChannelsFirst(Good):
     """Images as PyTorch likes them."""
 
     def observe(self):
-        return {"front": np.zeros((3, 12, 16), np.uint8)}
+        return super().observe() | {"front": np.zeros((3, 12, 16), np.uint8)}
 
 
 class FloatSpace(Good):
@@ -175,8 +175,9 @@ class NotSeeded(Good):
     """Its own source of chance."""
 
     def observe(self):
+        obs = super().observe()
         self.buffer[:] = np.random.default_rng().integers(256)
-        return {"front": self.buffer}
+        return obs
 
 
 class Forgetful(Good):
@@ -212,7 +213,7 @@ class SameStart(Good):
     """Always the same, and nothing moves or costs."""
 
     def observe(self):
-        return {"front": np.zeros(SHAPE, np.uint8)}
+        return super().observe() | {"front": np.zeros(SHAPE, np.uint8)}
 
     def info(self):
         return {"cost": 0}
@@ -267,7 +268,8 @@ def test_good_environments_pass(name, capsys):
     assert verdicts == ["ok"] * (len(verdicts) - 1) + ["it"]
     camera = "image" if name == "OneImage" else "front"
     assert f"cameras      {camera} 16x12\n" in out
-    assert out.endswith(f"it fits: --task {HERE}:{name} --env.cameras {camera}\n")
+    vectors = "" if name == "OneImage" else " --env.vectors state"
+    assert out.endswith(f"it fits: --task {HERE}:{name} --env.cameras {camera}{vectors}\n")
     assert ("videos       30x30" in out) == (name == "OneImage")
 
 
@@ -310,6 +312,50 @@ def test_every_broken_rule_is_reported_at_once(capsys, monkeypatch):
     out = examine("Good", capsys)[1]
     wrong = [line.split()[1] for line in out.splitlines() if line.startswith("WRONG")]
     assert wrong == ["images", "reward", "cost"]
+
+
+class TwoStates(Good):
+    """Its costs are small, and a part of its observation is neither image nor vector."""
+
+    def __init__(self):
+        super().__init__()
+        parts = {**self.observation_space.spaces, "mode": Discrete(3), "speed": Box(0, 1, (2,))}
+        self.observation_space = Dict(parts)
+
+    def observe(self):
+        return super().observe() | {"mode": 1, "speed": np.float32([0, 1])}
+
+    def info(self):
+        return {"cost": 0.1}
+
+
+def notes(out: str) -> list[str]:
+    return [line.removeprefix("note").strip() for line in out.splitlines() if line[:4] == "note"]
+
+
+def test_what_is_not_used_is_noted(capsys):
+    code, out = examine("TwoStates", capsys, "--vectors", "speed", "--violation", "0.3")
+    assert code == 0
+    assert "ok     vectors      speed (2)" in out
+    assert notes(out) == [
+        "not used     observation 'mode' (int64 ()): nothing learns from it",
+        "not used     observation 'state' (float32 (3,)): nothing learns from it",
+    ]
+    assert out.endswith("--env.cameras front --env.vectors speed\n")
+    code, out = examine("TwoStates", capsys, "--vectors", "spede")
+    assert code == 1
+    assert "no vector 'spede' in the observation; the vectors are speed, state" in out
+
+
+@pytest.mark.parametrize(("repeat", "worst"), [("4", "0.4"), ("1", "0.1"), ("5", None)])
+def test_a_threshold_that_no_step_reaches_is_noted(capsys, repeat, worst):
+    """Each step costs 0.1, and an action holds for `repeat` steps."""
+    code, out = examine("TwoStates", capsys, "--action-repeat", repeat)
+    assert code == 0
+    assert ("none would violate the constraint" in out) == (worst is not None)
+    if worst:
+        assert f"{repeat} steps cost {worst} at most, below env.violation 0.5" in out
+        assert f"give --env.violation {worst} or less" in out
 
 
 def test_doubts_are_noted(capsys):

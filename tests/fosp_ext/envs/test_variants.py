@@ -13,7 +13,7 @@ import eval as evaluation_command
 import train
 from dreamer.data.hdf5 import validate_dataset
 from dreamer.errors import UserError
-from fosp_ext.envs import VARIANTS, check_variant, known_tasks, make_env
+from fosp_ext.envs import VARIANTS, check_variant, fitting_variants, known_tasks, make_env
 from fosp_ext.envs.scripted import make_scripted_policy
 from fosp_ext.envs.variant_world import add_noise
 from fosp_ext.envs.variants import objects_of
@@ -24,14 +24,15 @@ from tests.support.agents import make_config
 TASK = "SafetyPointGoal1-v0"
 SEED = 112  # every variant leaves the goal of this world where it is
 STEPS = 12  # straight ahead and over a hazard
-LOOKS = ("columns", "ball_goal", "swapped_colours", "night", "noise")
+LOOKS = ("columns", "ball_goal", "goal_cube", "swapped_colours", "night", "noise")
+OF_OBSTACLES = ("slabs", "more_obstacles")  # which Safety-Gymnasium does not have
 LAYOUTS = ("more_hazards", "large_hazards", "clustered", "belt")
 
 # --- what needs no simulator ---
 
 
 def test_there_is_a_variant_of_each_kind():
-    assert set(VARIANTS) == {"none", *LOOKS, *LAYOUTS}
+    assert set(VARIANTS) == {"none", *LOOKS, *LAYOUTS, *OF_OBSTACLES}
     assert [name for name, variant in VARIANTS.items() if not variant.changes] == ["none"]
     changed = [field for variant in VARIANTS.values() for field in variant.changes]
     fields = {field.name for field in dataclasses.fields(VARIANTS["none"])}
@@ -49,9 +50,13 @@ def test_there_is_a_variant_of_each_kind():
             "belt",
             "SafetyPointGoal0-v0",
             "'belt' does not fit SafetyPointGoal0-v0, which has no hazards "
-            r"\(fitting: none, ball_goal, night, noise\)",
+            r"\(fitting: none, ball_goal, goal_cube, night, noise\)",
         ),
-        ("swapped_colours", "SafetyCarRun0-v0", r"no goal and no hazards \(fitting: none, night,"),
+        (
+            "swapped_colours",
+            "SafetyCarRun0-v0",
+            r"no goal and no hazards or obstacles \(fitting: none, night,",
+        ),
         ("night", "mine:Env-v0", "not 'mine:Env-v0'; leave it at 'none'"),
         ("belt+night+clustered", TASK, "'clustered' and 'belt' both change the hazard areas"),
     ],
@@ -156,7 +161,7 @@ def appearance(model) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def stories() -> dict[str, Story]:
     """The same drive in every variant."""
-    return {name: drive(name) for name in VARIANTS}
+    return {name: drive(name) for name in fitting_variants(TASK)}
 
 
 def differing(one: Story, other: Story) -> set[str]:
@@ -218,6 +223,7 @@ def test_looks_are_as_described(stories, name):
     allowed = {
         "columns": hazards,
         "ball_goal": {"goal": {"type", "size", "pos"}},
+        "goal_cube": {"goal": {"type", "size", "pos"}},
         "swapped_colours": {thing: {"rgba"} for thing in (*hazards, "goal")},
         "night": {"lamp": {"diffuse"}},
         "noise": {},
@@ -238,9 +244,10 @@ def test_shapes_stand_on_the_circle_that_counts(stories):
     radius, half_height = column["size"][:2]
     assert radius == stories["columns"].first.hazard_radius
     assert column["pos"][2] + 0.02 == pytest.approx(half_height)  # the body is 2 cm up
-    ball = stories["ball_goal"].looks["goal"]
-    assert ball["size"] == pytest.approx([stories["ball_goal"].first.goal_radius] * 3)
-    assert ball["pos"][2] + 0.16 == pytest.approx(ball["size"][2])
+    for name in ("ball_goal", "goal_cube"):
+        goal = stories[name].looks["goal"]
+        assert goal["size"] == pytest.approx([stories[name].first.goal_radius] * 3)
+        assert goal["pos"][2] + 0.16 == pytest.approx(goal["size"][2])
 
 
 @pytest.mark.sim

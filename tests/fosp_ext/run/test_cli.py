@@ -58,7 +58,7 @@ def test_without_a_size_the_choice_is_said_first(refuse, capsys):
     ("setting", "value"),
     [
         ("task", "SafetyPointGoal2-v0"),
-        ("env.cameras", "vision"),
+        ("env.cameras", "fixedfar"),
         ("env.action_repeat", "2"),
         ("env.render", "exact"),
         ("env.size", "32"),

@@ -178,8 +178,8 @@ def test_it_cannot_be_trained(refuse, place, brief_run, toy_run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("run --out data.h5", "data.h5 exists; nothing is overwritten"),
-        ("run --out run", "run exists; nothing is overwritten"),
+        ("run --out data.h5", "data.h5 exists already"),
+        ("run --out run", "run exists already"),
         ("small.pt --out new.pt", "small.pt is an exported agent already"),
         ("nowhere --out new.pt", "nowhere does not exist"),
         ("empty --out new.pt", "empty has no checkpoint yet"),

@@ -47,6 +47,32 @@ def copied_run(toy_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(toy_run, tmp_path / "run"))
 
 
+def test_a_frozen_world_model_is_the_pretrained_one(toy_dataset, tmp_path):
+    alone, frozen = tmp_path / "alone", tmp_path / "frozen"
+    model = ("--run.pretrain", "1", "--run.updates", "3")
+    assert train.main(offline(toy_dataset, alone, *model)) == 0
+    half = ("--run.pretrain", "0.5", "--run.updates", "6", "--run.freeze", "true")
+    assert train.main(offline(toy_dataset, frozen, *half)) == 0
+    one, other = (saved(path)["agent"] for path in (alone, frozen))
+    for name, value in one.items():
+        if name.startswith("world_model.") and isinstance(value, torch.Tensor):
+            assert value.equal(other[name]), name
+    assert not other["policy.actor.mlp.0.weight"].equal(one["policy.actor.mlp.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--run.freeze", "true"), "run.freeze needs a pretrained world model"),
+        (("--world_model.context", "7"), "leaves fewer than two rows of windows of"),
+    ],
+)
+def test_windows_and_models_that_cannot_be_learned_from(toy_dataset, tmp_path, capsys, words, told):
+    assert train.main(offline(toy_dataset, tmp_path / "run", *words)) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 # Going on
 
 
@@ -92,7 +118,9 @@ def test_a_killed_run_goes_on(toy_dataset, tmp_path):
     assert len(list((logdir / "checkpoints").iterdir())) == 3  # two checkpoints and the pointer
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_stops(
     toy_dataset, toy_run, tmp_path, monkeypatch, capsys, number, code
 ):
@@ -116,7 +144,7 @@ def test_a_signal_during_held_out_metrics_is_not_lost(toy_dataset, tmp_path, mon
 
     monkeypatch.setattr(OfflineRun, "log_heldout", log_heldout)
     assert train.main(offline(toy_dataset, tmp_path, "--run.save_every", "100")) == 143
-    assert saved(tmp_path)["step"] == 4
+    assert saved(tmp_path)["step"] == 3
 
 
 def test_a_finished_run_says_so(toy_dataset, copied_run, capsys):
@@ -342,7 +370,7 @@ def test_short_episodes_and_the_plain_dreamer(toy_dataset, tmp_path):
 def test_without_a_dataset_a_default_one_is_recorded(toy_dataset, tmp_path, monkeypatch, capsys):
     def record(path: Path, settings: object, _: object) -> tuple:
         assert settings.episodes == 4
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(toy_dataset, path)
         return ()
 
