@@ -1,8 +1,9 @@
 """Time of one update and of its parts: `python -m benchmarks.update`.
 
 The batch is synthetic, so no data, simulator or disk takes part. In the same run the machine's own
-speed is measured, in products of 1024 x 1024 float32 matrices, turn by turn with the updates; the
-cost of an update is its seconds times that speed, in GFLOP, which depends little on the machine.
+speed is measured, in products of 1024 x 1024 matrices, turn by turn with the updates. With `--peer`
+so is an update of another program, and judged is how many times as fast ours is: seconds alone say
+more of the processor than of the program.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.peer import Peer
 from benchmarks.targets import Target, conclude
 from benchmarks.update_parts import PartTimes, measured_parts
 from dreamer.agent import Agent
@@ -35,7 +38,7 @@ from dreamer.training.run_folder import provenance
 from dreamer.types import Batch
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything
 from fosp_ext.build import build_agent
-from fosp_ext.config import METHODS, choose_schema, read_by, resolve_config
+from fosp_ext.config import METHODS, TrainConfig, choose_schema, read_by, resolve_config
 
 PRODUCT = 1024  # rows and columns of the matrices
 PRODUCT_FLOP = 2 * PRODUCT**3
@@ -78,16 +81,7 @@ SHAPES = {
     ),
     "full": Shape(2, 16, 64, {}),
 }
-MOST = {  # method, shape, precision -> normalised cost on one thread, GFLOP
-    ("dreamerv3", "tiny", "float32"): 200,
-    ("dreamerv3", "tiny", "bfloat16"): 150,
-    ("dreamerv3", "full", "float32"): 2900,
-    ("dreamerv3", "full", "bfloat16"): 2000,
-    ("fosp", "tiny", "float32"): 330,
-    ("fosp", "tiny", "bfloat16"): 250,
-    ("fosp", "full", "float32"): 5500,
-    ("fosp", "full", "bfloat16"): 4000,
-}
+TIMES_AS_FAST = 2.3  # as NM512/dreamerv3-torch in float32, on one thread
 
 
 class Result(NamedTuple):
@@ -100,12 +94,12 @@ class Result(NamedTuple):
     threads: int
     compiled: bool
     seconds: list[float]  # of each update
-    gflops: float  # of the machine, float32 products
-    own_gflops: float  # the same in the precision of the update
+    own_gflops: float  # of the machine, products in the precision of the update
     flop: float  # of one update, counted
     memory: float  # MiB at the most
     rows: int  # of a batch
     parts: list[PartTimes]
+    peer: list[float]  # seconds of each update of the peer, of the same size; or none
 
     @property
     def median(self) -> float:
@@ -113,9 +107,10 @@ class Result(NamedTuple):
         return statistics.median(self.seconds)
 
     @property
-    def cost(self) -> float:
-        """Seconds by the machine's speed: GFLOP that it could have done meanwhile."""
-        return self.median * self.gflops
+    def ratio(self) -> float | None:
+        """How many times as fast as the peer, turn by turn; None without a peer."""
+        pairs = zip(self.peer, self.seconds, strict=True) if self.peer else ()
+        return statistics.median([other / own for other, own in pairs]) if self.peer else None
 
     @property
     def efficiency(self) -> float:
@@ -123,14 +118,21 @@ class Result(NamedTuple):
         return self.flop / 1e9 / self.median / self.own_gflops
 
 
-def make_agent(
-    method: str, shape: Shape, precision: str, device: torch.device, mode: str = "offline"
-) -> Agent:
-    """A fresh agent of the full size, or what `shape` makes of it."""
+def make_config(method: str, shape: Shape, precision: str, mode: str = "offline") -> TrainConfig:
+    """The settings of the full size, with what `shape` changes."""
     presets = load_presets(Path(__file__).parents[1] / "configs.yaml")
     words = {"mode": mode, "method": method, "precision": precision}
     schema = choose_schema(presets, ["full"], words)
     config = resolve_config(presets, ["full"], words | read_by(schema, shape.settings))
+    assert isinstance(config, TrainConfig), "it trains"
+    return config
+
+
+def make_agent(
+    method: str, shape: Shape, precision: str, device: torch.device, mode: str = "offline"
+) -> Agent:
+    """A fresh agent of the full size, or what `shape` makes of it."""
+    config = make_config(method, shape, precision, mode)
     cameras = tuple(f"camera{index}" for index in range(shape.cameras))
     info = DatasetInfo("synthetic", cameras, 1, IMAGE, ACTION_SIZE)
     seed_everything(0)
@@ -182,12 +184,18 @@ def measure(method: str, name: str, precision: str, options: argparse.Namespace)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     agent, batch = make_agent(method, shape, precision, device), make_batch(shape, device)
-    speeds: dict[tuple[int, torch.dtype], list[float]] = defaultdict(list)
+    speeds: dict[int, list[float]] = defaultdict(list)
     seconds: dict[int, list[float]] = defaultdict(list)
+    peer_seconds: dict[int, list[float]] = defaultdict(list)
     parts = {}
     title = f"{method} {name} {precision}"
     total = (WARM_UP + options.updates + PROFILED) * len(options.threads) + 1
-    with Progress(title, total, "updates", sys.stderr) as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(title, total, "updates", sys.stderr))
+        peers = {}
+        if options.peer is not None and method == "dreamerv3":
+            for threads in options.threads:
+                peers[threads] = stack.enter_context(Peer(options.peer, peer_shape(name), threads))
         with FlopCounterMode(display=False) as counter:
             agent.update(batch)
         if options.compile:
@@ -195,13 +203,16 @@ def measure(method: str, name: str, precision: str, options: argparse.Namespace)
         progress.advance()
         for number, threads in product(range(WARM_UP + options.updates), options.threads):
             torch.set_num_threads(threads)
-            for dtype in {torch.float32, agent.precision}:
-                speeds[threads, dtype].append(product_speed(dtype, device))
+            speeds[threads].append(product_speed(agent.precision, device))
             begin = time.perf_counter()
             agent.update(batch)
             synchronize(device)
+            took = time.perf_counter() - begin
+            beside = peers[threads].update() if threads in peers else None
             if number >= WARM_UP:
-                seconds[threads].append(time.perf_counter() - begin)
+                seconds[threads].append(took)
+                if beside is not None:
+                    peer_seconds[threads].append(beside)
             progress.advance()
         for threads in options.threads:
             torch.set_num_threads(threads)
@@ -216,15 +227,32 @@ def measure(method: str, name: str, precision: str, options: argparse.Namespace)
             threads=threads,
             compiled=options.compile,
             seconds=seconds[threads],
-            gflops=statistics.median(speeds[threads, torch.float32]),
-            own_gflops=statistics.median(speeds[threads, agent.precision]),
+            own_gflops=statistics.median(speeds[threads]),
             flop=counter.get_total_flops(),
             memory=peak_memory(device),
             rows=shape.batch_size * shape.batch_length,
             parts=parts[threads],
+            peer=peer_seconds[threads],
         )
         for threads in options.threads
     ]
+
+
+def peer_shape(name: str) -> dict[str, int]:
+    """The sizes of a shape, as `Peer` wants them."""
+    shape = SHAPES[name]
+    model = make_config("dreamerv3", shape, "float32").world_model
+    return {
+        "cameras": shape.cameras,
+        "B": shape.batch_size,
+        "T": shape.batch_length,
+        "deter": model.rssm.deter,
+        "hidden": model.rssm.hidden,
+        "stoch": model.rssm.stoch,
+        "classes": model.rssm.classes,
+        "units": model.heads.units,
+        "depth": model.cnn_depth,
+    }
 
 
 def peak_memory(device: torch.device) -> float:
@@ -237,7 +265,7 @@ def peak_memory(device: torch.device) -> float:
 
 def as_row(result: Result) -> dict[str, Any]:
     """One result as plain values, for JSON."""
-    worked_out = {name: getattr(result, name) for name in ("median", "cost", "efficiency")}
+    worked_out = {name: getattr(result, name) for name in ("median", "ratio", "efficiency")}
     parts = [part._asdict() for part in result.parts]
     return {**result._asdict(), **worked_out, "parts": parts}
 
@@ -250,10 +278,10 @@ def describe(result: Result) -> str:
         f"{result.threads} threads{', compiled' if result.compiled else ''}",
         f"  {result.median:.3f} s per update ({low:.3f} to {high:.3f}, {len(result.seconds)} "
         f"updates), {result.rows / result.median:.0f} rows per second",
-        f"  {result.gflops:.0f} GFLOP/s in float32 products, so {result.cost:.0f} GFLOP an update",
         f"  {result.flop / 1e9:.0f} GFLOP counted: {100 * result.efficiency:.0f} % of "
         f"{result.own_gflops:.0f} GFLOP/s in {result.precision} products",
         f"  {result.memory:.0f} MiB of memory at most",
+        *peer_lines(result),
         "",
         "  | part | forward ms | backward ms | share |\n  |---|---|---|---|",
     ]
@@ -267,8 +295,18 @@ def describe(result: Result) -> str:
     return "\n".join(lines)
 
 
+def peer_lines(result: Result) -> list[str]:
+    """How the peer did, in a line, if there was one."""
+    if result.ratio is None:
+        return []
+    return [
+        f"  {statistics.median(result.peer):.3f} s per update of the peer in float32, "
+        f"{result.ratio:.2f} times as long"
+    ]
+
+
 def targets(results: Sequence[Result]) -> list[Target]:
-    """Bounds of the normalised cost of one thread of a processor, and what a second one brings."""
+    """How many times as fast as the peer on one thread, and what a second one brings."""
     found, alone = [], {}
     for result in results:
         case = (result.method, result.shape, result.precision)
@@ -277,8 +315,10 @@ def targets(results: Sequence[Result]) -> list[Target]:
             continue
         if result.threads == 1:
             alone[case] = result.median
-            if case in MOST:
-                found.append(Target(label, result.cost, most=MOST[case], unit="GFLOP an update"))
+            if result.ratio is not None:
+                name = f"{label}, beside the peer"
+                unit = "times as fast"
+                found.append(Target(name, result.ratio, least=TIMES_AS_FAST, unit=unit))
         if result.threads == 2 and case in alone:
             ratio = alone[case] / result.median
             found.append(Target(f"{label}, two threads", ratio, least=1.5, unit="times as fast"))
@@ -304,6 +344,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=thread_counts, default=[1], help="1,2 compares")
     parser.add_argument("--compile", action="store_true", help="the repeated steps of the RSSM")
     parser.add_argument("--updates", type=int, default=7, help="that are timed")
+    parser.add_argument(
+        "--peer", type=Path, metavar="DIR", help="checkout of NM512/dreamerv3-torch, for dreamerv3"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(argv)
     methods, precisions = options.preset.split(","), options.precision.split(",")

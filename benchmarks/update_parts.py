@@ -24,7 +24,7 @@ from dreamer.types import Batch
 REST, OPTIMISERS, WORLD_MODEL = "everything else", "optimisers", "rest of the world model"
 PARTS = {  # place below the agent -> part; what an agent lacks is passed over
     "world_model.update": WORLD_MODEL,
-    "world_model.encoder.pixels": "encoder",
+    "world_model.encoder.stacked": "encoder",
     "world_model.encoder.embed": "encoder",
     "world_model.rssm.observe": "RSSM",
     "world_model.image_losses": "decoder",

@@ -7,6 +7,10 @@ are made inside the training loop.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +88,7 @@ class Normal:
 
     def sample(self) -> Tensor:
         """A reparameterised sample, (..., A)."""
-        return self.mean + self.std * torch.randn_like(self.mean)
+        return self.mean + self.std * _drawn(torch.randn, self.mean.shape, self.mean.device)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log density of actions (..., A) -> (...)."""
@@ -98,8 +102,8 @@ class Normal:
 
 def unimix_probs(logits: Tensor, unimix: float) -> Tensor:
     """Probabilities with a share `unimix` spread evenly: (..., K) -> (..., K), float32."""
-    probs = logits.float().softmax(-1)
-    return (1 - unimix) * probs + unimix / probs.shape[-1]
+    probs = logits.softmax(-1, dtype=torch.float32)
+    return probs.lerp(probs.new_full((), 1 / probs.shape[-1]).expand_as(probs), unimix)
 
 
 def sample_one_hot(probs: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -109,13 +113,40 @@ def sample_one_hot(probs: Tensor, noise: Tensor | None = None) -> Tensor:
     give equal samples of the same noise.
     """
     noise = draw_noise(probs) if noise is None else noise
-    index = (probs.detach().cumsum(-1) < noise).sum(-1).clamp_max(probs.shape[-1] - 1)
-    return straight_through(index, probs)
+    upto, noise = probs.detach().cumsum(-1), noise.expand(*probs.shape[:-1], 1).contiguous()
+    index = torch.searchsorted(upto, noise).clamp_max_(probs.shape[-1] - 1)  # (..., 1)
+    return straight_through(index.squeeze(-1), probs)
 
 
 def draw_noise(probs: Tensor) -> Tensor:
     """Uniform numbers in [0, 1) for one sample of each of the categoricals (..., K): (..., 1)."""
-    return torch.rand(*probs.shape[:-1], 1, device=probs.device)
+    return uniform((*probs.shape[:-1], 1), probs.device)
+
+
+def uniform(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1); each row of its own generator inside `rows_drawn_by`."""
+    return _drawn(torch.rand, shape, device)
+
+
+@contextmanager
+def rows_drawn_by(generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """A block in which row n of what is drawn comes from generator n, as if it were alone."""
+    token = _generators.set(generators)
+    try:
+        yield
+    finally:
+        _generators.reset(token)
+
+
+_generators: ContextVar[Sequence[torch.Generator] | None] = ContextVar("generators", default=None)
+
+
+def _drawn(draw: Callable[..., Tensor], shape: Sequence[int], device: torch.device) -> Tensor:
+    own = _generators.get()
+    if own is None:
+        return draw(*shape, device=device)
+    assert len(own) == shape[0], (len(own), shape)
+    return torch.stack([draw(*shape[1:], generator=g, device=device) for g in own])
 
 
 def mode_one_hot(probs: Tensor) -> Tensor:
@@ -125,8 +156,19 @@ def mode_one_hot(probs: Tensor) -> Tensor:
 
 def straight_through(index: Tensor, probs: Tensor) -> Tensor:
     """One-hot of `index` (...) in the forward pass, `probs` (..., K) in the backward pass."""
-    hard = F.one_hot(index, probs.shape[-1]).to(probs.dtype)
-    return hard + (probs - probs.detach())
+    return _StraightThrough.apply(index, probs)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """As one operation: it runs in every step of the RSSM."""
+
+    @staticmethod
+    def forward(ctx: Any, index: Tensor, probs: Tensor) -> Tensor:
+        return torch.zeros_like(probs).scatter_(-1, index.unsqueeze(-1), 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, grad
 
 
 def categorical_kl(left: Tensor, right: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-COLOUR_LEVELS = 16  # per channel, that `rarity_weights` tells apart
+COLOUR_BITS = 4  # per channel, that `rarity_weights` tells apart
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -87,21 +88,24 @@ def polyak_(target_net: nn.Module, net: nn.Module, tau: float) -> None:
         target.lerp_(source, tau)
 
 
+def matmul_dtype(device: torch.device) -> torch.dtype:
+    """Type in which matrix products are computed here: that of autocast, else float32."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else torch.float32
+
+
 @torch.no_grad()
-def rarity_weights(pixels: Tensor, power: float) -> Tensor:
+def rarity_weights(images: Tensor, power: float) -> Tensor:
     """Weight of each pixel in the image loss: rare colours count more, the mean weight is 1.
 
-    Pixels (..., 3 x cameras) in [-0.5, 0.5] -> weights of the same shape: the frequency of the
-    pixel's colour among all of them, to the power of -`power`. Sky and floor fill most of an image;
-    what a task is about (hazards, goals) fills little of it. Colours are told apart by 4 bits per
-    channel.
+    Images (..., 3 x cameras) uint8 -> weights of the same shape: the frequency of the pixel's
+    colour among all of them, to the power of -`power`. Sky and floor fill most of an image; what a
+    task is about (hazards, goals) fills little of it. Colours are told apart by 4 bits per channel.
     """
-    level = ((pixels + 0.5) * COLOUR_LEVELS).long().clamp(0, COLOUR_LEVELS - 1)
-    red, green, blue = level.unflatten(-1, (-1, 3)).unbind(-1)
-    colour = (red * COLOUR_LEVELS + green) * COLOUR_LEVELS + blue  # (..., cameras)
-    pixels_of = torch.zeros(COLOUR_LEVELS**3, device=pixels.device)
-    pixels_of.index_add_(
-        0, colour.flatten(), torch.ones_like(colour.flatten(), dtype=torch.float32)
-    )
-    weight = (pixels_of[colour] / colour.numel()) ** -power
-    return (weight / weight.mean()).repeat_interleave(3, -1)
+    levels = (images >> (8 - COLOUR_BITS)).unflatten(-1, (-1, 3)).int()
+    red, green, blue = levels.unbind(-1)
+    colour = ((((red << COLOUR_BITS) + green) << COLOUR_BITS) + blue).flatten()  # (pixels,)
+    count = torch.bincount(colour, minlength=2 ** (3 * COLOUR_BITS)).float()
+    weight = (count / colour.numel()).clamp_min(1 / colour.numel()) ** -power  # of each colour
+    weight = weight * colour.numel() / (count * weight).sum()
+    return F.embedding(colour, weight.unsqueeze(1).repeat(1, 3)).view(images.shape)

@@ -6,7 +6,9 @@ See docs/concepts/algorithm.md 2.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from dreamer.distributions import Bernoulli, Normal, TwoHot, symlog_bins
 from dreamer.errors import UserError
-from dreamer.functional import symlog
+from dreamer.functional import matmul_dtype, symlog
 from dreamer.settings import NetSize
 
 NORM_EPS = 1e-3
@@ -35,16 +37,86 @@ def init_output_(weight: Tensor, fan_in: int, fan_out: int, scale: float) -> Non
     nn.init.uniform_(weight, -limit, limit)
 
 
-def hidden_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn.Linear:
+Steps = dict[int, tuple[Tensor, Tensor]]  # step -> its input and gradient, filled going backward
+
+
+class StepLinear(nn.Linear):
+    """A linear layer of a loop: inside `repeated`, its weight gets one gradient for all steps.
+
+    Autograd alone multiplies and adds up matrices of the size of the weight at every step, also
+    where a step has few rows.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__(inputs, outputs, bias)
+        self._repeated: tuple[Tensor, Tensor, Tensor | None, Steps] | None = None
+
+    @contextmanager
+    def repeated(self) -> Iterator[None]:
+        """A block in which the layer is applied many times, to rows (N, inputs)."""
+        if not torch.is_grad_enabled() or not self.weight.requires_grad:
+            yield
+            return
+        steps: Steps = {}
+        token = _Gathered.apply(self.weight, self.bias, steps)
+        dtype = matmul_dtype(self.weight.device)
+        bias = None if self.bias is None else self.bias.detach().to(dtype)
+        self._repeated = token, self.weight.detach().to(dtype), bias, steps
+        try:
+            yield
+        finally:
+            self._repeated = None
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, inputs) -> (N, outputs)
+        if self._repeated is None:
+            return super().forward(x)
+        return _Step.apply(x.to(self._repeated[1].dtype), *self._repeated)
+
+
+class _Gathered(torch.autograd.Function):
+    """Stands before all steps of a layer, so that its backward pass comes after theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, steps: Steps) -> Tensor:
+        ctx.steps, ctx.biased, ctx.dtype = steps, bias is not None, weight.dtype
+        return weight.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, grad = (torch.cat(parts) for parts in zip(*ctx.steps.values(), strict=True))
+        ctx.steps.clear()
+        bias = grad.sum(0, dtype=ctx.dtype) if ctx.biased else None
+        return (grad.t() @ x).to(ctx.dtype), bias, None
+
+
+class _Step(torch.autograd.Function):
+    """The layer at one step; hands input and gradient on to `_Gathered`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, token: Tensor, weight: Tensor, bias: Tensor | None, steps: Steps
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, token)
+        ctx.steps = steps
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        x, weight, token = ctx.saved_tensors
+        ctx.steps[id(ctx)] = (x, grad)
+        return grad @ weight, token, None, None, None
+
+
+def hidden_linear(inputs: int, outputs: int, fan_in: int | None = None) -> StepLinear:
     """Linear layer without bias, before a norm. `fan_in` counts the inputs of a split layer."""
-    layer = nn.Linear(inputs, outputs, bias=False)
+    layer = StepLinear(inputs, outputs, bias=False)
     init_hidden_(layer.weight, fan_in or inputs, outputs)
     return layer
 
 
-def output_linear(inputs: int, outputs: int, scale: float = 1.0) -> nn.Linear:
+def output_linear(inputs: int, outputs: int, scale: float = 1.0) -> StepLinear:
     """Linear layer with zero bias whose output is a prediction."""
-    layer = nn.Linear(inputs, outputs)
+    layer = StepLinear(inputs, outputs)
     init_output_(layer.weight, inputs, outputs, scale)
     nn.init.zeros_(layer.bias)
     return layer
@@ -132,6 +204,11 @@ def channels_last(blocks: list[nn.Module]) -> nn.Sequential:
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
+def centred(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Images from 0 to 255 as numbers from -0.5 to 0.5, of the same shape."""
+    return images.to(dtype).sub_(127.5).div_(255)  # whole and half numbers are exact in bfloat16
+
+
 class ImageEncoder(nn.Module):
     """All cameras, stacked as channels, to one embedding per time step."""
 
@@ -149,17 +226,17 @@ class ImageEncoder(nn.Module):
         self.size = channels * SMALLEST**2  # E
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
-        return self.embed(self.pixels(obs))
+        return self.embed(self.stacked(obs))
 
-    def pixels(self, obs: dict[str, Tensor]) -> Tensor:
-        """Images of all cameras: camera -> (B, T, 64, 64, 3) uint8 to (B, T, 64, 64, C) +-0.5."""
-        stacked = torch.cat([obs[name] for name in self.cameras], -1)
-        return stacked.float().div_(255).sub_(0.5)
+    def stacked(self, obs: dict[str, Tensor]) -> Tensor:
+        """Images of all cameras: camera -> (B, T, 64, 64, 3) uint8 to (B, T, 64, 64, C) uint8."""
+        return torch.cat([obs[name] for name in self.cameras], -1)
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """What `pixels` made, (B, T, 64, 64, C) -> (B, T, E)."""
-        x = pixels.flatten(0, -4).permute(0, 3, 1, 2)  # (B*T, C, 64, 64)
-        return self.net(x).flatten(1).unflatten(0, pixels.shape[:-3])
+    def embed(self, images: Tensor) -> Tensor:
+        """What `stacked` made, (B, T, 64, 64, C) -> (B, T, E)."""
+        pixels = centred(images.flatten(0, -4), matmul_dtype(images.device))
+        embedded = self.net(pixels.permute(0, 3, 1, 2))  # of (B*T, C, 64, 64)
+        return embedded.flatten(1).unflatten(0, images.shape[:-3])
 
 
 class Encoder(ImageEncoder):
@@ -184,7 +261,7 @@ class Encoder(ImageEncoder):
             self.size += net.units
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
-        return self.joined(self.embed(self.pixels(obs)), obs)
+        return self.joined(self.embed(self.stacked(obs)), obs)
 
     def joined(self, embed: Tensor, obs: dict[str, Tensor]) -> Tensor:
         """The embedding of the images (B, T, ...) with that of the vectors, (B, T, E)."""
@@ -237,7 +314,7 @@ class ImageDecoder(nn.Module):
         return self.by_camera(self.pixels(feat) + 0.5)
 
     def pixels(self, feat: Tensor) -> Tensor:
-        """Images of all cameras, as the encoder's `pixels`: (..., F) -> (..., 64, 64, C)."""
+        """Images of all cameras around 0, as `centred`: (..., F) -> (..., 64, 64, C)."""
         x = self.start(feat).flatten(0, -2).unflatten(-1, (-1, SMALLEST, SMALLEST))
         x = self.net(x.contiguous(memory_format=torch.channels_last)).float()
         return x.permute(0, 2, 3, 1).unflatten(0, feat.shape[:-1])

@@ -27,7 +27,9 @@ class Optimizer(nn.Module):
         self._parameters_to_move = list(parameters)
         self._clip, self._lr, self._half_life = settings.clip, settings.lr, settings.half_life
         self._steps = 0
-        self._adam = torch.optim.Adam(self._parameters_to_move, lr=settings.lr, eps=settings.eps)
+        self._adam = torch.optim.Adam(
+            self._parameters_to_move, lr=settings.lr, eps=settings.eps, fused=True
+        )
 
     def step(self, loss: Tensor) -> Metrics:
         """Move the parameters down the gradient of a scalar loss; one it does not use stays.
@@ -39,13 +41,21 @@ class Optimizer(nn.Module):
         shared = distributed.mean(grads)
         for parameter, grad in zip(self._parameters_to_move, shared, strict=True):
             parameter.grad = grad
-        norm = nn.utils.clip_grad_norm_(self._parameters_to_move, self._clip)
+        norm = self._clip_()
         self._adam.param_groups[0]["lr"] = self.lr()
         self._adam.step()
         self._steps += 1
         self._adam.zero_grad(set_to_none=True)
         clipped = (norm > self._clip).float()
         return {"loss": loss.detach(), "grad_norm": norm.detach(), "clipped": clipped}
+
+    def _clip_(self) -> Tensor:
+        """Scale the gradients down to the largest norm allowed; returns the norm before."""
+        grads = [x.grad for x in self._parameters_to_move if x.grad is not None]
+        norm = nn.utils.get_total_norm(grads)
+        if norm.is_cuda or norm > self._clip:  # a GPU would have to be waited for
+            nn.utils.clip_grads_with_norm_(self._parameters_to_move, self._clip, norm)
+        return norm
 
     def lr(self) -> float:
         """Step size of the next step: halved every `half_life` steps, or constant if that is 0."""

@@ -5,6 +5,9 @@ See docs/concepts/algorithm.md 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -16,11 +19,13 @@ from dreamer.distributions import (
     draw_noise,
     mode_one_hot,
     sample_one_hot,
+    uniform,
     unimix_probs,
 )
 from dreamer.networks import (
     NORM_EPS,
     NormSiLU,
+    StepLinear,
     hidden_linear,
     init_hidden_,
     init_output_,
@@ -71,7 +76,7 @@ class NormGRUCell(nn.Module):
         reset, cand, update = self.norm(self.linear(torch.cat([deter, x], -1))).float().chunk(3, -1)
         cand = torch.tanh(reset.sigmoid() * cand)
         update = torch.sigmoid(update - 1)
-        return update * cand + (1 - update) * deter
+        return torch.lerp(deter, cand, update)
 
 
 class PriorHead(nn.Sequential):
@@ -119,6 +124,7 @@ class RSSM(nn.Module):
         self.feat_size = D + flat  # F
         self.reads_probabilities = settings.read == "probabilities"
         self.imagines_probabilities = settings.imagine == "probabilities"
+        self._compiled = False
         self.initial_deter = nn.Parameter(torch.zeros(D))
         self.inputs = nn.Sequential(hidden_linear(flat + action_size, hidden), NormSiLU(hidden))
         self.cell = NormGRUCell(hidden, D)
@@ -134,6 +140,7 @@ class RSSM(nn.Module):
 
     def compile_steps(self) -> None:
         """Have the two steps that an update repeats compiled, when it first takes them."""
+        self._compiled = True
         for name in ("_follow", "imagine_step"):
             setattr(self, name, compiled(getattr(self, name)))
 
@@ -155,16 +162,35 @@ class RSSM(nn.Module):
         B, T, _ = embed.shape
         assert action.shape[:2] == is_first.shape == (B, T), (embed.shape, action.shape)
         embed = self.post_embed(embed)  # (B, T, hidden)
-        initial = self.initial(B)
+        noise = torch.rand(T, B, self.stoch, 1, device=embed.device)
+        initial, steps, dists = self.initial(B), [], []
         state, last = before or Before(initial, torch.zeros_like(action[:, 0]))
         led = torch.cat([last.unsqueeze(1), action[:, :-1]], 1)  # the action that led to each row
-        steps, dists = [], []
-        for t in range(T):
-            state, post = self._follow(state, initial, led[:, t], embed[:, t], is_first[:, t])
-            steps.append(state)
-            dists.append(post)
+        led = within_bounds(led) * (1 - is_first).unsqueeze(-1)
+        begins = some_begin(is_first)
+        with self._repeated():
+            for t in range(T):
+                if begins[t]:
+                    state = state_or(initial, is_first[:, t], state)
+                state, post = self._follow(state, led[:, t], embed[:, t], noise[t])
+                steps.append(state)
+                dists.append(post)
         latent = Latent(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
         return Posterior(latent, torch.stack(dists, 1), self.prior(latent.deter))
+
+    @contextmanager
+    def _repeated(self) -> Iterator[None]:
+        """A block that takes many steps: see `StepLinear`. A compiled step has its own way."""
+        with ExitStack() as stack:
+            for module in () if self._compiled else self._step_modules():
+                stack.enter_context(module.repeated())
+            yield
+
+    def _step_modules(self) -> list[StepLinear]:
+        """The linear layers of `_follow`."""
+        parts = (self.inputs, self.cell, self.post_deter, self.post_net)
+        modules = chain.from_iterable(part.modules() for part in parts)
+        return [module for module in modules if isinstance(module, StepLinear)]
 
     def obs_step(self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor) -> Latent:
         """One step of `observe`, for acting: action (N, A) led to the image embed (N, E).
@@ -177,15 +203,21 @@ class RSSM(nn.Module):
         self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor
     ) -> tuple[Latent, Tensor]:
         """The same as training takes it: the sampled state, and the posterior (N, S, K)."""
-        initial = self.initial(len(action))
-        return self._follow(state, initial, action, self.post_embed(embed), is_first)
+        state, action = self._led_by(state, action, is_first)
+        noise = uniform((len(action), self.stoch, 1), action.device)
+        return self._follow(state, action, self.post_embed(embed), noise)
 
     def posterior_step(
         self, state: Latent, action: Tensor, embed: Tensor, is_first: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The same without a sample: the deterministic state (N, D) and the posterior."""
-        initial = self.initial(len(action))
-        return self._posterior(state, initial, action, self.post_embed(embed), is_first)
+        state, action = self._led_by(state, action, is_first)
+        return self._posterior(state, action, self.post_embed(embed))
+
+    def _led_by(self, state: Latent, action: Tensor, is_first: Tensor) -> tuple[Latent, Tensor]:
+        """State and action (N,) as `_follow` takes them: those of a beginning where one is."""
+        state = state_or(self.initial(len(action)), is_first, state)
+        return state, within_bounds(action) * (1 - is_first).unsqueeze(-1)
 
     def readable(self, latent: Latent, post: Tensor) -> Latent:
         """What policy and critics read of states and of the posterior (..., S, K) they came from.
@@ -196,19 +228,13 @@ class RSSM(nn.Module):
         return Latent(latent.deter, post) if self.reads_probabilities else latent
 
     def _follow(
-        self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor
+        self, state: Latent, action: Tensor, embed: Tensor, noise: Tensor
     ) -> tuple[Latent, Tensor]:
-        deter, post = self._posterior(state, initial, action, embed, is_first)
-        return Latent(deter, sample_one_hot(post)), post
+        deter, post = self._posterior(state, action, embed)
+        return Latent(deter, sample_one_hot(post, noise)), post
 
-    def _posterior(
-        self, state: Latent, initial: Latent, action: Tensor, embed: Tensor, is_first: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        first = is_first.bool().unsqueeze(-1)  # (N, 1)
-        deter = torch.where(first, initial.deter, state.deter)
-        stoch = torch.where(first.unsqueeze(-1), initial.stoch, state.stoch)
-        action = action * (1 - is_first.unsqueeze(-1))
-        deter = self._advance(Latent(deter, stoch), action)
+    def _posterior(self, state: Latent, action: Tensor, embed: Tensor) -> tuple[Tensor, Tensor]:
+        deter = self._advance(state, action)
         return deter, self._probs(self.post_net(self.post_deter(deter) + embed))
 
     def img_step(self, state: Latent, action: Tensor) -> Latent:
@@ -221,7 +247,7 @@ class RSSM(nn.Module):
 
     def imagine_step(self, state: Latent, action: Tensor) -> Imagined:
         """The same, with what every prior head expected."""
-        deter = self._advance(state, action)
+        deter = self._advance(state, within_bounds(action))
         prior = self.prior(deter)
         probs = prior[0] if len(prior) == 1 else one_of(prior)
         noise = None if self.imagines_probabilities else draw_noise(probs)
@@ -232,7 +258,7 @@ class RSSM(nn.Module):
 
         Those of several priors are averaged.
         """
-        deter = self._advance(state, action)
+        deter = self._advance(state, within_bounds(action))
         return Latent(deter, self.prior(deter).mean(0))
 
     def prior(self, deter: Tensor) -> Tensor:
@@ -240,11 +266,31 @@ class RSSM(nn.Module):
         return self._probs(self.prior_net(deter))
 
     def _advance(self, state: Latent, action: Tensor) -> Tensor:
-        action = action / action.detach().abs().clamp_min(1.0)
         return self.cell(state.deter, self.inputs(torch.cat([state.stoch.flatten(-2), action], -1)))
 
     def _probs(self, logits: Tensor) -> Tensor:
         return unimix_probs(logits.unflatten(-1, (self.stoch, self.classes)), self.unimix)
+
+
+def within_bounds(action: Tensor) -> Tensor:
+    """Actions (..., A) with what lies beyond [-1, 1] scaled onto the bound."""
+    return action / action.detach().abs().clamp_min(1.0)
+
+
+def state_or(initial: Latent, is_first: Tensor, state: Latent) -> Latent:
+    """The initial state where an episode begins, else the state; all (N,)."""
+    first = is_first.bool().unsqueeze(-1)  # (N, 1)
+    return Latent(
+        torch.where(first, initial.deter, state.deter),
+        torch.where(first.unsqueeze(-1), initial.stoch, state.stoch),
+    )
+
+
+def some_begin(is_first: Tensor) -> list[bool]:
+    """For each of T rows of (B, T): does an episode begin in any window? A GPU is not asked."""
+    if is_first.device.type != "cpu":
+        return [True] * is_first.shape[1]
+    return is_first.bool().any(0).tolist()
 
 
 def drawn_or_whole(probs: Tensor, noise: Tensor | None) -> Tensor:

@@ -26,6 +26,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dreamer.functional import matmul_dtype
+
 Metrics = dict[str, Tensor]
 
 
@@ -62,8 +64,12 @@ class Latent(NamedTuple):
     stoch: Tensor  # (..., S, K): one-hot rows with straight-through gradient, or probabilities
 
     def feat(self) -> Tensor:
-        """The features every head, critic and policy reads, (..., F)."""
-        return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
+        """The features every head, critic and policy reads, (..., F).
+
+        In the type of matrix products: each reader begins with one.
+        """
+        dtype = matmul_dtype(self.deter.device)
+        return torch.cat([self.deter.to(dtype), self.stoch.flatten(-2).to(dtype)], -1)
 
     def merge_time(self) -> Latent:
         """(B, T, ...) -> (B*T, ...), sequence-major."""

@@ -13,7 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamer.functional import masked_mean, rarity_weights, symlog
-from dreamer.networks import BernoulliHead, Encoder, ImageDecoder, TwoHotHead, VectorDecoder
+from dreamer.networks import (
+    BernoulliHead,
+    Encoder,
+    ImageDecoder,
+    TwoHotHead,
+    VectorDecoder,
+    centred,
+)
 from dreamer.optimizer import Optimizer
 from dreamer.rssm import RSSM, Before, Posterior, kl_losses
 from dreamer.settings import WorldModelSettings
@@ -113,14 +120,14 @@ class WorldModel(nn.Module):
 
         A loss is (B, T) or a mean; that of the images has the `reconstructed` rows alone.
         """
-        pixels = self.encoder.pixels(batch.obs)  # what the encoder reads and the decoder draws
-        embed = self.encoder.joined(self.encoder.embed(pixels), batch.obs)
+        images = self.encoder.stacked(batch.obs)  # what the encoder reads and the decoder draws
+        embed = self.encoder.joined(self.encoder.embed(images), batch.obs)
         posterior = self.rssm.observe(embed, batch.action, batch.is_first, before)
         feat = posterior.latent.feat()
         dyn, rep, kl = kl_losses(posterior.post, posterior.prior, self.settings.free_nats)
-        images = self.image_losses(feat[:, reconstructed], pixels[:, reconstructed])
+        drawn = self.image_losses(feat[:, reconstructed], images[:, reconstructed])
         losses = {
-            **{f"image_loss/{name}": loss for name, loss in images.items()},
+            **{f"image_loss/{name}": loss for name, loss in drawn.items()},
             **self.vector_losses(feat, batch.obs),
             **self.head_losses(feat, batch),
             "dyn_loss": self.settings.dyn_scale * dyn,
@@ -161,11 +168,11 @@ class WorldModel(nn.Module):
             for name, loss in losses.items()
         }
 
-    def image_losses(self, feat: Tensor, pixels: Tensor) -> dict[str, Tensor]:
-        """Weighted squared error of the images (B, T, 64, 64, C), camera -> (B, T)."""
-        error = F.mse_loss(self.decoder.pixels(feat), pixels, reduction="none")
+    def image_losses(self, feat: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """Weighted squared error of the images (B, T, 64, 64, C) uint8, camera -> (B, T)."""
+        error = F.mse_loss(self.decoder.pixels(feat), centred(images), reduction="none")
         if self.settings.colour_rarity:
-            error = error * rarity_weights(pixels, self.settings.colour_rarity)
+            error = error * rarity_weights(images, self.settings.colour_rarity)
         by_camera = self.decoder.by_camera(error.sum((-3, -2)))  # summed over pixels first
         return {name: channels.sum(-1) for name, channels in by_camera.items()}
 
@@ -192,7 +199,7 @@ class WorldModel(nn.Module):
 
     def predict_cost(self, feat: Tensor) -> tuple[Tensor, Tensor]:
         """Cost and violation of a `Prediction` at states (..., F): here always zero."""
-        nothing = torch.zeros_like(feat[..., 0])
+        nothing = torch.zeros(feat.shape[:-1], device=feat.device)
         return nothing, nothing
 
     @torch.no_grad()

@@ -61,7 +61,7 @@ class Config:
     )
     seed: int = setting("seed of networks, batches and imagination", minimum=0, must_match=(MODEL,))
     threads: int = setting(
-        "CPU threads of torch in each process; 0 takes every core",
+        "CPU threads of torch in each process; 0 measures whether one or all are faster",
         minimum=0,
         may_change=True,
         decides_result=False,

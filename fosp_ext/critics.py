@@ -71,17 +71,17 @@ class InSampleCritic(nn.Module):
 
     def q(self, feat: Tensor, action: Tensor) -> Tensor:
         """Q^pi, the policy's after this action: (..., F) and (..., A) -> (...)."""
-        return self.q_net(torch.cat([feat, action], -1)).mean()
+        return self.q_net(with_action(feat, action)).mean()
 
     @torch.no_grad()
     def target_q(self, feat: Tensor, action: Tensor) -> Tensor:
         """Q^pi of the target network: (..., F) and (..., A) -> (...), without gradient."""
-        return self.target_q_net(torch.cat([feat, action], -1)).mean()
+        return self.target_q_net(with_action(feat, action)).mean()
 
     @torch.no_grad()
     def in_sample_target_q(self, feat: Tensor, action: Tensor) -> Tensor:
         """Q*, that of the best supported actions afterwards, of its target network, likewise."""
-        return self.in_sample_target_q_net(torch.cat([feat, action], -1)).mean()
+        return self.in_sample_target_q_net(with_action(feat, action)).mean()
 
     def update(
         self, traj: Trajectory, signal: Tensor, real: RealTransitions, real_signal: Tensor
@@ -120,7 +120,7 @@ class InSampleCritic(nn.Module):
         here = TwoHot(dist.logits[:, :-1], dist.bins)  # at the states acted in, (N, H)
         expectile = self.settings.imagined_expectile
         v_loss = self._expectile_loss(here, value[:, :-1], target_q, expectile)
-        q_loss = self._q_loss(self.q_net(torch.cat([feat, traj.action], -1)), returns, target_q)
+        q_loss = self._q_loss(self.q_net(with_action(feat, traj.action)), returns, target_q)
         return {
             "v_loss": (traj.weight * v_loss).mean(),
             "q_loss": (traj.weight * q_loss).mean(),
@@ -136,7 +136,7 @@ class InSampleCritic(nn.Module):
         target_q = self.in_sample_target_q(real.feat, real.action)
         v_loss = self._expectile_loss(dist, value, target_q, self.settings.expectile)
         target = self.real_target(real, signal)
-        q_dist = self.in_sample_q_net(torch.cat([real.feat, real.action], -1))
+        q_dist = self.in_sample_q_net(with_action(real.feat, real.action))
         q_loss = self._q_loss(q_dist, target, target_q)
         return {
             "v_loss": masked_mean(v_loss, real.mask),
@@ -158,6 +158,11 @@ class InSampleCritic(nn.Module):
 
     def _q_loss(self, dist: TwoHot, target: Tensor, target_q: Tensor) -> Tensor:
         return dist.loss(target) + self.settings.target_weight * dist.loss(target_q)
+
+
+def with_action(feat: Tensor, action: Tensor) -> Tensor:
+    """What Q reads: (..., F) and (..., A) -> (..., F + A), in the type of the features."""
+    return torch.cat([feat, action.to(feat.dtype)], -1)
 
 
 def _optimizer(value_net: nn.Module, q_net: nn.Module, settings: OptimizerSettings) -> Optimizer:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamer.data.episode import DatasetInfo, Episode
-from dreamer.data.hdf5 import check_compatible, read_episodes, validate_dataset, write_dataset
+from dreamer.data.hdf5 import read_episodes, write_dataset
 from dreamer.errors import UserError
 
 NAME = re.compile(r"episode_(\d{6,})_env(\d+)\.h5")
@@ -53,8 +53,7 @@ class EpisodeFolder:
                     f"the run needs its first {count} episodes to continue"
                 )
             stream, path = files[number]
-            check_compatible(validate_dataset(path), self._info, path)
-            episodes = list(read_episodes(path))
+            episodes = list(read_episodes(path, expected=self._info))
             if len(episodes) != 1:
                 raise UserError(f"{path} must hold one episode, it holds {len(episodes)}")
             yield stream, episodes[0]

@@ -26,7 +26,7 @@ from dreamer.data.layout import (
     vector_names,
 )
 from dreamer.data.output import HDF5Output
-from dreamer.data.validation import check_compatible, validate_dataset
+from dreamer.data.validation import check_compatible, validate_dataset, validated
 from dreamer.errors import UserError
 from dreamer.files import atomic_path
 
@@ -89,10 +89,19 @@ def write_dataset(
             raise UserError(f"{path} was made by another program in the meantime; not overwritten")
 
 
-def read_episodes(path: str | Path, indices: Collection[int] | None = None) -> Iterator[Episode]:
-    """The episodes of a dataset, or those with these indices, in file order, one at a time."""
-    info = validate_dataset(path)
+def read_episodes(
+    path: str | Path,
+    indices: Collection[int] | None = None,
+    expected: DatasetInfo | None = None,
+) -> Iterator[Episode]:
+    """The episodes of a dataset, or those with these indices, in file order, one at a time.
+
+    The file is validated, and refused if it was recorded for something else than `expected`.
+    """
     with open_dataset(path) as file:
+        info = validated(file, Path(path))
+        if expected is not None:
+            check_compatible(info, expected, path)
         arrays = read_arrays(file)
         policies = [text(name) for name in file.attrs["policies"]]
         bounds = np.append(arrays["episode_starts"], len(arrays["rewards"]))

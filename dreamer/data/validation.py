@@ -32,27 +32,29 @@ def validate_dataset(path: str | Path) -> DatasetInfo:
 
     Nothing is read before all shapes, and the memory that they need, have been checked.
     """
-    path = Path(path)
     with open_dataset(path) as file:
-        _check_attributes(file, path)
-        stored = _check_shapes(file, path)
-        cameras = tuple(text(name) for name in file.attrs["cameras"])
-        size = _check_images(
-            file, path, cameras, len(stored["rewards"]) + len(stored["episode_starts"])
-        )
-        arrays = _check_arrays(stored, path)
-        _check_episodes(arrays, len(file.attrs["policies"]), path)
-        return DatasetInfo(
-            task=text(file.attrs["task"]),
-            cameras=cameras,
-            action_repeat=int(file.attrs["action_repeat"]),
-            size=size,
-            action_size=arrays["actions"].shape[1],
-            environment=_environment(file, path, arrays["actions"].shape[1]),
-            vectors=_check_vectors(
-                file, path, len(arrays["rewards"]) + len(arrays["episode_starts"])
-            ),
-        )
+        return validated(file, Path(path))
+
+
+def validated(file: h5py.File, path: Path) -> DatasetInfo:
+    """The same for a file that is open."""
+    _check_attributes(file, path)
+    stored = _check_shapes(file, path)
+    cameras = tuple(text(name) for name in file.attrs["cameras"])
+    frames = len(stored["rewards"]) + len(stored["episode_starts"])
+    size = _check_images(file, path, cameras, frames)
+    arrays = _check_arrays(stored, path)
+    _check_episodes(arrays, len(file.attrs["policies"]), path)
+    action_size = arrays["actions"].shape[1]
+    return DatasetInfo(
+        task=text(file.attrs["task"]),
+        cameras=cameras,
+        action_repeat=int(file.attrs["action_repeat"]),
+        size=size,
+        action_size=action_size,
+        environment=_environment(file, path, action_size),
+        vectors=_check_vectors(file, path, frames),
+    )
 
 
 def check_compatible(info: DatasetInfo, expected: DatasetInfo, path: str | Path) -> None:

@@ -20,10 +20,10 @@ def close(env: gymnasium.Env, warn: Callable[[str], object] | None = None) -> No
 
 
 @contextmanager
-def closing_last(env: gymnasium.Env) -> Iterator[None]:
+def closing_last(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
     """Close an environment behind the block, however the block ends."""
     try:
-        yield
+        yield env
     finally:
         close(env)
 

@@ -37,6 +37,7 @@ class StepResult(NamedTuple):
     cost: float  # `info["cost"]` of the step; 0 for a reset
     terminated: bool
     truncated: bool
+    success: bool | None = None  # `info["success"]` of the step; None: there is no word of it
 
 
 class _Reply(NamedTuple):
@@ -90,6 +91,10 @@ class ParallelEnvs:
     def step(self, actions: dict[int, np.ndarray]) -> dict[int, StepResult]:
         """One action, (A,) float32 in [-1, 1], in each of these workers."""
         return self._ask("step", {index: (action,) for index, action in actions.items()})
+
+    def render(self, indices: Iterable[int]) -> dict[int, np.ndarray]:
+        """The overhead view of each of these workers' environments, an image for people."""
+        return self._ask("render", dict.fromkeys(indices, ()))
 
     def replay(self, recorded: dict[int, tuple[int, np.ndarray]]) -> dict[int, list[StepResult]]:
         """Seed and actions (T, A) of an episode -> the results of its reset and its T steps.
@@ -191,8 +196,12 @@ class _Environment:
 
     def step(self, action: np.ndarray) -> StepResult:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        cost = float(info["cost"])
-        return StepResult(_copied(obs), float(reward), cost, bool(terminated), bool(truncated))
+        ends = bool(terminated), bool(truncated)
+        success = bool(info["success"]) if "success" in info else None
+        return StepResult(_copied(obs), float(reward), float(info["cost"]), *ends, success)
+
+    def render(self) -> np.ndarray:
+        return np.array(self.env.render())
 
     def replay(self, seed: int, actions: np.ndarray) -> list[StepResult]:
         outcomes = [self.reset(seed)]

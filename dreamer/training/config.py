@@ -64,7 +64,9 @@ class DreamerConfig:
         may_change=True,
     )
     threads: int = setting(
-        "CPU threads of torch in each process; 0 takes every core", minimum=0, may_change=True
+        "CPU threads of torch in each process; 0 measures whether one or all are faster",
+        minimum=0,
+        may_change=True,
     )
     env: EvaluationEnv = setting("environment")
     run: RunSettings = setting("length and habits of the run", may_change=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -46,7 +46,14 @@ class Moment:
     estimates: dict[str, float]
 
 
-Spectator = Callable[[gymnasium.Env, Moment], None]
+class Drawn(Protocol):
+    """What a spectator asks for an overhead view: an environment, or what stands for one."""
+
+    def render(self) -> Any:
+        """An image, (height, width, 3) uint8."""
+
+
+Spectator = Callable[[Drawn, Moment], None]
 
 
 def run_episode(
@@ -149,11 +156,10 @@ class VideoRecorder:
     def __init__(self) -> None:
         self.frames: list[np.ndarray] = []
 
-    def __call__(self, env: gymnasium.Env, moment: Moment) -> None:
+    def __call__(self, env: Drawn, moment: Moment) -> None:
         """Add one frame, (SIDE + text, SIDE * (1 + cameras), 3)."""
-        overhead: Any = env.render()  # an image, of the environments here
         cameras = {name: part for name, part in moment.obs.items() if is_image(part)}
-        views = [overhead, *cameras.values()]
+        views = [env.render(), *cameras.values()]
         panel = np.concatenate([_resize(view, self.SIDE) for view in views], 1)
         estimates = "   ".join(f"{name} {x:6.2f}" for name, x in moment.estimates.items())
         lines = [
@@ -167,15 +173,8 @@ class VideoRecorder:
         return np.stack(self.frames)
 
 
-def evaluate(
-    agent: Agent,
-    env: gymnasium.Env,
-    seeds: Iterable[int],
-    device: torch.device,
-    violation: float = VIOLATION,
-) -> dict[str, float]:
-    """Means over one episode per seed, for the log of a training run."""
-    results = [run_episode(agent, env, seed, device, violation=violation) for seed in seeds]
+def means(results: Sequence[EpisodeResult]) -> dict[str, float]:
+    """Means over episodes, for the log of a training run."""
     summary = summarize(results)
     return {
         "score": summary["return"]["mean"],

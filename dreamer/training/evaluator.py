@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import gymnasium
@@ -15,7 +16,7 @@ from dreamer.data.stream import Store, WindowStream
 from dreamer.envs.closing import close
 from dreamer.files import atomic_path
 from dreamer.training.diagnostics import heldout_estimates, heldout_metrics, open_loop_videos
-from dreamer.training.evaluation import evaluate
+from dreamer.training.evaluation import means, run_episode
 from dreamer.training.logger import Logger
 from dreamer.training.settings import RunSettings
 from dreamer.training.video import FPS
@@ -51,14 +52,22 @@ class Evaluator:
         self._env, self._views, self._violation = env, views, violation
 
     def evaluate(self, agent: Agent, logger: Logger) -> None:
-        """Play mean actions in the environment, if there is one, on fixed seeds."""
+        """Play mean actions in the environment, if there is one, on fixed seeds.
+
+        Of several processes each plays its share of the episodes, so all have to call this.
+        """
         if self._env is None:
             return
         seeds = range(EVAL_SEED, EVAL_SEED + self._settings.eval_episodes)
+        share = seeds[distributed.rank() :: distributed.world_size()]
         for prefix, player in self._views(agent).items():
-            with logger.timer("evaluate"):
-                results = evaluate(player, self._env, seeds, self._device, self._violation)
-            logger.add(results, prefix=prefix)
+            world = (self._device, None, self._violation)
+            with logger.timer("evaluate"), distributed.collective_errors():
+                played = [run_episode(player, self._env, seed, *world) for seed in share]
+            everywhere = chain.from_iterable(distributed.collect(played))
+            results = sorted(everywhere, key=lambda result: result.seed)
+            if distributed.is_writer():
+                logger.add(means(results), prefix=prefix)
 
     def log_heldout(
         self,

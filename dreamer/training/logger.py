@@ -18,11 +18,12 @@ from tqdm import tqdm
 from dreamer import distributed
 from dreamer.errors import NonFiniteError
 from dreamer.files import atomic_path, parse_json, write_text
+from dreamer.training import console
+from dreamer.training.console import Console
 from dreamer.training.settings import TENSORBOARD
 from dreamer.training.sinks import Sink, open_sinks
 from dreamer.training.video import to_gif
 
-HEADLINE = ("train/wm/loss", "train/actor/loss", "eval/score", "eval/cost")
 Value = Tensor | float
 
 
@@ -39,15 +40,15 @@ class Logger:
         quiet: bool = False,
         resume_step: int | None = None,
         total_steps: int | None = None,
-        headline: tuple[str, ...] = HEADLINE,
+        headline: Mapping[str, str] = console.OFFLINE,
         resume_env_steps: int | None = None,
         shown_in: Sequence[str] = (TENSORBOARD,),
     ) -> None:
         """Log into `logdir`; what was written after `resume_step` is dropped, it will come again.
 
         So are lines whose `step/env` is above `resume_env_steps`; TensorBoard forgets whole steps
-        only, it may show them twice. `headline` names the metrics shown on screen; `quiet` shows
-        none. `shown_in` are names of `dreamer.training.sinks.LOGGERS`.
+        only, it may show them twice. `headline` maps the metrics shown on screen to their words;
+        `quiet` shows none. `shown_in` are names of `dreamer.training.sinks.LOGGERS`.
         """
         self.logdir = Path(logdir)
         self._file = self.logdir / "metrics.jsonl"
@@ -58,7 +59,7 @@ class Logger:
                 _drop_lines_after(self._file, resume_step, resume_env_steps)
             self._sinks = open_sinks(shown_in, self.logdir, resume_step)
         self._averages = _Averages()
-        self._headline, self._total = headline, total_steps
+        self._console = Console(headline, total_steps)
         self._clock = _Clock(resume_step or 0)
         self._quiet = quiet or not distributed.is_writer()
         self._bar = None
@@ -104,6 +105,7 @@ class Logger:
         Averages and rates of the next `write` do not notice, and nothing is shown. Everything
         finite is written before a `NonFiniteError` names the rest.
         """
+        self._console.note(metrics)
         line = {**metrics, "step/env": float(env_steps)}
         self._put(line, step)
         _refuse_broken(line, step)
@@ -152,19 +154,12 @@ class Logger:
         return finite
 
     def _show(self, step: int, metrics: dict[str, float]) -> None:
-        shown = {tag: metrics[tag] for tag in self._headline if tag in metrics}
+        self._console.note(metrics)
         if self._bar is not None:
             self.tick(step)
-            self._bar.set_postfix({tag.split("/", 1)[-1]: f"{v:.3g}" for tag, v in shown.items()})
+            self._bar.set_postfix(self._console.numbers())
             return
-        rate = metrics.get("fps/updates", 0.0)
-        words = [f"update {step}" if self._total is None else f"update {step}/{self._total}"]
-        words += [f"{tag} {value:.4g}" for tag, value in shown.items()]
-        if rate > 0:
-            words.append(f"{rate:.3g} updates/s")
-            if self._total is not None:
-                words.append(f"{_duration((self._total - step) / rate)} left")
-        self.message("  ".join(words))
+        self.message(self._console.line(step, metrics.get("fps/updates", 0.0)))
 
 
 class _Averages:
@@ -245,9 +240,3 @@ def _came_before(line: str, step: int, env_steps: int | None) -> bool:
         return row["step"] <= step and (env_steps is None or row.get("step/env", 0) <= env_steps)
     except (ValueError, LookupError, TypeError, AttributeError):  # no line of ours
         return False
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

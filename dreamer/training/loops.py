@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -38,6 +38,7 @@ class Hooks:
     evaluate: Hook
     save: Hook
     updated: Hook  # after each update
+    computing: Callable[[int], AbstractContextManager[None]]  # around each update, with its number
     missed: Hook = lambda step: None  # before a save: looks due at this update were given up
 
 
@@ -122,7 +123,7 @@ def offline_loop(
             with logger.timer("data"):
                 batch = next(batches)
             begun = step > pretrain
-            with logger.timer("update"):
+            with logger.timer("update"), hooks.computing(step):
                 learned = agent.update(batch, begun, update_model=not (begun and freeze))
                 logger.add(learned, prefix="train")
             logger.tick(step)
@@ -171,7 +172,7 @@ def online_loop(
             for step in range(done + 1, due + 1):
                 with logger.timer("data"):
                     batch = stream.batch(step, device)
-                with logger.timer("update"):
+                with logger.timer("update"), hooks.computing(step):
                     logger.add(agent.update(batch), prefix="train")
                 logger.tick(step)
                 done, stopped = step, beside.look(step)

@@ -19,6 +19,7 @@ from dreamer.training.run_folder import RunFolder, State, saved_info
 from dreamer.training.settings import OfflineRunSettings
 from dreamer.training.sinks import check_loggers
 from dreamer.training.state_check import load_weights
+from dreamer.training.threads import ThreadChoice
 
 
 class OfflineRun:
@@ -36,6 +37,7 @@ class OfflineRun:
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
+        threads: ThreadChoice,
     ) -> None:
         """In the first `pretrain` updates of a new run the world model learns alone, and with
         `freeze` stays as it is afterwards.
@@ -45,7 +47,7 @@ class OfflineRun:
         self.folder, self.agent, self.dataset = folder, agent, dataset
         self.evaluator, self.settings = evaluator, settings
         self.pretrain, self.freeze = pretrain, freeze
-        self.device, self.missed = device, False
+        self.device, self.threads, self.missed = device, threads, False
         check_loggers(settings.logger)
         self.stream = WindowStream(
             dataset.train, settings.batch_size, settings.batch_length, seed, augmentation
@@ -62,11 +64,14 @@ class OfflineRun:
         self.logger = Logger(
             self.folder.path, resume_step=done, total_steps=run.updates, shown_in=run.logger
         )
+        self.threads.begin(done, self.logger.message)
         batches = self.stream.iterate(done, self.device)
         every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0
         tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
-        hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer, self.miss)
+        hooks = Hooks(
+            self.log_heldout, self.evaluate, self.save, tracer, self.threads.update, self.miss
+        )
         missed, self.missed = self.missed, False
         try:
             return offline_loop(
@@ -117,7 +122,7 @@ class OfflineRun:
 
     def evaluate(self, step: int) -> None:
         """Play in the real environment, once there is something to see."""
-        if distributed.is_writer() and step > self.pretrain:
+        if step > self.pretrain:
             self.evaluator.evaluate(self.agent, self.logger)
 
     def log_heldout(self, step: int) -> None:

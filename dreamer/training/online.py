@@ -19,6 +19,7 @@ from dreamer.data.replay import EpisodeStore, ReplayStream
 from dreamer.data.stream import Store
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.errors import NonFiniteError, UserError
+from dreamer.training import console
 from dreamer.training.checkpoint import set_rng_state
 from dreamer.training.collector import CollectedEpisode, Collector
 from dreamer.training.dataset import Dataset
@@ -31,8 +32,7 @@ from dreamer.training.run_folder import RunFolder, State
 from dreamer.training.settings import OnlineSettings, RunSettings
 from dreamer.training.sinks import check_loggers
 from dreamer.training.state_check import check_record
-
-HEADLINE = ("episode/score", "episode/cost", "training_cost/total", "eval/score", "eval/cost")
+from dreamer.training.threads import ThreadChoice
 
 
 class World(NamedTuple):
@@ -63,6 +63,7 @@ class OnlineRun:
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
+        threads: ThreadChoice,
     ) -> None:
         """Start the environments; nothing is written before `run`.
 
@@ -71,6 +72,7 @@ class OnlineRun:
         """
         self.folder, self.agent, self.world = folder, agent, world
         self.evaluator, self.settings, self.seed, self.device = evaluator, settings, seed, device
+        self.threads = threads
         self.dataset, self.missed = dataset, False
         check_loggers(settings.logger)
         self.budget = Budget(online.steps, online.ratio, online.prefill)
@@ -98,11 +100,14 @@ class OnlineRun:
         except BaseException:
             self.envs.close()
             raise
+        self.threads.begin(self.done, self.logger.message)
         run = self.settings
         every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0
         tracer = Tracer(self.folder.path / "profile", traced, self.logger.message)
-        hooks = Hooks(self.log_heldout, self.evaluate, self.save, tracer, self.miss)
+        hooks = Hooks(
+            self.log_heldout, self.evaluate, self.save, tracer, self.threads.update, self.miss
+        )
         missed, self.missed = self.missed, False
         try:
             code = online_loop(
@@ -145,7 +150,7 @@ class OnlineRun:
                 resume_step=self.done,
                 resume_env_steps=played,
                 total_steps=self.budget.updates(self.budget.agent_steps),
-                headline=HEADLINE,
+                headline=console.ONLINE,
                 shown_in=self.settings.logger,
             )
 
@@ -206,8 +211,7 @@ class OnlineRun:
 
     def evaluate(self, step: int) -> None:
         """Play in the real environment."""
-        if distributed.is_writer():
-            self.evaluator.evaluate(self.agent, self.logger)
+        self.evaluator.evaluate(self.agent, self.logger)
 
     def log_heldout(self, step: int) -> None:
         """Look at the world model and the critics on held-out episodes of the dataset.

@@ -201,6 +201,7 @@ def provenance() -> dict[str, Any]:
         "command": sys.orig_argv[1:] if sys.orig_argv[1:2] == ["-m"] else sys.argv,
         "commit": _git_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -267,6 +268,16 @@ def _look_up(values: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
+
+
+def _processor() -> str | None:
+    """Name of the processor, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None)
 
 
 def _git_commit() -> str:

@@ -24,6 +24,7 @@ from dreamer.training.offline import OfflineRun
 from dreamer.training.online import OnlineRun, World
 from dreamer.training.run_folder import RunFolder, claimed
 from dreamer.training.state_check import load_weights
+from dreamer.training.threads import ThreadChoice
 from dreamer.utils import choose_device, keep_freed_memory, seed_everything, use_threads
 
 
@@ -65,7 +66,7 @@ def train_online(config: OnlineConfig) -> int:
         training = OnlineRun(
             folder, agent, World(info, make, env.replay), None,
             Evaluator(folder.path, run, device, world), run, config.online, None, unchanged, seed,
-            device,
+            device, ThreadChoice(folder.path, config.threads, device),
         )  # fmt: skip
     return training.run(state)
 
@@ -83,7 +84,7 @@ def train_offline(config: OfflineConfig) -> int:
         agent = make_agent(config, info, device)
         training = OfflineRun(
             folder, agent, dataset, Evaluator(folder.path, run, device, world), run, 0, False,
-            unchanged, seed, device,
+            unchanged, seed, device, ThreadChoice(folder.path, config.threads, device),
         )  # fmt: skip
     return training.run(state)
 

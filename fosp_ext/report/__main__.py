@@ -40,7 +40,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="auto",
         help="auto, cpu, cuda or cuda:N, for the estimates of violation probability",
     )
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads for these estimates; 0 takes one"
+    )
+    options = parser.parse_args(argv)
+    if options.threads < 0:
+        parser.error("--threads must be at least 0")
+    return options
 
 
 @answers_signals
@@ -51,9 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def command(options: argparse.Namespace) -> int:
     """The same, with its errors."""
-    from fosp_ext.report.compose import OWN, PAGE, write  # torch, not needed for --help
+    from dreamer.utils import use_threads  # torch, not needed for --help
+    from fosp_ext.report.compose import OWN, PAGE, write
     from fosp_ext.report.material import gather
 
+    use_threads(options.threads or 1)
     with new_folder(options.out, OWN, PAGE) as folder:
         write(gather(options.runs, options.device, sys.stderr), folder, options.csv)
     print(f"page: {folder / PAGE}")

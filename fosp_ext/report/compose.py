@@ -15,6 +15,7 @@ from fosp_ext.config import OnlineConfig
 from fosp_ext.envs import task_folder
 from fosp_ext.report import figures, tables
 from fosp_ext.report.figures import LINEAR_COST
+from fosp_ext.report.headline import headline
 from fosp_ext.report.material import Material, ScatterPoint
 from fosp_ext.report.page import Page
 from fosp_ext.report.published import CITATION, LINK, published
@@ -108,6 +109,7 @@ def write(material: Material, folder: Path, with_csv: bool) -> None:
     """Write page, figures and tables into their folder."""
     drawn, listed = _figures(material), _tables(material)
     page = Page("Comparison of runs")
+    page.headline(headline(material.results))
     _runs(page, material, folder)
     explained = {
         "results": RESULTS,

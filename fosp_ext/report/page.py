@@ -23,6 +23,7 @@ body { margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--paper)
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
 h1, h2, h3 { line-height: 1.25; }
 a { color: var(--link); }
+p.lead { font-size: 1.1rem; margin: .4rem 0; }
 p.note, figcaption, li.note { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -37,6 +38,7 @@ img { max-width: 100%; height: auto; }
   .plot img { height: 22rem; max-width: none; } }
 .videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; }
 .videos figure { margin: 0; }
+.videos video { width: 100%; display: block; }
 """
 
 
@@ -46,6 +48,10 @@ class Page:
     def __init__(self, title: str) -> None:
         """Start with a heading."""
         self._title, self._parts = escape(title), [f"<h1>{escape(title)}</h1>"]
+
+    def headline(self, lines: Sequence[str]) -> None:
+        """What the page says in short."""
+        self._parts += [f'<p class="lead">{escape(line)}</p>' for line in lines]
 
     def heading(self, words: str) -> None:
         """Begin a section."""
@@ -75,8 +81,14 @@ class Page:
         left = [' class="text"' if isinstance(cell, str) else "" for cell in first]
         heads = zip(left, table.columns, strict=True)
         heading = "".join(f"<th{kind}>{escape(column)}</th>" for kind, column in heads)
+        share = [column in table.shares for column in table.columns]
         rows = "".join(
-            f"<tr>{''.join(f'<td{k}>{_cell(c)}</td>' for k, c in zip(left, row, strict=True))}</tr>"
+            "<tr>"
+            + "".join(
+                f"<td{kind}>{_share(cell) if percent else _cell(cell)}</td>"
+                for kind, percent, cell in zip(left, share, row, strict=True)
+            )
+            + "</tr>"
             for row in table.rows
         )
         self._parts.append(
@@ -93,7 +105,7 @@ class Page:
         )
 
     def videos(self, videos: Sequence[VideoLink]) -> None:
-        """Stills that lead to the videos."""
+        """The videos, which play by themselves, without sound and again and again."""
         self._parts.append(f'<div class="videos">{"".join(map(_video, videos))}</div>')
 
     def text(self) -> str:
@@ -109,14 +121,30 @@ class Page:
 
 def _video(video: VideoLink) -> str:
     caption, href = escape(video.caption), escape(quote(video.href))
-    shown = f'<img src="{_data(video.still, "jpeg")}" alt="{caption}"><br>' if video.still else ""
     name = escape(video.href.rpartition("/")[2])
-    link = f'<a href="{href}">{shown}{name}</a>'
-    return f"<figure>{link}<figcaption>{caption}</figcaption></figure>"
+    shown = ""
+    if video.still:
+        poster = _data(video.still, "jpeg")
+        shown = (
+            f'<video src="{href}" poster="{poster}" autoplay muted loop playsinline controls '
+            f'aria-label="{caption}"></video>'
+        )
+    link = f'<a href="{href}">{name}</a>'
+    return f"<figure>{shown}{link}<figcaption>{caption}</figcaption></figure>"
 
 
 def _data(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _share(cell: Cell | Interval) -> str:
+    """A number in [0, 1], or such a number with its interval, in percent."""
+    if isinstance(cell, tuple):
+        middle, low, high = (100 * x for x in cell)
+        interval = "" if math.isnan(low) else f" <small>[{low:.0f}, {high:.0f}]</small>"
+        return f"{middle:.0f} %{interval}"
+    assert isinstance(cell, float | int)
+    return "not defined" if math.isnan(cell) else f"{100 * cell:.1f} %"
 
 
 def _cell(cell: Cell | Interval) -> str:

@@ -70,6 +70,7 @@ class Evaluation:
     costs: np.ndarray  # (E,)
     safe: np.ndarray  # (E,) in [0, 1]: share without any cost
     episodes: int
+    origin: tuple[str, str, str] | None = None  # day, machine, commit; None: not written down
 
     @property
     def videos(self) -> list[Path]:
@@ -214,9 +215,18 @@ def read_evaluation(folder: Path) -> Evaluation:
             costs=costs,
             safe=(costs == 0).astype(np.float64),  # without any cost, however small
             episodes=len(episodes),
+            origin=_origin(summary),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder} is no whole evaluation of eval.py: {_reason(error)}") from error
+
+
+def _origin(summary: dict[str, Any]) -> tuple[str, str, str] | None:
+    """Day, machine and commit of an evaluation, if it tells."""
+    if not {"time", "machine", "commit"} <= summary.keys():
+        return None
+    machine = summary.get("gpu") or summary.get("processor") or summary["machine"]
+    return summary["time"][:10], machine, summary["commit"]
 
 
 def played_by(policy: str) -> str:

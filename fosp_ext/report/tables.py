@@ -26,6 +26,7 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[Cell | Interval, ...]]
+    shares: frozenset[str] = frozenset()  # columns of numbers in [0, 1], on the page in percent
 
     def plain(self) -> Iterator[list[Cell]]:
         """Heading and rows with an interval in three columns, for CSV."""
@@ -101,11 +102,14 @@ def result_table(found: Sequence[Result]) -> Table:
             )
         )
     columns = ("task", "runs", "updates", "seeds", "episodes", "return", "cost", "without cost")
-    return Table("results", "Results", columns, rows)
+    return Table("results", "Results", columns, rows, frozenset({"without cost"}))
 
 
 def over_tasks(found: Sequence[Result]) -> Table:
-    """Interquartile means over the tasks and seeds of the groups that have the same name."""
+    """Interquartile means over the tasks and seeds of the groups that have the same name.
+
+    Those of one task and fewer than four seeds are plain means, which `result_table` has.
+    """
     by_name: dict[str, list[Result]] = {}
     for result in found:
         by_name.setdefault(result.name, []).append(result)
@@ -118,6 +122,7 @@ def over_tasks(found: Sequence[Result]) -> Table:
             iqm_interval([result.costs for result in same]),
         )
         for name, same in by_name.items()
+        if len(same) > 1 or len(same[0].evaluations) >= 4
     ]
     columns = ("runs", "tasks", "tasks x seeds", "IQM of return", "IQM of cost")
     return Table("over_tasks", "Interquartile mean over tasks and seeds", columns, rows)
@@ -146,7 +151,9 @@ def calibration_table(name: str, episodes: str, forecasts: Sequence[tuple[str, F
         "run", "updates", episodes, "rows", "violation follows", "mean violation probability",
         "AUROC", "Brier score", "Brier of the mean",
     )  # fmt: skip
-    return Table(name, f"Violations within {LOOKAHEAD} agent steps, {episodes}", columns, rows)
+    title = f"Violations within {LOOKAHEAD} agent steps, {episodes}"
+    shares = frozenset({"violation follows", "mean violation probability"})
+    return Table(name, title, columns, rows, shares)
 
 
 def published_table(tasks: Sequence[str]) -> Table:

@@ -46,7 +46,8 @@ def training_cost_table(groups: Sequence[Group]) -> Table:
         "cost, first fifth", "cost, last fifth", "with a violation", "recall", "false warnings",
         "online policy",
     )  # fmt: skip
-    return Table("training_cost", "Training cost", columns, rows)
+    shares = frozenset({"with a violation", "recall", "false warnings", "online policy"})
+    return Table("training_cost", "Training cost", columns, rows, shares)
 
 
 def _training_cost(group: Group, runs: Sequence[Run]) -> tuple[Cell | Interval, ...]:

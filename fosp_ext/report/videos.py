@@ -19,7 +19,7 @@ class VideoLink:
 
     href: str  # relative to the page
     caption: str
-    still: bytes | None  # JPEG, where the video can be decoded
+    still: bytes | None  # JPEG, shown until the video plays; None where it cannot be decoded
 
 
 def videos(run: Run, label: str, out: Path) -> list[VideoLink]:

@@ -11,6 +11,7 @@ from dreamer.errors import UserError
 from dreamer.signals import answers_signals
 
 MOST = 10**9  # of any number here; a seed and its episodes still fit into 32 bits
+POLICIES = ("set", "online", "offline", "proposals")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -36,13 +37,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--variant", help="variant of the task, instead of the run's own")
     parser.add_argument(
         "--policy",
-        choices=("set", "online", "offline", "proposals"),
-        help="who acts in a run with a policy set, instead of the set; proposals: in any run with "
-        "critics of costs, the best of several actions that the one policy proposes",
+        type=policies,
+        default=(),
+        metavar="NAME[,NAME...]",
+        help=f"who acts, of {', '.join(POLICIES)}; online, offline: in a run with a policy set, "
+        "instead of the set; proposals: in any run with critics of costs, the best of several "
+        "actions that the one policy proposes; several names play at the same time",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 takes one")
     parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads of torch; 0 takes every core"
+        "--workers",
+        type=int,
+        default=0,
+        help="environments, each in a process of its own, in which episodes are played at the same "
+        "time; 0 takes two per core, 1 plays one episode after the other",
     )
     parser.add_argument(
         "--out",
@@ -52,10 +61,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     arguments, rest = parser.parse_known_args(argv)
     arguments.choice = choice_words(parser, rest)
-    for name, least in (("episodes", 1), ("seed", 0), ("videos", 0), ("threads", 0)):
+    least_of = {"episodes": 1, "seed": 0, "videos": 0, "threads": 0, "workers": 0}
+    for name, least in least_of.items():
         if not least <= getattr(arguments, name) <= MOST:
             parser.error(f"--{name} must be {least} to {MOST}")
     return arguments
+
+
+def policies(text: str) -> tuple[str, ...]:
+    """Names such as `set,offline`, each once."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in POLICIES:
+            raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(POLICIES)}")
+    return names
 
 
 def choice_words(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, str]:
@@ -90,8 +109,9 @@ def command(arguments: argparse.Namespace) -> int:
             variant=arguments.variant,
             device=arguments.device,
             out=arguments.out,
-            policy=arguments.policy,
+            policies=arguments.policy,
             threads=arguments.threads,
+            workers=arguments.workers,
             choice=arguments.choice,
         )
     )

@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TextIO
-
-import gymnasium
-import torch
+from typing import NamedTuple, TextIO
 
 from dreamer.agent import Agent
 from dreamer.config import load_presets
-from dreamer.envs.closing import closing_last
 from dreamer.errors import UserError
 from dreamer.files import atomic_path, write_text
 from dreamer.outputs import new_folder
-from dreamer.training.evaluation import (
-    OUTCOMES,
-    EpisodeResult,
-    VideoRecorder,
-    result_row,
-    run_episode,
-    summarize,
-)
-from dreamer.training.progress import Progress
+from dreamer.training.evaluation import OUTCOMES, EpisodeResult, summarize
 from dreamer.training.run_folder import provenance, run_of
-from dreamer.training.video import FPS, write_mp4
 from dreamer.utils import choose_device, use_threads
 from fosp_ext.config import FOSPOnline, resolve_config
 from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.envs.variants import NONE
 from fosp_ext.policy_set import PolicySet, choosing_policy, single_policy
+from fosp_ext.run.play import EPISODES, Player, open_envs, play_episodes, usual_workers
 from fosp_ext.run.presets import PRESETS
 from fosp_ext.run.run_folder import LoadedRun, allow_import, load_run
 from fosp_ext.settings import PolicySetSettings
 
-EPISODES, SUMMARY = "episodes.jsonl", "summary.json"
+SUMMARY = "summary.json"
 OWN = (EPISODES, "videos/ep_*", "*.part")  # what an evaluation writes before its summary is there
 
 
@@ -55,81 +44,85 @@ class RolloutSettings:
     variant: str | None  # None: the one that the run names
     device: str
     out: Path | None
-    policy: str | None = None  # set, online, offline, proposals; None: what acts in the run itself
+    policies: tuple[str, ...] = ()  # set, online, offline, proposals; none: what acts in the run
     choice: Mapping[str, str] = field(default_factory=dict)  # policy_set.KEY -> value
-    threads: int = 0  # of torch; 0: every core
+    threads: int = 0  # of torch; 0: one
+    workers: int = 0  # environments, each in a process; 0: as many as suit the cores
 
 
-def play(settings: RolloutSettings) -> Path:
-    """Play the episodes; returns the folder with summary.json, episodes.jsonl and videos."""
+class Cast(NamedTuple):
+    """One policy that is evaluated: its agent, its name, and a choice that is not the run's own."""
+
+    agent: Agent
+    policy: str | None
+    choice: PolicySetSettings | None
+
+
+def play(settings: RolloutSettings) -> list[Path]:
+    """Play the episodes; returns a folder with summary.json, episodes.jsonl and videos per policy.
+
+    Several policies play at the same time.
+    """
     device = choose_device(settings.device)
-    use_threads(settings.threads)
+    use_threads(settings.threads or 1)  # a second one gains nothing in a few rows
     run = load_run(settings.source, device)
     check_trained_for(run, settings)
-    agent, policy, choice = choose_policy(run, settings.policy, settings.choice)
-    info = run.info
-    allow_import(info.task, settings.source, settings.task)
-    variant = check_variant(settings.variant or run.config.env.variant, info.task).name
-    env = make_run_env(info, variant)
-    default = default_folder(settings.source, run.updates, variant, policy)
+    allow_import(run.info.task, settings.source, settings.task)
+    names = settings.policies or (None,)
+    casts = [Cast(*choose_policy(run, name, settings.choice)) for name in names]
+    variant = check_variant(settings.variant or run.config.env.variant, run.info.task).name
+    total = len(casts) * settings.episodes
+    workers = min(settings.workers, total) or usual_workers(run.info.task, total)
+    make = partial(make_run_env, run.info, variant)
+    places = [place_of(settings, run.updates, variant, cast.policy) for cast in casts]
+    seeds = range(settings.seed, settings.seed + settings.episodes)
     violation = run.config.env.violation
-    out = settings.out or default
-    with closing_last(env), new_folder(out, OWN, SUMMARY, kept=EPISODES) as folder:
-        results = play_episodes(agent, env, settings, violation, folder, device, sys.stderr)
-        summary = {
-            **summarize(results),
-            "task": info.task,
-            "variant": variant,
-            **({} if policy is None else {"policy": policy}),
-            **({} if choice is None else {"policy_set": asdict(choice)}),
-            "updates": run.updates,
-            "checkpoint": str(settings.source),
-            **provenance(),
-        }
-        with atomic_path(folder / SUMMARY) as part:
-            write_text(part, json.dumps(summary, indent=2) + "\n")
-    print_summary(summary, folder, sys.stdout)
-    return folder
+    with open_envs(make, workers) as envs, ExitStack() as stack:  # before anything is written
+        folders = [
+            stack.enter_context(new_folder(place, OWN, SUMMARY, kept=EPISODES)) for place in places
+        ]
+        agents = [cast.agent for cast in casts]
+        players = [Player(*each) for each in zip(agents, folders, strict=True)]
+        results = play_episodes(players, envs, seeds, settings.videos, violation, device)
+        summaries = [
+            summary_of(run, settings, variant, cast, episodes, workers)
+            for cast, episodes in zip(casts, results, strict=True)
+        ]
+        for folder, summary in zip(folders, summaries, strict=True):
+            with atomic_path(folder / SUMMARY) as part:
+                write_text(part, json.dumps(summary, indent=2) + "\n")
+    for folder, summary in zip(folders, summaries, strict=True):
+        print_summary(summary, folder, sys.stdout)
+    return folders
 
 
-def play_episodes(
-    agent: Agent,
-    env: gymnasium.Env,
+def summary_of(
+    run: LoadedRun,
     settings: RolloutSettings,
-    violation: float,
-    folder: Path,
-    device: torch.device,
-    stream: TextIO,
-) -> list[EpisodeResult]:
-    """Play one episode per seed, each written as soon as it is over; the first ones with video."""
-    results: list[EpisodeResult] = []
-    with (
-        Progress("playing", settings.episodes, "episodes", stream) as progress,
-        _finished_named(results, folder / EPISODES, stream),
-    ):
-        for index in range(settings.episodes):
-            video = VideoRecorder() if index < settings.videos else None
-            result = run_episode(agent, env, settings.seed + index, device, video, violation)
-            results.append(result)
-            with (folder / EPISODES).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result_row(result)) + "\n")
-            if video is not None:
-                write_mp4(folder / "videos" / f"ep_{index:03d}.mp4", video.stack(), FPS)
-            progress.advance()
-    return results
+    variant: str,
+    cast: Cast,
+    episodes: Sequence[EpisodeResult],
+    workers: int,
+) -> dict:
+    """What summary.json says of the episodes of one policy."""
+    return {
+        **summarize(episodes),
+        "task": run.info.task,
+        "variant": variant,
+        **({} if cast.policy is None else {"policy": cast.policy}),
+        **({} if cast.choice is None else {"policy_set": asdict(cast.choice)}),
+        "updates": run.updates,
+        "checkpoint": str(settings.source),
+        "workers": workers,
+        **provenance(),
+    }
 
 
-@contextmanager
-def _finished_named(results: list[EpisodeResult], file: Path, stream: TextIO) -> Iterator[None]:
-    """Where the block is stopped or fails, say what there is of its `results`."""
-    try:
-        yield
-    except BaseException:
-        if results:
-            stream.write(
-                f"{len(results)} finished episodes are kept in {file}, until the next evaluation\n"
-            )
-        raise
+def place_of(settings: RolloutSettings, updates: int, variant: str, policy: str | None) -> Path:
+    """Where the episodes of a policy go; below `out` if that is given and holds several."""
+    if settings.out is None:
+        return default_folder(settings.source, updates, variant, policy)
+    return settings.out / (policy or "") if len(settings.policies) > 1 else settings.out
 
 
 def check_trained_for(run: LoadedRun, settings: RolloutSettings) -> None:

@@ -17,6 +17,7 @@ from dreamer.training.dataset import load_dataset
 from dreamer.training.evaluator import Evaluator
 from dreamer.training.offline import OfflineRun
 from dreamer.training.run_folder import RunFolder
+from dreamer.training.threads import ThreadChoice
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.build import build_agent, require_room
 from fosp_ext.config import OfflineConfig
@@ -62,13 +63,14 @@ def train_offline(config: OfflineConfig) -> int:
         training = OfflineRun(
             folder, agent, dataset, evaluator, run, int(run.pretrain * run.updates),
             run.freeze, augmentation(config.augment), seed, device,
+            ThreadChoice(folder.path, config.threads, device),
         )  # fmt: skip
     return training.run(state)
 
 
 def evaluation_env(info: DatasetInfo, variant: str, eval_every: int) -> gymnasium.Env | None:
-    """An environment for evaluations, or nothing where none are wanted from this process."""
-    if not eval_every or not distributed.is_writer():
+    """An environment for evaluations, or nothing where none are wanted."""
+    if not eval_every:
         return None
     env = make_run_env(info, variant)
     tell_unused(env)

@@ -19,6 +19,7 @@ from dreamer.training.dataset import load_dataset
 from dreamer.training.evaluator import Evaluator
 from dreamer.training.online import OnlineRun, World
 from dreamer.training.run_folder import RunFolder
+from dreamer.training.threads import ThreadChoice
 from dreamer.utils import choose_device, seed_everything
 from fosp_ext.config import OnlineConfig
 from fosp_ext.envs import is_custom, make_run_env
@@ -67,6 +68,7 @@ def train_online(config: OnlineConfig) -> int:
         training = OnlineRun(
             folder, agent, world, dataset, evaluator, run, online, share,
             augmentation(config.augment), seed, device,
+            ThreadChoice(folder.path, config.threads, device),
         )  # fmt: skip
     return training.run(state)
 

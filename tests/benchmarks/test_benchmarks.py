@@ -94,7 +94,7 @@ def test_a_compiled_update_says_so(compiled, monkeypatch):
     asked = []
     monkeypatch.setattr(update, "compile_agent", lambda agent, when, device: asked.append(when))
     monkeypatch.setattr(update, "PRODUCT", 8)
-    options = SimpleNamespace(device="cpu", updates=1, compile=compiled, threads=[1])
+    options = SimpleNamespace(device="cpu", updates=1, compile=compiled, threads=[1], peer=None)
     (result,) = update.measure("dreamerv3", "full", "float32", options)
     assert asked == ["on"] * compiled
     assert (", compiled" in update.describe(result)) == compiled
@@ -111,7 +111,7 @@ def test_updates_are_measured_and_kept(tmp_path, capsys, monkeypatch):
     assert [row["threads"] for row in written["results"]] == [1, 2]
     for row in written["results"]:
         assert sorted(row["seconds"])[1] == row["median"]
-        assert row["cost"] == pytest.approx(row["median"] * row["gflops"])
+        assert row["ratio"] is None
         speed = row["flop"] / 1e9 / row["median"]
         assert row["efficiency"] == pytest.approx(speed / row["own_gflops"])
         assert row["parts"][0].keys() == {"name", "forward", "backward"}
@@ -130,20 +130,60 @@ def test_an_unknown_method_is_one_line(capsys):
     assert err.count("\n") == 1
 
 
-def test_bounds_of_an_update_are_for_one_thread():
+def test_an_update_is_judged_beside_a_peer_and_by_a_second_thread():
     result = update.Result(
-        method="fosp", shape="tiny", precision="float32", device="cpu", threads=1, compiled=False,
-        seconds=[1.0, 3.0, 8.0], gflops=100.0, own_gflops=100.0, flop=6e10, memory=1.0, rows=512,
-        parts=[],
+        method="dreamerv3", shape="tiny", precision="float32", device="cpu", threads=1,
+        compiled=False, seconds=[1.0, 3.0, 8.0], own_gflops=100.0, flop=6e10, memory=1.0, rows=512,
+        parts=[], peer=[3.0, 6.0, 40.0],
     )  # fmt: skip
-    bound = Target("fosp tiny float32", 300.0, most=330, unit="GFLOP an update")
+    assert result.ratio == 3, "the median of 3, 2 and 5"
+    assert "6.000 s per update of the peer in float32, 3.00 times as long" in update.describe(
+        result
+    )
+    name = "dreamerv3 tiny float32, beside the peer"
+    bound = Target(name, 3.0, least=2.3, unit="times as fast")
     assert update.targets([result]) == [bound]
-    assert bound.holds
     others = (result._replace(threads=2), result._replace(device="cuda:0"))
-    assert update.targets([*others, result._replace(method="bc")]) == []
-    two = result._replace(threads=2, seconds=[2.5])
-    gain = Target("fosp tiny float32, two threads", 1.2, least=1.5, unit="times as fast")
+    assert update.targets([*others, result._replace(method="bc", peer=[])]) == []
+    two = result._replace(threads=2, seconds=[2.5], peer=[])
+    gain = Target("dreamerv3 tiny float32, two threads", 1.2, least=1.5, unit="times as fast")
     assert update.targets([result, two, result._replace(threads=3)]) == [bound, gain]
+
+
+PEER = """
+import torch
+class WorldModel:
+    def __init__(self, space, actions, step, config):
+        assert config.dyn_deter == config.dyn_hidden == 16 and config.encoder["cnn_depth"] == 2
+        assert space.spaces["image"].shape == (64, 64, 3) and torch.get_num_threads() == 1
+        print("not for the benchmark")
+    def _train(self, data):
+        assert data["image"].shape == (2, 4, 64, 64, 3)
+        return "start", {}, {}
+class ImagBehavior:
+    def __init__(self, config, model):
+        pass
+    def _train(self, start, reward):
+        assert start == "start"
+"""
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_peer_takes_its_turn(tmp_path, capfd, monkeypatch):
+    """A program of the same interface, which learns nothing."""
+    monkeypatch.setattr(update, "PRODUCT", 8)
+    words = ["--preset", "dreamerv3", "--shape", "full", "--precision", "float32", "--updates", "2"]
+    assert update.main([*words, "--peer", str(tmp_path)]) == 2
+    assert "no models.py in" in capfd.readouterr().err
+    for name in ("networks.py", "tools.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "models.py").write_text(PEER)
+    (tmp_path / "configs.yaml").write_text("defaults: {encoder: {}, decoder: {}}")
+    assert update.main([*words, "--peer", str(tmp_path)]) in (0, 1)
+    out = capfd.readouterr().out
+    assert "s per update of the peer in float32" in out
+    assert "dreamerv3 full float32, beside the peer: " in out
+    assert "not for the benchmark" not in out
 
 
 def test_numbers_of_threads(capsys):

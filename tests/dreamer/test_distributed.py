@@ -27,10 +27,12 @@ import train
 from dreamer import distributed
 from dreamer.agent import Agent
 from dreamer.distributions import straight_through
+from dreamer.envs.counting import CountingEnv
 from dreamer.errors import NonFiniteError, UserError
 from dreamer.locks import LOCK, locked
 from dreamer.moments import Moments
 from dreamer.training.checkpoint import Checkpoint
+from dreamer.training.evaluator import Evaluator
 from dreamer.training.logger import Logger
 from dreamer.training.loops import Budget, Every, Hooks, StopRequest, online_loop
 from dreamer.training.run_folder import claimed
@@ -38,7 +40,7 @@ from dreamer.types import Batch
 from fosp_ext.envs import gl
 from fosp_ext.lagrange import AugmentedLagrangian
 from fosp_ext.run.online import choose_drawing
-from tests.support.agents import make_agent, make_batch
+from tests.support.agents import INFO, make_agent, make_batch
 from tests.support.commands import (
     NO_LOG,
     NUMBERS,
@@ -87,7 +89,7 @@ def part(batch: Batch, windows: slice) -> Batch:
     return Batch(obs, *(value[windows] for value in batch[1:]))
 
 
-def likeliest(probs: Tensor) -> Tensor:
+def likeliest(probs: Tensor, _: Tensor) -> Tensor:
     """In place of a sample: without noise, halves of a batch add up to the whole."""
     return straight_through(probs.argmax(-1), probs)
 
@@ -155,6 +157,7 @@ def everything(folder: Path) -> dict:
         "differs": differing_files(rank),
         "claimed": claimed_twice(folder / "run", rank),
         "acted": acted(rank),
+        "evaluated": evaluated(folder / f"evaluated{rank}"),
     }
 
 
@@ -233,7 +236,7 @@ def acted(rank: int) -> dict:
     """An online phase in which only the second process ends an episode, and is asked to stop."""
     told, checkpoints = [], []
     agent = SimpleNamespace(update=lambda _: {})
-    hooks = Hooks(None, None, save=checkpoints.append, updated=lambda _: None)
+    hooks = Hooks(None, None, checkpoints.append, lambda _: None, lambda _: nullcontext())
     every, budget = Every(log=1, heldout=0, evaluate=0, save=0), Budget(100, 0.25)
     code = online_loop(
         agent,
@@ -248,6 +251,28 @@ def acted(rank: int) -> dict:
         hooks,
     )
     return {"code": code, "told": told, "checkpoints": checkpoints}
+
+
+class Seeds(CountingEnv):
+    """Notes the worlds it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(5, None, INFO.cameras, INFO.size, INFO.action_size)
+        self.seeds: list[int] = []
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        return super().reset(seed=seed)
+
+
+def evaluated(folder: Path) -> dict:
+    """Three episodes of an evaluation: who plays which, and who logs what."""
+    env, logger = Seeds(), Logger(folder, quiet=True)
+    evaluator = Evaluator(folder, SimpleNamespace(eval_episodes=3), torch.device("cpu"), env)
+    evaluator.evaluate(make_agent(), logger)
+    logged = logger._averages.take()
+    logger.close()
+    return {"seeds": env.seeds, "tags": sorted(logged), "score": logged.get("eval/score")}
 
 
 def test_two_processes_learn_as_one(tmp_path):
@@ -277,6 +302,10 @@ def test_two_processes_learn_as_one(tmp_path):
     ends = [(one["ended"], one["differs"]) for one in (first, second)]
     assert ends[0] == ("UserError('no such file')", "UserError('not the same')")
     assert ends[1] == ("SystemExit(2)", "SystemExit(2)")
+
+    assert (first["evaluated"]["seeds"], second["evaluated"]["seeds"]) == ([10000, 10002], [10001])
+    assert first["evaluated"]["score"] == 15
+    assert second["evaluated"]["tags"] == ["time/evaluate_s"]
 
     # after 4, 7 and 11 agent steps; stopped at 15, where update 4 is due
     for one, finished in ((first, []), (second, ["episode"])):

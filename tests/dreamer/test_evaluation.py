@@ -14,7 +14,7 @@ from dreamer.training.evaluation import (
     EpisodeResult,
     Moment,
     VideoRecorder,
-    evaluate,
+    means,
     result_row,
     run_episode,
     share,
@@ -162,7 +162,7 @@ def test_the_agent_gets_its_state_back_and_a_first_flag_once():
 
 
 def test_means_over_seeds(agent):
-    assert evaluate(agent, NotingEnv(), range(2), CPU) == {
+    assert means([run_episode(agent, NotingEnv(), seed, CPU) for seed in range(2)]) == {
         "score": 55.0,
         "cost": 3.0,
         "length": 10.0,

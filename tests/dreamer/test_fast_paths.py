@@ -11,11 +11,19 @@ import pytest
 import torch
 from torch import Tensor, distributions
 
-from dreamer.distributions import Bernoulli, Normal, TwoHot, categorical_kl, unimix_probs
+from dreamer.distributions import (
+    Bernoulli,
+    Normal,
+    TwoHot,
+    categorical_kl,
+    sample_one_hot,
+    unimix_probs,
+)
 from dreamer.functional import lambda_return
 from dreamer.imagination import choose_starts, imagine
-from dreamer.networks import ImageEncoder
-from dreamer.types import Trajectory
+from dreamer.networks import ImageEncoder, StepLinear, centred
+from dreamer.rssm import some_begin, state_or, within_bounds
+from dreamer.types import Latent, Trajectory
 from tests.support.agents import make_agent, make_batch
 
 
@@ -63,7 +71,7 @@ def test_image_losses_of_merged_cameras_are_those_of_each():
     """Both cameras in one tensor around zero, against each image from 0 to 1 by itself."""
     model, batch = make_agent(precision="float32").world_model, make_batch()
     feat = randoms(4, 8, model.feat_size)
-    joined = model.image_losses(feat, model.encoder.pixels(batch.obs))
+    joined = model.image_losses(feat, model.encoder.stacked(batch.obs))
     decoded = model.decoder(feat)
     for name, images in batch.obs.items():
         apart = (decoded[name] - images.float() / 255).square().sum((-3, -2, -1))
@@ -72,7 +80,7 @@ def test_image_losses_of_merged_cameras_are_those_of_each():
         for fast, plain in zip(*ways, strict=True):
             torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
         decoded = model.decoder(feat)  # its graph is spent
-        joined = model.image_losses(feat, model.encoder.pixels(batch.obs))
+        joined = model.image_losses(feat, model.encoder.stacked(batch.obs))
 
 
 FAULTS = """
@@ -203,3 +211,97 @@ def test_bfloat16_learns_what_float32_learns():
     for name, tolerance in compared.items():
         assert fast[name] == pytest.approx(plain[name], rel=tolerance), name
     assert plain["wm/loss"] < 0.8 * start["wm/loss"], "it learned something"
+
+
+def plain_draw(probs: Tensor, noise: Tensor) -> Tensor:
+    """One-hot of the first class whose cumulative probability reaches the noise."""
+    index = (probs.cumsum(-1) < noise).sum(-1).clamp_max(probs.shape[-1] - 1)
+    return torch.nn.functional.one_hot(index, probs.shape[-1]).float()
+
+
+def test_draws_are_those_of_the_cumulative_probabilities_and_pass_the_gradient():
+    noise = torch.rand(5, 1, 3, 1, generator=torch.Generator().manual_seed(0))
+    noise[0, 0, :, 0] = torch.tensor([0.0, 0.5, 1.0])  # 1 never comes, but sums may end below it
+    probs = unimix_probs(randoms(5, 4, 3, 6), 0.01).requires_grad_()
+    drawn = sample_one_hot(probs, noise)  # the noise of one column serves all four
+    torch.testing.assert_close(drawn, plain_draw(probs, noise))
+    grad = randoms(5, 4, 3, 6, seed=1)
+    torch.testing.assert_close(torch.autograd.grad(drawn, probs, grad)[0], grad)
+
+
+def test_mixed_probabilities_are_those_of_the_formula():
+    logits = randoms(5, 3, 7)
+    expected = 0.9 * logits.softmax(-1) + 0.1 / 7
+    torch.testing.assert_close(unimix_probs(logits, 0.1), expected)
+
+
+def test_features_come_in_the_type_of_matrix_products():
+    """So that they are lowered once, not by each network that reads them."""
+    latent = Latent(randoms(4, 8), randoms(4, 2, 3))
+    assert latent.feat().dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = latent.feat()
+    assert lowered.dtype == torch.bfloat16
+    torch.testing.assert_close(lowered, latent.feat().bfloat16(), rtol=0, atol=0)
+
+
+def test_images_are_lowered_without_a_copy_in_float32():
+    """All 256 values, as exactly as their type can say them."""
+    images = torch.arange(256, dtype=torch.uint8)
+    torch.testing.assert_close(centred(images), images.float() / 255 - 0.5)
+    lowered = centred(images, torch.bfloat16)
+    torch.testing.assert_close(lowered, centred(images).bfloat16(), rtol=0, atol=0)
+
+
+def test_windows_that_begin_together_are_followed_as_any_other():
+    """Rows where no episode begins are passed over on a CPU, and only there."""
+    rssm, batch = make_agent(precision="float32").world_model.rssm, make_batch()
+    is_first = torch.zeros_like(batch.is_first)
+    is_first[:, 0] = is_first[1, 5] = 1
+    assert some_begin(is_first) == [t in (0, 5) for t in range(8)]
+    assert some_begin(torch.zeros(2, 3, device="meta")) == [True] * 3
+    embed = randoms(4, 8, rssm.post_embed.in_features)
+    torch.manual_seed(0)
+    found = rssm.observe(embed, batch.action, is_first)
+    torch.manual_seed(0)
+    noise = torch.rand(8, 4, rssm.stoch, 1)
+    state, lowered = rssm.initial(4), rssm.post_embed(embed)
+    for t in range(8):
+        before = batch.action[:, t - 1] if t else torch.zeros_like(batch.action[:, 0])
+        state = state_or(rssm.initial(4), is_first[:, t], state)
+        action = within_bounds(before * (1 - is_first[:, t, None]))
+        state, post = rssm._follow(state, action, lowered[:, t], noise[t])
+        torch.testing.assert_close(found.latent.deter[:, t], state.deter)
+        torch.testing.assert_close(found.post[:, t], post)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_of_a_loop_gets_the_gradient_of_all_its_steps(bias):
+    """Also where a step counts for nothing, and where the graph is asked twice."""
+    torch.manual_seed(0)
+    layer = StepLinear(3, 3, bias)
+
+    def loss(steps: int = 4) -> Tensor:
+        x, total = inputs, torch.zeros(())
+        for k in range(steps):
+            x = torch.tanh(layer(x))
+            total = total + (k + 1) * x.square().sum()
+        layer(x)  # the last one is not used
+        return total
+
+    inputs = randoms(5, 3).requires_grad_()
+    wanted = [inputs, *layer.parameters()]
+    plain = torch.autograd.grad(loss(), wanted)
+    with layer.repeated():
+        joined = loss()
+        assert joined == loss()
+    for _ in range(2):
+        found = torch.autograd.grad(joined, wanted, retain_graph=True)
+        for fast, slow in zip(found, plain, strict=True):
+            torch.testing.assert_close(fast, slow)
+    (alone,) = torch.autograd.grad(joined, [inputs], retain_graph=True)
+    torch.testing.assert_close(alone, plain[0])
+    found = torch.autograd.grad(joined, wanted)
+    torch.testing.assert_close(found[1], plain[1])
+    with layer.repeated(), torch.no_grad():
+        torch.testing.assert_close(layer(inputs), torch.nn.functional.linear(inputs, *wanted[1:]))

@@ -145,14 +145,14 @@ def test_polyak_moves_by_the_rate():
 
 def test_rare_colours_weigh_more_and_the_mean_weight_is_one():
     """Twelve pixels of two cameras: one red, two nearly alike blue ones and nine black."""
-    pixels = torch.full((2, 3, 6), -0.5)
-    pixels[0, 0, 0] = 0.5  # red, first camera
-    pixels[1, 1, 5], pixels[1, 2, 5] = 0.5, 0.49  # blue, second camera
-    weights = rarity_weights(pixels, 0.5)
-    assert weights.shape == pixels.shape
+    images = torch.zeros(2, 3, 6, dtype=torch.uint8)
+    images[0, 0, 0] = 255  # red, first camera
+    images[1, 1, 5], images[1, 2, 5] = 255, 252  # blue, second camera
+    weights = rarity_weights(images, 0.5)
+    assert weights.shape == images.shape
     assert weights.mean().item() == pytest.approx(1)
     black = weights[0, 1, 3].item()
     assert weights[0, 0, :3].tolist() == pytest.approx([3 * black] * 3)
     assert weights[1, 2, 3:].tolist() == pytest.approx([(9 / 2) ** 0.5 * black] * 3)
     assert weights[1, 2, :3].tolist() == pytest.approx([black] * 3)
-    torch.testing.assert_close(rarity_weights(pixels, 0), torch.ones_like(pixels))
+    torch.testing.assert_close(rarity_weights(images, 0), torch.ones(images.shape))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dreamer.errors import NonFiniteError, UserError
+from dreamer.training.console import ONLINE, Console
 from dreamer.training.logger import Logger
 from dreamer.training.sinks import check_loggers
 from dreamer.training.video import annotate, to_gif, write_mp4
@@ -210,22 +212,40 @@ def test_histograms_and_videos(tmp_path):
 
 
 def test_lines_without_a_terminal(tmp_path, capsys):
-    logger = Logger(tmp_path, total_steps=100, headline=("train/loss",), resume_step=0)
+    words = {"eval/score": "return", "train/loss": "loss"}
+    logger = Logger(tmp_path, total_steps=100, headline=words, resume_step=0)
     logger.add({"train/loss": 0.12345, "train/other": 1.0})
     logger.write(50)
     logger.message("saved")
+    logger.row({"eval/score": 7.0}, step=50, env_steps=10)
+    logger.write(50)
     logger.close()
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("update 50/100  train/loss 0.1235  ")
-    assert first.endswith("0:00:00 left")
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"update 50/100  \S+ updates/s  0:00:00 left  loss 0.1235", first)
     assert second == "saved"
+    assert third == "update 50/100  return 7  loss 0.1235", "what was known last"
+
+
+def test_the_line_of_an_online_run():
+    console = Console(ONLINE, 1000)
+    console.note({"episode/score": 12.5, "episode/violation_rate": 0.0123, "train/wm/loss": 3.0})
+    console.note({"episode/cost": 4.0, "training_cost/total": 16.0})
+    expected = "return 12.5  cost 4  violations 1.2 %  training cost 16"
+    assert console.line(100, 2.0) == f"update 100/1000  2 updates/s  0:07:30 left  {expected}"
+
+
+def test_the_time_left_forgets_the_warm_up_and_is_smoothed():
+    console = Console({}, 1100)
+    left = [console.line(100, rate).split("  ")[-1] for rate in (1.0, 10.0, 10.0, 2.0)]
+    assert left == ["0:16:40 left", "0:01:40 left", "0:01:40 left", "0:03:40 left"]
+    assert Console({}, None).line(7, 2.0) == "update 7  2 updates/s"
 
 
 def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", screen)
-    logger = Logger(tmp_path, total_steps=100, headline=("train/loss",), resume_step=0)
+    logger = Logger(tmp_path, total_steps=100, headline={"train/loss": "loss"}, resume_step=0)
     logger.tick(3)
     logger.add({"train/loss": 0.5})
     logger.write(50)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -255,6 +256,20 @@ def folder(tmp_path: Path) -> EpisodeFolder:
 
 def names(path: Path) -> list[str]:
     return sorted(file.name for file in path.iterdir())
+
+
+def test_each_file_is_opened_once(folder, monkeypatch):
+    """A run with thousands of episodes reads them all before it goes on."""
+    opened = []
+
+    class Counted(h5py.File):
+        def __init__(self, name, *words, **options):
+            opened.append(Path(name).name)
+            super().__init__(name, *words, **options)
+
+    monkeypatch.setattr(h5py, "File", Counted)
+    read = list(folder.read(2))
+    assert len(read) == len(opened) == len(set(opened)) == 2
 
 
 def test_episodes_come_back_bit_for_bit(tmp_path):

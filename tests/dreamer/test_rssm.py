@@ -106,7 +106,7 @@ def test_the_action_before_leads_to_the_row(rssm):
 def test_actions_beyond_one_count_as_one(rssm):
     state = rssm.initial(1)
     big, unit = torch.tensor([[3.0, -0.5]]), torch.tensor([[1.0, -0.5]])
-    torch.testing.assert_close(rssm._advance(state, big), rssm._advance(state, unit))
+    torch.testing.assert_close(rssm.prior_step(state, big), rssm.prior_step(state, unit))
 
 
 @pytest.mark.invariant(8)

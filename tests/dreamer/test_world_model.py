@@ -8,6 +8,7 @@ import torch
 
 from dreamer.functional import rarity_weights
 from dreamer.imagination import choose_starts, imagine
+from dreamer.networks import centred
 from dreamer.world_model import ALL_ROWS
 from fosp_ext.world_model import cost_weights, unweighted_probability
 from tests.support.agents import make_agent, make_batch
@@ -104,12 +105,12 @@ def test_scale_weighs_the_cost_beside_other_losses():
 
 def test_pixels_weigh_by_the_rarity_of_their_colour():
     model, batch = make_agent().world_model, make_batch()
-    pixels = model.encoder.pixels(batch.obs)
+    images = model.encoder.stacked(batch.obs)
     feat = torch.zeros(4, 8, model.feat_size)
     model.settings = replace(model.settings, colour_rarity=0.5)
-    error = (model.decoder.pixels(feat) - pixels) ** 2 * rarity_weights(pixels, 0.5)
+    error = (model.decoder.pixels(feat) - centred(images)) ** 2 * rarity_weights(images, 0.5)
     wanted = model.decoder.by_camera(error.sum((-3, -2)))
-    for camera, loss in model.image_losses(feat, pixels).items():
+    for camera, loss in model.image_losses(feat, images).items():
         torch.testing.assert_close(loss, wanted[camera].sum(-1))
 
 

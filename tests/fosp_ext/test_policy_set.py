@@ -300,6 +300,24 @@ def test_evaluating_the_set_or_one_policy(run, monkeypatch, capsys):
         assert f"1 episodes, policy: {policy}\n" in capsys.readouterr().out
 
 
+def test_policies_of_a_set_play_at_the_same_time(run, monkeypatch, capsys):
+    """In two processes: each in its own folder, its episodes in the order of their seeds."""
+    monkeypatch.setattr(fosp_ext.run.evaluate, "make_run_env", counting_env)
+    argv = ["--logdir", str(run), "--episodes", "3", "--videos", "1", "--workers", "2"]
+    assert evaluation_command.main([*argv, "--policy", "set,offline", "--seed", "5"]) == 0
+    for name, policy in (("000000007", "set"), ("000000007-offline", "offline")):
+        folder = run / "eval" / name
+        rows = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+        assert [row["seed"] for row in rows] == [5, 6, 7]
+        assert all(row["length"] == 6 for row in rows)
+        assert [path.name for path in (folder / "videos").iterdir()] == ["ep_000.mp4"]
+        assert (summary(folder)["policy"], summary(folder)["workers"]) == (policy, 2)
+    assert capsys.readouterr().out.count("3 episodes, policy: ") == 2
+    with pytest.raises(SystemExit):
+        evaluation_command.main([*argv, "--policy", "set,onlin"])
+    assert "'onlin' is none of set, online" in capsys.readouterr().err
+
+
 def test_a_run_with_one_policy_has_none_to_choose(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fosp_ext.run.evaluate, "make_run_env", counting_env)
     run = written_run(tmp_path / "run", make_agent(), "fosp_offline", "debug")

@@ -5,6 +5,7 @@ See docs/concepts/algorithm.md 7.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -70,7 +71,7 @@ def test_what_is_due_is_learned_before_the_next_action(ratio):
     rounds = [2, 2, 1, 2, 2, 0, 2, 1, 2]  # 0: all died in this round
     collector = FakeCollector(updates, rounds)
     agent = SimpleNamespace(update=lambda index: updates.append(index) or {})
-    hooks = Hooks(None, None, save=checkpoints.append, updated=lambda step: None)
+    hooks = Hooks(None, None, checkpoints.append, lambda _: None, lambda _: nullcontext())
     every = Every(log=1, heldout=0, evaluate=0, save=0)
     for steps in (7, 14):
         budget = Budget(steps, ratio)
