@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         help="environments, each in a process of its own, in which episodes are played at the same "
-        "time; 0 takes two per core, 1 plays one episode after the other",
+        "time; 0 takes four, one for a custom task; 1 plays one episode after the other",
     )
     parser.add_argument(
         "--out",
