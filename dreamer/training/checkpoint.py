@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 POINTER = "latest"
 CANNOT_WRITE = "writing failed; the disk is full, or no file may be so large"
 NAME = re.compile(r"step_(\d{9,})\.pt")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # types of weights
 PLAIN = (torch.Tensor, str, int, float, bool, type(None))
 
 
@@ -174,9 +175,20 @@ def _check_sums(path: Path) -> None:
 def not_finite(weights: Mapping[str, Any]) -> str:
     """The name of a tensor with a NaN or an infinite number; empty where all are finite."""
     for name, value in weights.items():
-        if isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all()):
-            return name
+        if is_dense(value) and not bool(torch.isfinite(value).all()):
+            return str(name)
     return ""
+
+
+def is_dense(value: Any) -> bool:
+    """Is it a tensor of `FLOATS` that holds all its numbers, which no sparse one does?"""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dtype in FLOATS
+        and value.layout == torch.strided
+        and value.device.type != "meta"
+        and value.nbytes <= value.untyped_storage().nbytes()  # or one number would stand for many
+    )
 
 
 def check_sound(path: Path, state: Mapping[str, Any]) -> None:

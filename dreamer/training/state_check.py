@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dreamer.agent import Agent
 from dreamer.data.episode import DatasetInfo
 from dreamer.errors import UserError, shown
+from dreamer.training.checkpoint import is_dense
 
 PARTS: dict[str, type] = {  # of every checkpoint
     "agent": dict,
@@ -70,12 +70,14 @@ def check_weights(agent: Agent, saved: Mapping[str, Any], path: object) -> None:
 
 def check_tensor(value: Any, shape: Sequence[int], where: str) -> None:
     """Refuse what is no plain tensor of floating-point numbers of this shape."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+    if not isinstance(value, Tensor):
         raise UserError(f"{where} must be a tensor, it is {type(value).__name__}")
-    if not value.is_floating_point() or value.device.type == "meta":
-        raise UserError(f"{where} must hold floating-point numbers, not {value.dtype}")
     if tuple(value.shape) != tuple(shape):
         raise UserError(f"{where} must have shape {tuple(shape)}, it has {tuple(value.shape)}")
+    if not is_dense(value):
+        raise UserError(
+            f"{where} must hold floating-point numbers, not {value.dtype}, {value.layout}"
+        )
 
 
 def read_info(values: Mapping[str, Any], path: object) -> DatasetInfo:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
-from dreamer.files import parse_json
 
 KEY, DIGEST = "fosp_policy", "fosp_sha256"
 FORMAT = 1
@@ -45,7 +44,7 @@ class PolicyFacts:
     @classmethod
     def from_json(cls, text: str) -> PolicyFacts:
         """The inverse; a text of another format is a `ValueError`, `TypeError` or `KeyError`."""
-        values = parse_json(text)
+        values = json.loads(text)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, this version reads {FORMAT}")
         for name in ("cameras", "action_scale", "estimates"):
@@ -76,5 +75,5 @@ def read_facts(metadata: dict[str, str], path: Path) -> PolicyFacts:
         raise UserError(f"{path} is no exported policy; python -m fosp_ext.export writes one")
     try:
         return PolicyFacts.from_json(metadata[KEY])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: its metadata cannot be read ({error})") from error
