@@ -97,7 +97,11 @@ def join(episodes: Sequence[Episode]) -> RowStore:
     small = {name: np.concatenate([each[name] for each in rows]) for name in rows[0]}
     parts = [episode.images for episode in episodes]
     images = {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
-    return RowStore(Path("own episodes"), images, small, 0)
+    vectors = {
+        name: np.concatenate([episode.vectors[name] for episode in episodes])
+        for name in episodes[0].vectors
+    }
+    return RowStore(Path("own episodes"), images, small, vectors, 0)
 
 
 def own_episodes(

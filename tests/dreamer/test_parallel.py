@@ -124,10 +124,10 @@ def test_step_results_are_those_of_the_environments():
         assert len(envs) == 2
         begun = envs.reset({1: 11, 0: 10})
         assert list(begun) == [1, 0]
-        assert begun[0][1:] == (0.0, 0.0, False, False)
+        assert begun[0][1:5] == (0.0, 0.0, False, False)
         for count in (1, 2, 3):
             (outcome,) = envs.step({1: still}).values()
-            assert outcome[1:] == (float(count), float(count == 3), False, count == 3)
+            assert outcome[1:5] == (float(count), float(count == 3), False, count == 3)
             assert type(outcome.reward) is float
             assert type(outcome.truncated) is bool
             for camera, name in enumerate(("vision", "vision_back")):

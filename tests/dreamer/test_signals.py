@@ -105,8 +105,8 @@ def main(argv):
     return guarded(work)
 
 def work():
-    print("ready", flush=True)
     with deferred():
+        print("ready", flush=True)
         sys.stdin.readline()
         print("again", flush=True)
         sys.stdin.readline()

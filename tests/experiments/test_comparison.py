@@ -32,6 +32,7 @@ def here(monkeypatch, quick_world) -> list[str]:
     benchmarks = ("experiments.comparison.speed", "experiments.diagnose_own")
     for module in ("fosp_ext.run.evaluate", *benchmarks):
         monkeypatch.setattr(f"{module}.make_run_env", lambda *_: CountingEnv(8))
+    monkeypatch.setattr("fosp_ext.run.evaluate.usual_workers", lambda *_: 1)
     monkeypatch.setattr("experiments.comparison.speed.time_imports", lambda: 0.1)
     commands: dict[str, Callable[[list[str]], int]] = {
         "train.py": train.main,

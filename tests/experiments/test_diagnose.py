@@ -142,7 +142,7 @@ def test_forecast_compares_the_row_that_was_predicted(run, monkeypatch, right, e
     monkeypatch.setitem(store._small, "cost", cost.numpy())
     model = loaded.agent.world_model
 
-    def observe(embed, action, is_first):
+    def observe(embed, action, is_first, before):
         rows = torch.arange(action.shape[1]).reshape(1, -1, 1).float()
         state = Latent(rows, rows.unsqueeze(-1))
         return SimpleNamespace(latent=state, post=state.stoch)
@@ -213,7 +213,7 @@ def test_imagined_steps_stand_beside_those_that_followed(played, monkeypatch, la
     loaded, episodes = played
     model, policy = loaded.agent.world_model, loaded.agent.policy
 
-    def observe(embed, action, is_first):
+    def observe(embed, action, is_first, before):
         rows = torch.arange(action.shape[1]).reshape(1, -1, 1).float()
         state = Latent(rows, rows.unsqueeze(-1))
         return SimpleNamespace(latent=state, post=state.stoch)

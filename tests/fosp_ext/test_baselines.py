@@ -24,7 +24,8 @@ from tests.support.commands import metrics, saved
 
 CPU = torch.device("cpu")
 FOSP = ("fosp_offline", "debug")
-OTHERS = ("defaults", "no_policy_set", *SIZES, *RECIPES)  # no offline runs of their own
+# no offline runs of their own
+OTHERS = ("defaults", "no_policy_set", *SIZES, *RECIPES, "SafeReach-v0")
 WHAT = [name for name in load_presets(ROOT / "configs.yaml") if name not in OTHERS]
 RUNS = {  # every offline preset: the words after --configs; one that removes a part follows FOSP
     name: ("fosp_offline", name) if name.startswith("no_") else (name,)

@@ -272,7 +272,17 @@ def test_the_folder_says_what_made_it(toy_dataset, copied_run):
     starts = json.loads((copied_run / "meta.json").read_text())
     assert len(starts) == 2
     assert starts[1].keys() == {
-        *("time", "command", "commit", "machine", "gpu", "python", "versions", "processes")
+        *(
+            "time",
+            "command",
+            "commit",
+            "machine",
+            "processor",
+            "gpu",
+            "python",
+            "versions",
+            "processes",
+        )
     }
     assert starts[1]["versions"]["torch"] == torch.__version__
     assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown|fosp-pytorch .*", starts[1]["commit"])

@@ -61,7 +61,7 @@ def evaluate(run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[CountingEn
 
     def call(env: CountingEnv) -> int:
         monkeypatch.setattr("fosp_ext.run.evaluate.make_run_env", lambda *_: env)
-        words = ("--episodes", "2", "--videos", "1", "--device", "cpu")
+        words = ("--episodes", "2", "--videos", "1", "--device", "cpu", "--workers", "1")
         return evaluation_command.main(["--logdir", str(run), *words])
 
     return call
