@@ -6,6 +6,7 @@ asks, the child answers: the sides take turns, so that a busy machine slows all 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import multiprocessing
@@ -20,6 +21,7 @@ import numpy as np
 
 from fosp_ext.envs import make_env
 from fosp_ext.envs.shim import import_safety_gymnasium
+from fosp_ext.envs.tasks import robot_of
 
 UPSTREAM, BARE, EXACT, FAST = "upstream", "no markers", "exact", "fast"
 REPEAT, SIZE = 4, 64
@@ -52,6 +54,21 @@ class Ours:
         return terminated or truncated
 
 
+def official_env(task: str) -> Any:
+    """The environment that Safety-Gymnasium makes for this task, without wrappers."""
+    builder = import_safety_gymnasium()
+    _give_viewers_a_size()
+    return builder.Builder(task_id=task, config={"agent_name": robot_of(task)})
+
+
+def _give_viewers_a_size() -> None:
+    """Let Safety-Gymnasium make viewers as gymnasium 1 wants it, with the size of their window."""
+    module = importlib.import_module("safety_gymnasium.bases.underlying")
+    viewer = importlib.import_module("gymnasium.envs.mujoco.mujoco_rendering").OffScreenViewer
+    if "width" in inspect.signature(viewer).parameters:
+        module.OffScreenViewer = functools.partial(viewer, width=SIZE, height=SIZE)
+
+
 class Upstream:
     """The official environment, drawn by its own `task.render`.
 
@@ -60,8 +77,8 @@ class Upstream:
     """
 
     def __init__(self, task: str, markers: bool) -> None:
-        self._env = import_safety_gymnasium().make(task)
-        self._task = self._env.unwrapped.task
+        self._env = official_env(task)
+        self._task = self._env.task
         self._task.render_conf.lidar_markers = markers
         if markers:
             _mend_markers()

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from dreamer.command_line import config_text, exit_code, parse_command_line, say
-from dreamer.config import changed, describe, load_presets, resolve
+from dreamer.command_line import ALIASES, FLAGS, config_text, exit_code, parse_command_line, say
+from dreamer.config import DEFAULTS, changed, listed, load_presets, resolve
 from dreamer.errors import UserError
+from dreamer.help_text import asked_for, help_text
 from dreamer.signals import answers_signals
 from dreamer.training.config import SCHEMAS, DreamerConfig
 
 PRESETS = Path(__file__).with_name("configs.yaml")
 USAGE = """usage: python -m dreamer [--configs PRESET ...] --env.id ID | --dataset.path FILE
-                         [--key value ...] [--print-config]
+                         [--key value ...] [--print-config] | --help [SECTION ...]
 
   python -m dreamer --configs cpu --env.id dreamer.envs.reach:Reach
                                           learn a small task from scratch
@@ -38,12 +39,14 @@ def main(argv: list[str] | None = None) -> int:
 def command(argv: list[str]) -> int:
     """The same, with its errors."""
     presets = load_presets(PRESETS)
-    names, overrides, flags = parse_command_line(argv)
-    if "help" in flags or not argv:
-        known = [name for name in presets if name != "defaults"]
-        say(f"{USAGE}\npresets: {', '.join(known)}\n")
-        say(f"settings and defaults:\n{describe(SCHEMAS, presets['defaults'])}")
+    known = [name for name in presets if name != DEFAULTS]
+    wanted = asked_for(argv)
+    if wanted is not None:
+        say(help_text(USAGE, {"size": known}, SCHEMAS, presets[DEFAULTS], wanted))
         return 0
+    settings = [item.key for item in listed(SCHEMAS, presets[DEFAULTS])]
+    names, words, flags = parse_command_line(argv, FLAGS, known, settings)
+    overrides = {ALIASES.get(key, key): value for key, value in words.items()}
     if "profile" in flags:
         overrides["run.profile"] = "10"
     schema = SCHEMAS["offline" if overrides.get("dataset.path") else "online"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from dreamer.boundary import guarded, tell
@@ -15,20 +15,23 @@ __all__ = ["config_text", "exit_code", "parse_command_line", "say", "tell"]
 
 CONTINUES = "stopped; the same command continues"
 FLAGS = {  # words that stand alone -> what they ask for
-    "-h": "help",
-    "--help": "help",
     "--print-config": "print-config",
     "--print_config": "print-config",
     "--profile": "profile",
 }
+ALIASES = {"logger": "run.logger"}  # shorter names of settings
 
 
 def parse_command_line(
-    argv: list[str], known: Mapping[str, str] = FLAGS
+    argv: list[str],
+    known: Mapping[str, str] = FLAGS,
+    presets: Collection[str] = (),
+    settings: Collection[str] = (),
 ) -> tuple[list[str], dict[str, str], set[str]]:
-    """(preset names, dotted overrides, flags) of `--configs a b --key value --key=value --help`.
+    """(preset names, dotted overrides, flags) of `--configs a b --key value --key=value --profile`.
 
-    `known` are the words that are flags, and what each asks for.
+    `known` are the words that are flags, and what each asks for. Names of `presets` and `settings`
+    that stand where none can be understood get a hint of their own.
     """
     names: list[str] = []
     overrides: dict[str, str] = {}
@@ -40,13 +43,14 @@ def parse_command_line(
         if word in known:
             flags.add(known[word])
         elif not word.startswith("--") or not key:
-            raise UserError(
-                f"{shown(word)} is not understood; write --configs NAMES or --key value"
-            )
+            raise UserError(_not_understood(word, names, presets, settings))
         elif key == "configs":
             given = [value] if equals else _take_values(words)
             if not given or "" in given:
                 raise UserError("--configs needs the name of at least one preset")
+            for name in given:
+                if name not in presets and _meant_setting(name, settings):
+                    raise UserError(_not_understood(name, names, presets, settings))
             names += given
         elif equals:
             overrides[key] = value
@@ -82,6 +86,27 @@ def say(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _not_understood(
+    word: str, names: Sequence[str], presets: Collection[str], settings: Collection[str]
+) -> str:
+    """Why a word that is neither an option nor the value of one is refused, and what was meant."""
+    said = f"{shown(word)} is not understood"
+    bare, equals, _ = word.lstrip("-").partition("=")
+    meant = _meant_setting(bare, settings)
+    if bare in presets and not equals:
+        together = " ".join([*names, bare])
+        return f"{said}: it is a preset, and presets stand together: --configs {together}"
+    if meant:
+        given = "=..." if equals else " VALUE"
+        return f"{said}: a setting begins with two dashes, --{meant}{given}"
+    return f"{said}; write --configs NAMES or --key value"
+
+
+def _meant_setting(word: str, settings: Collection[str]) -> str:
+    """The setting of this name, with or without its section, or nothing."""
+    return next((key for key in settings if word in (key, key.rpartition(".")[2])), "")
 
 
 def _take_values(words: list[str]) -> list[str]:

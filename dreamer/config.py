@@ -33,6 +33,14 @@ DEFAULTS = "defaults"
 COMMAND_LINE = "command line"
 
 
+class Listed(NamedTuple):
+    """One setting as --help shows it."""
+
+    key: str  # dotted
+    default: str
+    meaning: str  # with its choices, and who reads it where not everyone does
+
+
 class _Leaf(NamedTuple):
     """One setting of a schema."""
 
@@ -191,14 +199,11 @@ def load_yaml(schema: type[Schema], path: str | Path) -> Schema:
     return from_dict(schema, read_yaml(path), str(path))
 
 
-def describe(schemas: Schemas, defaults: Mapping[str, Any]) -> str:
-    """All settings with their default and meaning, one per line, for --help.
-
-    A setting that only some of the schemas read is followed by their names.
-    """
+def listed(schemas: Schemas, defaults: Mapping[str, Any]) -> list[Listed]:
+    """All settings of these schemas, for people."""
     leaves = _known(schemas)
     values = _dotted(leaves, defaults, f"preset '{DEFAULTS}'")
-    rows = []
+    found = []
     for key, leaf in leaves.items():
         meaning, choices = leaf.metadata["help"], leaf.metadata["choices"]
         if choices is not None:
@@ -206,11 +211,8 @@ def describe(schemas: Schemas, defaults: Mapping[str, Any]) -> str:
         readers = _readers(key, schemas)
         if len(readers) < len(schemas):
             meaning += f" [{_shortened(readers, schemas)}]"
-        rows.append((f"--{key}", _shown(values[key]), meaning))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(
-        f"  {key:<{widths[0]}}  {value:<{widths[1]}}  {meaning}" for key, value, meaning in rows
-    )
+        found.append(Listed(key, _shown(values[key]), meaning))
+    return found
 
 
 def _merge(

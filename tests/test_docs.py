@@ -14,9 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from dreamer.command_line import parse_command_line
 from dreamer.config import load_presets
-from fosp_ext.config import resolve_config
+from dreamer.help_text import asked_for, describe
+from fosp_ext.config import SCHEMAS, resolve_config
 from fosp_ext.run import eval as fosp_eval
-from fosp_ext.run.train import FLAGS
+from fosp_ext.run.train import ALIASES, FLAGS
 from tests.support.pages import ROOT, commands, documented
 
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "agents/README.md")]
@@ -89,11 +90,12 @@ def test_commands_are_understood(page):
     for program, *words in commands(page):
         if program == "make":
             assert {word for word in words if "=" not in word} <= targets, words
+        elif words[:1] == ["train.py"] and asked_for(words[1:]):
+            describe(SCHEMAS, presets["defaults"], asked_for(words[1:]))
         elif words[:1] == ["train.py"]:
             names, overrides, _ = parse_command_line(words[1:], FLAGS)
-            if "from" in overrides:
-                overrides["init_from"] = overrides.pop("from")
-            resolve_config(presets, names, overrides)
+            full = {ALIASES.get(key, key): value for key, value in overrides.items()}
+            resolve_config(presets, names, full)
         elif words[:1] == ["eval.py"]:
             fosp_eval.parse(words[1:])
         elif words[:1] == ["-m"]:

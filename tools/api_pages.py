@@ -1,7 +1,7 @@
 """Pages that are not written by hand, as a hook of mkdocs.
 
 One for every module of dreamer and fosp_ext, built from its docstrings, and one with all settings,
-as `train.py --help` prints them.
+as `train.py --help all` prints them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def module_names(package: str) -> list[str]:
 
 def settings_page() -> str:
     """The help of train.py, as the text of a page."""
-    words = [sys.executable, str(ROOT / "train.py"), "--help"]
+    words = [sys.executable, str(ROOT / "train.py"), "--help", "all"]
     text = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return f"# All settings\n\nWhat `python train.py --help` prints.\n\n```text\n{text}```\n"
+    return f"# All settings\n\nWhat `python train.py --help all` prints.\n\n```text\n{text}```\n"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -1,4 +1,4 @@
-"""Logs of a run: metrics.jsonl, TensorBoard files, a line or a bar of progress."""
+"""Logs of a run: metrics.jsonl, TensorBoard and the like, a line or a bar of progress."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dreamer import distributed
 from dreamer.errors import NonFiniteError
 from dreamer.files import atomic_path, parse_json, write_text
+from dreamer.training.settings import TENSORBOARD
+from dreamer.training.sinks import Sink, open_sinks
 from dreamer.training.video import to_gif
 
 HEADLINE = ("train/wm/loss", "train/actor/loss", "eval/score", "eval/cost")
@@ -41,22 +41,22 @@ class Logger:
         total_steps: int | None = None,
         headline: tuple[str, ...] = HEADLINE,
         resume_env_steps: int | None = None,
+        shown_in: Sequence[str] = (TENSORBOARD,),
     ) -> None:
         """Log into `logdir`; what was written after `resume_step` is dropped, it will come again.
 
         So are lines whose `step/env` is above `resume_env_steps`; TensorBoard forgets whole steps
         only, it may show them twice. `headline` names the metrics shown on screen; `quiet` shows
-        none.
+        none. `shown_in` are names of `dreamer.training.sinks.LOGGERS`.
         """
         self.logdir = Path(logdir)
         self._file = self.logdir / "metrics.jsonl"
-        self._tensorboard: SummaryWriter | None = None
+        self._sinks: list[Sink] = []
         if distributed.is_writer():
             self.logdir.mkdir(parents=True, exist_ok=True)
             if resume_step is not None:
                 _drop_lines_after(self._file, resume_step, resume_env_steps)
-            purge = None if resume_step is None else resume_step + 1
-            self._tensorboard = SummaryWriter(str(self.logdir), purge_step=purge)
+            self._sinks = open_sinks(shown_in, self.logdir, resume_step)
         self._averages = _Averages()
         self._headline, self._total = headline, total_steps
         self._clock = _Clock(resume_step or 0)
@@ -116,18 +116,15 @@ class Logger:
             raise NonFiniteError(f"not finite: {', '.join(broken)}")
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
-        """A histogram of `values`, for TensorBoard."""
-        self._events.add_histogram(tag, values.detach().float().cpu(), step)
+        """A histogram of `values`."""
+        for sink in self._sinks:
+            sink.histogram(tag, values, step)
 
     def video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> bytes:
-        """(T, height, width, 3) uint8 frames for TensorBoard, as the animated GIF it returns."""
+        """(T, height, width, 3) uint8 frames as the animated GIF it returns."""
         encoded = to_gif(frames, fps)
-        _, height, width, channels = frames.shape
-        image = Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=encoded
-        )
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        self._events._get_file_writer().add_summary(summary, step)
+        for sink in self._sinks:
+            sink.gif(tag, encoded, frames.shape, step)
         return encoded
 
     def message(self, text: str) -> None:
@@ -140,25 +137,18 @@ class Logger:
 
     def close(self) -> None:
         """Finish the files and the bar."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for sink in self._sinks:
+            sink.close()
         if self._bar is not None:
             self._bar.close()
-
-    @property
-    def _events(self) -> SummaryWriter:
-        """TensorBoard's file, which the writing process alone has."""
-        assert self._tensorboard is not None, "this process writes nothing"
-        return self._tensorboard
 
     def _put(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
         """Write what is finite into both files, and return it."""
         finite = {tag: value for tag, value in metrics.items() if math.isfinite(value)}
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
-        for tag, value in finite.items():
-            self._events.add_scalar(tag, value, step)
-        self._events.flush()
+        for sink in self._sinks:
+            sink.scalars(finite, step)
         return finite
 
     def _show(self, step: int, metrics: dict[str, float]) -> None:

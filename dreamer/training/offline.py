@@ -17,6 +17,7 @@ from dreamer.training.loops import Every, Hooks, offline_loop
 from dreamer.training.profiler import Tracer
 from dreamer.training.run_folder import RunFolder, State, saved_info
 from dreamer.training.settings import OfflineRunSettings
+from dreamer.training.sinks import check_loggers
 from dreamer.training.state_check import load_weights
 
 
@@ -45,6 +46,7 @@ class OfflineRun:
         self.evaluator, self.settings = evaluator, settings
         self.pretrain, self.freeze = pretrain, freeze
         self.device, self.missed = device, False
+        check_loggers(settings.logger)
         self.stream = WindowStream(
             dataset.train, settings.batch_size, settings.batch_length, seed, augmentation
         )
@@ -57,7 +59,9 @@ class OfflineRun:
         distributed.broadcast_(self.agent)
         self.folder.open()
         run = self.settings
-        self.logger = Logger(self.folder.path, resume_step=done, total_steps=run.updates)
+        self.logger = Logger(
+            self.folder.path, resume_step=done, total_steps=run.updates, shown_in=run.logger
+        )
         batches = self.stream.iterate(done, self.device)
         every = Every(run.log_every, run.heldout_every, run.eval_every, run.save_every)
         traced = run.profile if distributed.is_writer() else 0

@@ -29,6 +29,7 @@ from dreamer.training.loops import Budget, Every, Hooks, online_loop
 from dreamer.training.profiler import Tracer
 from dreamer.training.run_folder import RunFolder, State
 from dreamer.training.settings import OnlineSettings, RunSettings
+from dreamer.training.sinks import check_loggers
 from dreamer.training.state_check import check_record
 
 HEADLINE = ("episode/score", "episode/cost", "training_cost/total", "eval/score", "eval/cost")
@@ -71,6 +72,7 @@ class OnlineRun:
         self.folder, self.agent, self.world = folder, agent, world
         self.evaluator, self.settings, self.seed, self.device = evaluator, settings, seed, device
         self.dataset, self.missed = dataset, False
+        check_loggers(settings.logger)
         self.budget = Budget(online.steps, online.ratio, online.prefill)
         distributed.say(replay_size(online, world.info))
         self.store = EpisodeStore(online.capacity)
@@ -144,6 +146,7 @@ class OnlineRun:
                 resume_env_steps=played,
                 total_steps=self.budget.updates(self.budget.agent_steps),
                 headline=HEADLINE,
+                shown_in=self.settings.logger,
             )
 
     def resume(self, state: State) -> tuple[int, int, int]:

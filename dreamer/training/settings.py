@@ -8,6 +8,8 @@ from dreamer.config import setting
 from dreamer.errors import UserError
 from dreamer.settings import BOTH, MODEL
 
+TENSORBOARD, WANDB = "tensorboard", "wandb"  # see dreamer/training/sinks.py
+
 
 @dataclass(frozen=True)
 class DatasetFile:
@@ -57,6 +59,12 @@ class RunSettings:
     eval_episodes: int = setting("episodes per evaluation", minimum=1)
     save_every: int = setting("updates between checkpoints", minimum=1, decides_result=False)
     keep_checkpoints: int = setting("checkpoints kept on disk", minimum=1, decides_result=False)
+    logger: tuple[str, ...] = setting(
+        "programs that show the run, beside metrics.jsonl; or: --logger. wandb has to be installed",
+        choices=(TENSORBOARD, WANDB),
+        decides_result=False,
+        before=(TENSORBOARD,),
+    )
     profile: int = setting("updates of this start to trace (--profile takes 10); 0 none", minimum=0)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from dreamer.data.episode import DatasetInfo, Episode, observed
 from dreamer.data.hdf5 import write_dataset
+from dreamer.envs.adapter import ImageEnv
 from dreamer.envs.worker import end_with_parent, ignore_stop_signals
 from fosp_ext.dataset.collect_plan import Recording
 from fosp_ext.envs import action_scale, env_action_size, environment_facts, is_custom, make_env
@@ -85,7 +86,7 @@ def record_part(path: Path, recording: Recording, choice: EnvChoice) -> None:
             None if is_custom(choice.task) else choice.render,
             choice.variant,
             action_scale(choice.task),
-            getattr(env, "action_bounds", None),
+            env.action_bounds if isinstance(env, ImageEnv) else None,
         ),
         {name: values.shape[1] for name, values in episode.vectors.items()},
     )

@@ -6,7 +6,6 @@ Use `fosp_ext.envs.make_env`, which prepares the imports of MuJoCo and Safety-Gy
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +17,11 @@ from fosp_ext.envs.fast_layout import speed_up_layouts_
 from fosp_ext.envs.fast_step import make_step
 from fosp_ext.envs.privileged import read_world_state
 from fosp_ext.envs.renderer import Renderer, model_camera, overhead_camera
+from fosp_ext.envs.tasks import robot_of
 from fosp_ext.envs.variant_world import add_noise, change_task_
 from fosp_ext.envs.variants import Variant
 from fosp_ext.envs.world_state import WorldState
-from fosp_ext.envs.world_xml import compiled_from, edit_world
+from fosp_ext.envs.world_xml import compiled_from, edit_world, sky_last
 
 OVERHEAD_SIZE = 256
 OVERHEAD_MARGIN = 1.0  # metres shown around the area in which objects are placed
@@ -55,10 +55,9 @@ class SafetyGymEnv(gymnasium.Env):
         self.render_mode = "rgb_array"
         self.task, self.cameras, self.size = task, cameras, size
         self.action_repeat, self.render_quality, self.variant = action_repeat, render, variant
-        name = re.match(r"Safety([A-Z][a-z]+)", task)
-        assert name is not None, task
-        self.robot = name[1]
-        self._world = builder.Builder(task_id=task, config={"agent_name": self.robot})
+        self.robot = robot_of(task)
+        with np.errstate(over="ignore"):  # of gymnasium 1, where it looks at float32 bounds
+            self._world = builder.Builder(task_id=task, config={"agent_name": self.robot})
         change_task_(self._world.task, variant)
         speed_up_layouts_(self._world.task.random_generator)
         self._step = make_step(self._world)
@@ -74,6 +73,12 @@ class SafetyGymEnv(gymnasium.Env):
         low, high = self._world.action_space.low, self._world.action_space.high
         self._action_center, self._action_scale = (high + low) / 2, scale * (high - low) / 2
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, low.shape, np.float32)
+
+    @property
+    def action_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What -1 and what 1 are to Safety-Gymnasium itself, (A,) each."""
+        low, high = (self._action_center + side * self._action_scale for side in (-1, 1))
+        return tuple(low.tolist()), tuple(high.tolist())
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -159,7 +164,8 @@ class SafetyGymEnv(gymnasium.Env):
 
     def _scenery(self, sky: bool) -> mujoco.MjModel:
         """A model with the textures and meshes of this task, for a renderer to load."""
-        xml = self._full_xml if sky else edit_world(self._full_xml, self.robot, self.variant)
+        full = self._full_xml
+        xml = sky_last(full) if sky else edit_world(full, self.robot, self.variant)
         return mujoco.MjModel.from_xml_string(xml)
 
     def _observe(self) -> dict[str, np.ndarray]:

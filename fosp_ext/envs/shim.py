@@ -1,12 +1,14 @@
-"""Import Safety-Gymnasium 1.0.0 on Python 3.10 to 3.13 with today's numpy. Nothing on disk changes.
+"""Import Safety-Gymnasium 1.0.0 with today's Python, numpy, gymnasium and MuJoCo.
 
-The release of 2023 was written for Python up to 3.10 and numpy 1. Three things stand in its way,
-each mended in memory and only for its own modules:
+The release of 2023 was written for Python up to 3.10, numpy 1 and gymnasium 0.28. Three things
+stand in its way, each mended in memory and only for its own modules; nothing on disk changes:
 
 1. Its dataclasses have numpy arrays as defaults, "mutable defaults" that Python refuses since 3.11.
    While its modules are imported, an array default is turned into a default factory.
-2. It imports its multi-agent module, which needs gymnasium-robotics and pettingzoo. We use
-   single-agent tasks only, so an empty stand-in takes its place and neither has to be installed.
+2. Importing it registers its environments with wrappers that gymnasium 1.0 removed, and imports a
+   multi-agent module that needs gymnasium-robotics and pettingzoo. We make its tasks with its
+   `Builder` and use none of that, so the package's own `__init__` is not run: the package is there
+   as the parent of its modules, without `make`.
 3. It looks up joints by one-element arrays, which numpy 2.4 no longer turns into an index. The one
    method that does so sees the model through a view that accepts them.
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import sys
 import types
@@ -28,20 +31,29 @@ import numpy as np
 
 from fosp_ext.envs.gl import choose_backend
 
-_MULTI_AGENT = "safety_gymnasium.tasks.safe_multi_agent.safe_mujoco_multi"
+_PACKAGE = "safety_gymnasium"
 
 
 def import_safety_gymnasium() -> types.ModuleType:
-    """The `safety_gymnasium` package, ready to use. Chooses the OpenGL library as well."""
+    """The module `safety_gymnasium.builder`, ready to use. Chooses the OpenGL library as well."""
     choose_backend()
-    loaded = sys.modules.get("safety_gymnasium")
-    if loaded is not None and "safety_gymnasium.builder" in sys.modules:
-        return loaded
-    with _array_defaults(), _without_multi_agent():
-        package = importlib.import_module("safety_gymnasium")
-        importlib.import_module("safety_gymnasium.builder")  # its dataclasses are defined here too
-    _accept_array_indices(importlib.import_module("safety_gymnasium.bases.base_agent").BaseAgent)
-    return package
+    builder = f"{_PACKAGE}.builder"
+    if builder in sys.modules:
+        return sys.modules[builder]
+    if _PACKAGE not in sys.modules:
+        sys.modules[_PACKAGE] = _empty_package()
+    with _array_defaults():
+        module = importlib.import_module(builder)
+    _accept_array_indices(importlib.import_module(f"{_PACKAGE}.bases.base_agent").BaseAgent)
+    return module
+
+
+def _empty_package() -> types.ModuleType:
+    """Patch 2: the package with its path, before its `__init__` is run."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named '{_PACKAGE}'", name=_PACKAGE)
+    return importlib.util.module_from_spec(spec)
 
 
 @contextmanager
@@ -64,22 +76,6 @@ def _array_defaults() -> Iterator[None]:
         yield
     finally:
         dataclasses.dataclass = original
-
-
-@contextmanager
-def _without_multi_agent() -> Iterator[None]:
-    """Patch 2: the multi-agent module is a stand-in within the block."""
-
-    def make_ma(*_: Any, **__: Any) -> None:
-        raise NotImplementedError("multi-agent tasks are not supported")
-
-    stand_in = types.ModuleType(_MULTI_AGENT)
-    vars(stand_in)["make_ma"] = make_ma
-    sys.modules[_MULTI_AGENT] = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules[_MULTI_AGENT]
 
 
 class _ModelView:

@@ -15,12 +15,14 @@ CAMERAS = ("vision", "vision_back", "fixednear", "fixedfar", "track")  # of Safe
 REACH = "SafeReach-v0"
 REACH_CAMERAS = ("front", "wrist")
 REACH_ACTIONS = 3  # velocity of the tool
+REACH_SPEED = 0.2  # m/s of the tool for an action of 1, along each axis
 QUALITIES = ("fast", "exact")
 PREFIX = "safetygym_"  # the spelling of SafeDreamer's and FOSP's own configs
 
 _ROBOTS = {"Point": 2, "Car": 2, "Racecar": 2, "Doggo": 12, "Ant": 8}  # robot -> action size
 # Share of the action's range in which the simulator answers: beyond it a motor is at its limit.
 _ACTION_SCALES = {"Point": (0.05, 1.0), "Car": (0.02, 0.02)}
+_ACTION_LIMITS = {"Racecar": (20.0, 0.785)}  # of the others 1; the lowest are minus these
 _LEVELS = {
     "Goal": 3,
     "Button": 3,
@@ -126,7 +128,7 @@ def action_size(task: str) -> int | None:
     """Action size, known without the simulator; None for custom environments."""
     if is_custom(task):
         return None
-    return REACH_ACTIONS if task == REACH else _ROBOTS[_robot(task)]
+    return REACH_ACTIONS if task == REACH else _ROBOTS[robot_of(task)]
 
 
 def action_scale(task: str) -> tuple[float, ...] | None:
@@ -139,10 +141,19 @@ def action_scale(task: str) -> tuple[float, ...] | None:
     size = action_size(task)
     if size is None:
         return None
-    return (1.0,) * size if task == REACH else _ACTION_SCALES.get(_robot(task), (1.0,) * size)
+    return (1.0,) * size if task == REACH else _ACTION_SCALES.get(robot_of(task), (1.0,) * size)
 
 
-def _robot(task: str) -> str:
+def action_limits(task: str) -> tuple[float, ...] | None:
+    """The highest actions in the environment's own units; None for custom environments."""
+    size = action_size(task)
+    if task == REACH:
+        return (REACH_SPEED,) * REACH_ACTIONS
+    return None if size is None else _ACTION_LIMITS.get(robot_of(task), (1.0,) * size)
+
+
+def robot_of(task: str) -> str:
+    """The robot of a Safety-Gymnasium task."""
     return next(robot for robot in _ROBOTS if task.startswith(f"Safety{robot}"))
 
 

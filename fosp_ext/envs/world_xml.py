@@ -46,6 +46,21 @@ def edit_world(xml: str, robot: str, variant: Variant) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def sky_last(xml: str) -> str:
+    """The world with its sky behind all other textures.
+
+    Those have the numbers then that they have in a world without sky, by which MuJoCo 4 finds what
+    to draw in the textures that were loaded.
+    """
+    root = ElementTree.fromstring(xml)
+    assets = root.find("./asset")
+    assert assets is not None, "not a Safety-Gymnasium world"
+    for texture in assets.findall("./texture[@type='skybox']"):
+        assets.remove(texture)
+        assets.append(texture)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
 @contextmanager
 def compiled_from(edit: Callable[[str], str]) -> Iterator[None]:
     """Within the block, Safety-Gymnasium compiles `edit(xml)` in place of each XML it writes.

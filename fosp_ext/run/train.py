@@ -9,21 +9,25 @@ from pathlib import Path
 
 from dreamer import command_line
 from dreamer.command_line import config_text, exit_code, parse_command_line, say, tell
-from dreamer.config import KINDS, Presets, changed, describe, load_presets
+from dreamer.config import DEFAULTS, KINDS, Presets, changed, listed, load_presets
+from dreamer.help_text import asked_for, help_text
 from dreamer.signals import answers_signals
 from fosp_ext.commands import as_called
 from fosp_ext.config import (
     SCHEMAS,
+    Config,
     TrainConfig,
     load_config,
     resolve_config,
     with_task_preset,
 )
-from fosp_ext.envs import task_folder
+from fosp_ext.envs import check_task, task_folder
 from fosp_ext.envs.variants import NONE, describe_variants
 from fosp_ext.run.presets import PRESETS
+from fosp_ext.settings import RecordingSettings
 
 USAGE = """usage: python train.py --configs PRESET [PRESET ...] [--key value ...] [--print-config]
+       python train.py --help [SECTION ...]
 
   python train.py --configs collect                      record a dataset with scripted policies
   python train.py --configs fosp_offline                 train FOSP on it, in the size and by the
@@ -45,6 +49,10 @@ FLAGS = {
     "--help-variants": "help-variants",
     "--allow-task-mismatch": "allow-task-mismatch",
 }
+ALIASES = {**command_line.ALIASES, "from": "init_from"}
+MIX = "dataset.mix"
+MODE_GROUPS = {"collect": "record", "offline": "offline", "online": "online"}
+WITHOUT = "without"  # presets that leave something out of a method
 SHORT = {  # options that stand for a setting
     "allow-task-mismatch": ("online.allow_task_mismatch", "true"),
     "profile": ("run.profile", "10"),
@@ -61,17 +69,16 @@ def main(argv: list[str] | None = None) -> int:
 def command(argv: list[str]) -> int:
     """The same, with its errors."""
     presets = load_presets(PRESETS)
-    names, overrides, flags = parse_command_line(argv, FLAGS)
-    if "help" in flags or not argv:
-        names = [name for name in presets if name != "defaults"]
-        say(f"{as_called(USAGE)}\npresets: {', '.join(names)}\n")
-        say(f"settings and defaults:\n{describe(SCHEMAS, presets['defaults'])}")
+    wanted = asked_for(argv)
+    if wanted is not None:
+        say(help_text(as_called(USAGE), groups(presets), SCHEMAS, presets[DEFAULTS], wanted))
         return 0
+    settings = [item.key for item in listed(SCHEMAS, presets[DEFAULTS])]
+    names, overrides, flags = parse_command_line(argv, FLAGS, presets, settings)
     if "help-variants" in flags:
         say(describe_variants())
         return 0
-    if "from" in overrides:
-        overrides["init_from"] = overrides.pop("from")
+    overrides = {ALIASES.get(key, key): value for key, value in overrides.items()}
     overrides |= dict(SHORT[flag] for flag in flags & SHORT.keys())
     names, overrides = complete(presets, names, overrides)
     config = resolve_config(presets, names, overrides)
@@ -84,10 +91,20 @@ def command(argv: list[str]) -> int:
     return run_mode(config)
 
 
+def groups(presets: Presets) -> dict[str, list[str]]:
+    """The names of the presets by what they are for."""
+    found: dict[str, list[str]] = {group: [] for group in (*MODE_GROUPS.values(), WITHOUT, *KINDS)}
+    for name, preset in presets.items():
+        group = MODE_GROUPS.get(str(preset.get("mode")), WITHOUT)
+        if name != DEFAULTS:
+            found[next((kind for kind in KINDS if kind in preset), group)].append(name)
+    return found
+
+
 def complete(
     presets: Presets, names: Sequence[str], overrides: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Add a size and a recipe where none is named, and fill in the placeholders of `logdir`."""
+    """Add what is not named (size, recipe, the only policy), fill in placeholders of `logdir`."""
     config = resolve_config(presets, names, overrides)
     added: dict[str, str] = {}
     if isinstance(config, TrainConfig):
@@ -98,6 +115,7 @@ def complete(
         if added:
             said = " and ".join(f"{kind} '{name}'" for kind, name in added.items())
             tell(f"taking {said} {reason}")
+    overrides = {**overrides, **only_policy(config, presets, names, overrides)}
     label = [*names, *added.values()]
     if config.env.variant != NONE.name:
         label.append(config.env.variant)
@@ -106,6 +124,23 @@ def complete(
     for key, value in fill.items():
         logdir = logdir.replace(f"{{{key}}}", str(value))
     return [*names, *added.values()], {**overrides, "logdir": logdir}
+
+
+def only_policy(
+    config: Config, presets: Presets, names: Sequence[str], overrides: Mapping[str, str]
+) -> dict[str, str]:
+    """The mix of a recording where a task has one policy and no mix is named, else nothing."""
+    named = MIX in overrides or any("mix" in presets[name].get("dataset", {}) for name in names)
+    if named or not isinstance(config.dataset, RecordingSettings):
+        return {}
+    from fosp_ext.envs.scripted import available_policies  # numpy is imported here
+
+    policies = available_policies(check_task(config.task))
+    if len(policies) > 1:
+        return {}
+    if config.mode == "collect":
+        tell(f"recording with the policy '{policies[0]}', the only one for {config.task}")
+    return {MIX: f"{policies[0]}=1"}
 
 
 def size_and_recipe(config: TrainConfig, named: Collection[str]) -> tuple[dict[str, str], str]:

@@ -11,7 +11,6 @@ import pytest
 from dreamer.command_line import parse_command_line
 from dreamer.config import (
     changed,
-    describe,
     differences,
     from_dict,
     load_presets,
@@ -24,6 +23,7 @@ from dreamer.config import (
     to_dict,
 )
 from dreamer.errors import UserError
+from dreamer.help_text import describe
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def test_schemas_share_presets_and_refuse_what_only_others_read(presets):
         resolve(Example, presets, [], {"extra.deter": "3"}, schemas)
     with pytest.raises(UserError, match="extr is not a setting; did you mean 'extra'"):
         resolve(Example, {**presets, "x": {"extr": {}}}, ["x"], {}, schemas)
-    assert "[other]" in describe(schemas, presets["defaults"])
+    assert "[other]" in describe(schemas, presets["defaults"], ["all"])
 
 
 @dataclass(frozen=True)
@@ -304,18 +304,18 @@ def test_changed_names_the_origin(presets):
 
 
 def test_describe_lists_every_setting(presets):
-    lines = describe({"example": Example}, presets["defaults"]).splitlines()
+    lines = describe({"example": Example}, presets["defaults"], ["all"]).splitlines()
     assert len(lines) == 8
     assert " ".join(lines[1].split()) == "--storage ram where images live (ram, disk)"
     assert "safe=0.5,unsafe=0.5" in lines[3]
 
 
 def test_command_line():
-    argv = "--configs a b --run.updates 1e6 --task=x --rate -1 --configs c --help --print-config"
+    argv = "--configs a b --run.updates 1e6 --task=x --rate -1 --configs c --profile --print-config"
     assert parse_command_line(argv.split()) == (
         ["a", "b", "c"],
         {"run.updates": "1e6", "task": "x", "rate": "-1"},
-        {"help", "print-config"},
+        {"profile", "print-config"},
     )
     assert parse_command_line(["--note=a=b", "--text", ""]) == (
         [],

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dreamer.errors import NonFiniteError
+from dreamer.errors import NonFiniteError, UserError
 from dreamer.training.logger import Logger
+from dreamer.training.sinks import check_loggers
 from dreamer.training.video import annotate, to_gif, write_mp4
 
 
@@ -276,3 +277,40 @@ def test_annotation_is_a_band_below():
     assert out.shape == (32 + 32, 48, 3)
     np.testing.assert_array_equal(out[:32], frame)
     assert (out[32:] > 128).any()
+
+
+def test_weights_and_biases_without_a_network(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "config.yaml").write_text("seed: 3\n")
+    for start in (None, 10):  # begun and continued: one run
+        logger = Logger(tmp_path, quiet=True, resume_step=start, shown_in=("tensorboard", "wandb"))
+        logger.add({"train/loss": torch.tensor(2.5)})
+        logger.write(10 if start is None else 20)
+        logger.histogram("values", torch.arange(5.0), 10)
+        logger.video("open_loop", moving_square(), 10, fps=5)
+        logger.close()
+    assert [row["train/loss"] for row in rows(tmp_path)] == [2.5, 2.5]
+    assert len(events(tmp_path).Scalars("train/loss")) == 2
+    records = sorted((tmp_path / "wandb").rglob("*.wandb"))
+    number = (tmp_path / "wandb" / "run-id").read_text()
+    assert {path.name for path in records} == {f"run-{number}.wandb"}
+    content = b"".join(path.read_bytes() for path in records)
+    for part in (b"train/loss", b"update", b"values", b"open_loop", b"seed"):
+        assert part in content
+    assert list((tmp_path / "wandb").rglob("media/videos/*.gif"))
+
+
+def test_no_program_has_to_show_a_run(tmp_path):
+    logger = Logger(tmp_path, quiet=True, shown_in=())
+    logger.add({"loss": 1.0})
+    logger.write(1)
+    logger.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_program_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    check_loggers(("tensorboard",))
+    with pytest.raises(UserError, match="pip install wandb"):
+        check_loggers(("tensorboard", "wandb"))

@@ -127,13 +127,14 @@ def test_another_seed_does_not_go_on(tmp_path, capsys):
 def test_help_and_the_printed_configuration(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    for word in (
-        "usage: python -m dreamer",
-        "presets: cpu, debug",
-        "--online.prefill",
-        "[offline]",
-    ):
+    for word in ("usage: python -m dreamer", "presets:", " cpu debug", "--help SECTION"):
         assert word in said
+    assert main(["--help", "online", "dataset"]) == 0
+    said = capsys.readouterr().out
+    assert "--online.prefill" in said
+    assert "[offline]" in said
+    assert main([*DEBUG, "online.steps", "3"]) == 2
+    assert "two dashes, --online.steps VALUE" in capsys.readouterr().err
     assert main([*DEBUG, *REACH, "--print-config"]) == 0
     said = capsys.readouterr().out
     assert "logdir: logdir/dreamer/dreamer.envs.reach-Reach/seed0" in said

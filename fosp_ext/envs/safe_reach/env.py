@@ -18,10 +18,10 @@ from fosp_ext.envs.safe_reach.layout import draw_layout
 from fosp_ext.envs.safe_reach.scene import build_model, obstacle_sizes
 from fosp_ext.envs.safe_reach.space import GOAL_HEIGHT, HIGH, LOW, START, SUCCESS, USUAL
 from fosp_ext.envs.safe_reach.state import ReachState
+from fosp_ext.envs.tasks import REACH_SPEED
 from fosp_ext.envs.variant_world import add_noise
 from fosp_ext.envs.variants import Variant
 
-SPEED = 0.2  # m/s of the tool for an action of 1, along each axis
 PERIOD = 0.1  # seconds between actions
 TIME_LIMIT = 100  # actions, repeated ones counted
 LEAD = 0.05  # metres that the commanded place may be ahead of the tool, along each axis
@@ -106,7 +106,7 @@ class SafeReachEnv(gymnasium.Env):
         self.render_mode = "rgb_array"
         self.task, self.cameras, self.size = task, cameras, size
         self.action_repeat, self.render_quality, self.variant = action_repeat, render, variant
-        self._stride = SPEED * PERIOD * np.asarray(scale, np.float64)  # (3,) metres
+        self._stride = REACH_SPEED * PERIOD * np.asarray(scale, np.float64)  # (3,) metres
         self._scenes: dict[int, Scene] = {}  # by their number of obstacles
         self._scene = self._scene_of(USUAL)
         self._target, self._aim, self._joints = START, START, self._scene.start

@@ -31,7 +31,13 @@ DEBUG = ["--configs", "fosp_offline", "debug"]
         ("--run.updates many", "--run.updates .*'many'"),
         ("--env.render fats", "--env.render .*'fats'.*'fast'"),
         ("--run.updates", "--run.updates needs a value"),
-        ("updates 3", "'updates' is not understood"),
+        ("updates 3", "'updates' is not understood: a setting begins with two dashes, --run.upd"),
+        ("run.updates=3", "two dashes, --run.updates=..."),
+        ("-seed 3", "two dashes, --seed VALUE"),
+        ("--logger tensorbord", "--run.logger .*'tensorbord'"),
+        ("--configs seed 3", "'seed' is not understood: a setting begins with two dashes, --seed"),
+        ("--seed 3 cpu", "'cpu' .* a preset, .* stand together: --configs fosp_offline debug cpu"),
+        ("nonsense", "'nonsense' is not understood; write --configs NAMES or --key value"),
         ("--device cuda:99", "device 'cuda:99' cannot be used here"),
         ("--device gpu", "device 'gpu' cannot be used here"),
         ("--task SafetyPointGaol1-v0", "'SafetyPointGaol1-v0'; did you mean 'SafetyPointGoal1-v0'"),
@@ -103,13 +109,42 @@ def test_collect_refuses_too(refuse, words, message):
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["-h"], []])
-def test_help_lists_presets_and_settings(argv, place, capsys):
+def test_help_fits_on_a_screen(argv, place, capsys):
     before = snapshot(place)
     assert train.main(argv) == 0
     out = capsys.readouterr().out
-    for word in ("usage: python train.py", "fosp_offline", "--run.updates", "125000"):
+    for word in ("usage: python train.py", "offline", "fosp_offline", "lagrange", "--help SECTION"):
         assert word in out
+    assert len(out.splitlines()) < 50
+    assert max(map(len, out.splitlines())) <= 100
     assert snapshot(place) == before
+
+
+def test_help_lists_the_settings_of_a_section(place, capsys):
+    assert train.main(["--configs", "fosp_offline", "--help", "run", "lagrange"]) == 0
+    keys = {line.split()[0].partition(".")[0] for line in capsys.readouterr().out.splitlines()}
+    assert keys == {"--run", "--lagrange"}
+    assert train.main(["--help", "general"]) == 0
+    assert "--seed" in capsys.readouterr().out
+    assert train.main(["--help", "all"]) == 0
+    out = capsys.readouterr().out
+    assert "--run.updates" in out
+    assert "125000" in out
+    assert train.main(["--help", "lagrnge"]) == 2
+    assert "did you mean 'lagrange'" in capsys.readouterr().err
+
+
+def test_the_only_policy_is_taken_by_itself(place, capsys):
+    own = ["--configs", "collect", "--task", "mine:Env", "--print-config"]
+    assert train.main(own) == 0
+    out, err = capsys.readouterr()
+    assert YAML(typ="safe").load(out)["dataset"]["mix"] == {"random": 1.0}
+    assert "'random', the only one for mine:Env" in err
+    assert train.main([*own, "--dataset.mix", "safe=1"]) == 0
+    assert "safe: 1" in capsys.readouterr().out  # named, and refused when it is recorded
+    assert train.main(["--configs", "collect", "--print-config"]) == 0
+    assert "near_miss" in capsys.readouterr().out
+    assert train.main(["--configs", "fosp_online", "--task", "mine:Env", "--print-config"]) == 0
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
