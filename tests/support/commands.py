@@ -81,10 +81,10 @@ def after_update(
     """Let `act` see, and change, the metrics of the update with this number in this process."""
     plain, count = Agent.update, 0
 
-    def update(self, batch, **which):
+    def update(self, batch, *which, **more):
         nonlocal count
         count += 1
-        result = plain(self, batch, **which)
+        result = plain(self, batch, *which, **more)
         if count == number:
             act(result)
         return result

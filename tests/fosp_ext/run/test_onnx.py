@@ -227,7 +227,7 @@ def test_files_that_are_not_ours_or_were_altered_are_refused(place, tmp_path):
 
 def test_what_cannot_be_exported_is_refused(place, capsys):
     assert export.main([str(place / "run"), "--out", str(place / "agent.onnx")]) == 2
-    assert "exists; nothing is overwritten" in capsys.readouterr().err
+    assert "exists already; choose another name" in capsys.readouterr().err
     with pytest.raises(UserError, match="has no ONNX graph"):
         check_exportable(make_agent(*SET, policy_set__proposals="4"))
 
