@@ -20,10 +20,10 @@ from dreamer.files import atomic_path
 from dreamer.outputs import new_output, refuse_existing
 from dreamer.signals import answers_signals
 from dreamer.training.checkpoint import Checkpoint
-from dreamer.training.run_folder import META, provenance, read_starts, run_of
+from dreamer.training.run_folder import META, provenance, read_starts, run_of, saved_state
 from fosp_ext.commands import as_called
 from fosp_ext.config import OnlineConfig
-from fosp_ext.envs.tasks import action_rate
+from fosp_ext.envs.tasks import action_rate, is_custom
 from fosp_ext.policy_set import PolicySet
 from fosp_ext.run.presets import PRESETS
 from fosp_ext.run.run_folder import LoadedRun, leave_out_learning, load_run
@@ -169,7 +169,9 @@ def command(options: argparse.Namespace) -> int:
     file = write(options.run, options.out)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     if file.suffix != ".onnx":
-        print(as_called(f"play it: python eval.py --checkpoint {file}"))
+        task = saved_state(file)["info"]["task"]
+        named = f" --task {task}" if is_custom(task) else ""  # or its module is not imported
+        print(as_called(f"play it: python eval.py --checkpoint {file}{named}"))
     return 0
 
 

@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "configs.yaml")
 COMMANDS = {"train", "eval", "dataset", "report", "export", "doctor"}
 OPTIONAL = ("mujoco", "safety_gymnasium", "imageio", "xmltodict", "yaml", "av", "matplotlib")
-EXTRAS = {"sim", "video", "plots", "onnx", "runtime", "all", "docs", "dev"}
+EXTRAS = {"sim", "video", "plots", "onnx", "runtime", "wandb", "hub", "notebook"} | {
+    "all",
+    "docs",
+    "dev",
+}
 WORLD = ("--task", "dreamer.envs.counting:CountingEnv", "--env.action_repeat", "1")
 
 

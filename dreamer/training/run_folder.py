@@ -222,8 +222,8 @@ def saved_state(path: str | Path) -> State:
     elif path.name == POINTER:  # the file that names the newest
         path = Checkpoint(path.parent, 1).latest() or path
     state = Checkpoint.load(path)
-    check_parts(state, path)
     check_sound(path, state)
+    check_parts(state, path)
     return state
 
 
