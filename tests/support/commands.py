@@ -81,10 +81,10 @@ def after_update(
     """Let `act` see, and change, the metrics of the update with this number in this process."""
     plain, count = Agent.update, 0
 
-    def update(self, batch, update_policy=True):
+    def update(self, batch, update_policy=True, update_model=True):
         nonlocal count
         count += 1
-        result = plain(self, batch, update_policy)
+        result = plain(self, batch, update_policy, update_model)
         if count == number:
             act(result)
         return result
