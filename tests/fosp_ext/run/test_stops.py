@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import pty
 import select
@@ -88,6 +89,28 @@ def test_an_evaluation_stops_at_the_next_step(run, evaluate, capsys, number, cod
 def test_an_evaluation_without_a_finished_episode_leaves_nothing(run, evaluate):
     assert evaluate(Stopping(signal.SIGTERM, at=2)) == 143
     assert not (run / "eval").exists()
+
+
+def counting_env(*_: object) -> CountingEnv:
+    """Made in a process of its own."""
+    return CountingEnv(6, None, TOY_INFO.cameras)
+
+
+def test_an_evaluation_in_several_processes_stops_too(run, monkeypatch, capsys):
+    """While the video of its first episode is written."""
+    monkeypatch.setattr("fosp_ext.run.evaluate.make_run_env", counting_env)
+    monkeypatch.setattr(
+        "fosp_ext.run.play.write_mp4", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    words = ("--episodes", "4", "--videos", "1", "--workers", "2", "--device", "cpu")
+    assert evaluation_command.main(["--logdir", str(run), *words]) == 143
+    folder = run / "eval" / "000000007"
+    assert len((folder / "episodes.jsonl").read_text().splitlines()) == 1
+    assert not (folder / "summary.json").exists()
+    kept, last = capsys.readouterr().err.splitlines()[-2:]
+    assert kept.startswith(f"1 finished episodes are kept in {folder}/episodes.jsonl")
+    assert last == "stopped; the next evaluation begins anew"
+    assert multiprocessing.active_children() == []
 
 
 def test_what_an_environment_raises_when_it_is_closed_loses_nothing(run, evaluate, capsys):
