@@ -167,7 +167,7 @@ def spoil(run: Path, step: int | None = None) -> Path:
 
 
 @pytest.mark.parametrize(("step", "message"), [(None, "has weights that are not finite, "),
-                                               (-3, "'step' is -3")])  # fmt: skip
+                                               (-3, "has the impossible step -3")])  # fmt: skip
 def test_spoilt_checkpoints_are_refused(refuse, place, toy_run, step, message):
     shutil.copytree(toy_run, place / "run")
     spoil(place / "run", step)
