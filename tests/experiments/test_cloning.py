@@ -39,7 +39,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_running_episode_is_read_as_its_recording(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Samples apart: a window draws them at once, a step by itself, so here they are all alike."""
+    """A window draws its samples at once, a step its own: here all are alike. Products are bfloat16."""
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 0.37))
     info, agent = validate_dataset(recorded), make_agent()
     truth = load_truth(recorded, info, [1])
@@ -54,7 +54,7 @@ def test_a_running_episode_is_read_as_its_recording(
             for action in torch.from_numpy(episode.action[:5]):
                 reader.acted(action)
                 found.append(reader.read(env.step(action.numpy())[0]))
-        torch.testing.assert_close(torch.stack(found), rows[0, :6], rtol=0, atol=1e-3, msg=name)
+        torch.testing.assert_close(torch.stack(found), rows[0, :6], rtol=0, atol=4e-3, msg=name)
     env.close()
 
 
