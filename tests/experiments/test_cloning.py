@@ -39,7 +39,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_running_episode_is_read_as_its_recording(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A window draws its samples at once, a step its own: here all are alike. Products are bfloat16."""
+    """A window draws its samples at once, a step its own: here all are alike.
+
+    Matrix products are in bfloat16.
+    """
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 0.37))
     info, agent = validate_dataset(recorded), make_agent()
     truth = load_truth(recorded, info, [1])
