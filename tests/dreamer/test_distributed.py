@@ -456,7 +456,8 @@ def assert_own_episodes(run: Path) -> None:
     assert list(learned) == list(range(1, 19))
     rounds = [next(s for s in range(0, 200, 4) if budget.updates(s) >= k) for k in learned]
     assert list(learned.values()) == rounds
-    assert [row["step"] for row in metrics(run) if "eval/score" in row] == [6, 12, 18]
+    evaluated = [row["step"] for row in metrics(run) if "eval/score" in row]
+    assert evaluated == [6, 12]  # that of 18 was given up for the signal
 
 
 def test_recording_takes_one_process(monkeypatch, capsys):

@@ -38,7 +38,7 @@ def test_rows_are_means_without_reached_goals():
     assert (unseen["predicted"], unseen["real"]) == (0.5, 0)
 
 
-def test_the_result_of_an_action_is_predicted_from_its_row(monkeypatch):
+def test_the_result_of_an_action_is_predicted_from_its_row():
     """The model of this test predicts the count of a row, and the action taken in it."""
     rssm = SimpleNamespace(
         img_step=lambda latent, action: Latent(latent.deter + action, latent.stoch)
@@ -46,9 +46,9 @@ def test_the_result_of_an_action_is_predicted_from_its_row(monkeypatch):
     model = SimpleNamespace(
         rssm=rssm,
         predict=lambda feat: SimpleNamespace(reward=feat[:, 0], cost=feat[:, 1]),
+        follow=lambda batch: rows,
     )
     rows = Latent(torch.tensor([[[1.0, 2], [3, 4], [5, 6]]]), torch.zeros(1, 3, 1, 2))
-    monkeypatch.setattr(field_of_view, "follow", lambda model, batch: rows)
     agent = SimpleNamespace(world_model=model, autocast=lambda device: nullcontext())
     episode = Episode(
         images={"vision": np.zeros((3, 4, 4, 3), np.uint8)},

@@ -34,6 +34,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert train.main([*learn, "--run.updates", "4"]) == 0
     assert train.main([*learn, "--run.updates", "6", "--run.eval_every", "0"]) == 0
     play = ["--logdir", run, "--episodes", "2", "--videos", "1", "--task", TASK]
+    play += ["--workers", "1"]  # so that an episode is the same alone
     assert evaluation_command.main(play) == 0
     return place
 
@@ -108,6 +109,7 @@ def test_the_same_seed_is_the_same_episode(job, evaluation):
     again = job / "again"
     argv = ["--checkpoint", str(job / "run" / "checkpoints" / "step_000000006.pt")]
     argv += ["--episodes", "1", "--seed", "1001", "--videos", "0", "--out", str(again)]
+    argv += ["--workers", "1"]
     assert evaluation_command.main(argv) == 0
     wanted = (evaluation / "episodes.jsonl").read_text().splitlines()[1]
     assert (again / "episodes.jsonl").read_text().splitlines() == [wanted]

