@@ -21,7 +21,7 @@ from dreamer.envs.adapter import ImageEnv
 from dreamer.errors import UserError
 from dreamer.utils import choose_device
 from fosp_ext.envs import action_limits, make_run_env
-from fosp_ext.run.run_folder import LoadedRun, load_run
+from fosp_ext.run.run_folder import LoadedRun, allow_import, load_run
 
 Bounds = tuple[np.ndarray, np.ndarray]  # what -1 and 1 mean, each (A,)
 
@@ -42,9 +42,11 @@ class Step(NamedTuple):
 class ActingAgent:
     """A trained agent and its memory of the episodes that are running; made by `load`."""
 
-    def __init__(self, run: LoadedRun, device: torch.device, bounds: Bounds) -> None:
-        """`bounds` are the actions of -1 and of 1 in the environment's own units."""
-        self.run, self.bounds = run, bounds
+    def __init__(self, run: LoadedRun, device: torch.device, bounds: Bounds, source: Path) -> None:
+        """`bounds` are the actions of -1 and of 1 in the environment's own units; `source` is where
+        the agent was read.
+        """
+        self.run, self.bounds, self.source = run, bounds, source
         self.device = device
         self._state: AgentState | None = None
         self._rng = torch.Generator().manual_seed(0).get_state()
@@ -144,15 +146,18 @@ def load(path: str | Path, device: str = "auto", bounds: Bounds | None = None) -
     """The trained agent of a run folder, a checkpoint, or an exported file.
 
     `bounds` are the lowest and highest action of its environment, (A,) each. Without them those of
-    the Safety-Gymnasium robot are taken, or a custom environment is made to ask it. What cannot be
-    loaded, and an environment that cannot be made, are a `UserError`.
+    the Safety-Gymnasium robot are taken, or those that its data tell; else a custom environment is
+    made to ask it, where `path` lies in a run folder of one's own. What cannot be loaded, and an
+    environment that cannot be made, are a `UserError`.
     """
     chosen = choose_device(device)
     run = load_run(path, chosen)
+    if bounds is None and run.info.action_bounds is None:
+        allow_import(run.info.task, Path(path))
     low, high = (np.asarray(x, np.float64) for x in bounds or own_bounds(run))
     if not low.shape == high.shape == (run.info.action_size,):
         raise UserError(f"the bounds of actions must be two of {run.info.action_size} numbers")
-    return ActingAgent(run, chosen, (low, high))
+    return ActingAgent(run, chosen, (low, high), Path(path))
 
 
 def own_bounds(run: LoadedRun) -> Bounds:
@@ -161,6 +166,9 @@ def own_bounds(run: LoadedRun) -> Bounds:
     if limits is not None:
         high = np.array(limits) * np.array(run.info.action_scale)
         return -high, high
+    if run.info.action_bounds is not None:
+        low, high = run.info.action_bounds
+        return np.array(low), np.array(high)
     try:
         env = make_run_env(run.info, run.config.env.variant)
     except UserError as error:

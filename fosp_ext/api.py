@@ -20,6 +20,7 @@ from fosp_ext.envs import check_task, check_variant, make_run_env
 from fosp_ext.run.data import run_dataset
 from fosp_ext.run.modes import run_mode
 from fosp_ext.run.presets import PRESETS
+from fosp_ext.run.run_folder import allow_import
 from fosp_ext.run.train import complete
 
 
@@ -66,6 +67,7 @@ def evaluate(
         raise UserError(f"this agent was trained for {agent.task}, not for {check_task(task)}")
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, got {episodes}")
+    allow_import(agent.task, agent.source, task)
     own = agent.run.config.env
     env = make_run_env(agent.run.info, check_variant(variant or own.variant, agent.task).name)
     try:

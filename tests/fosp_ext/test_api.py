@@ -14,6 +14,7 @@ import torch
 import fosp_ext
 from dreamer.envs.counting import CountingEnv
 from dreamer.errors import UserError
+from dreamer.training.checkpoint import Checkpoint
 from dreamer.training.evaluation import Moment, run_episode
 from fosp_ext.acting import own_bounds
 from fosp_ext.export import export
@@ -224,3 +225,16 @@ def test_importing_does_not_wait_for_torch():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_no_module_is_imported_because_a_file_names_it(tmp_path):
+    """A module that a stranger's checkpoint names would run; numbers of its actions need none."""
+    folder = written_run(tmp_path / "run", make_agent("bc", "debug"), "bc", "debug")
+    state = Checkpoint.load(Checkpoint(folder / "checkpoints", 1).latest())
+    state["info"]["task"] = state["config"]["task"] = "theirs:Env"
+    Checkpoint.write(tmp_path / "theirs.pt", state["step"], state)
+    with pytest.raises(UserError, match="whose module would be imported"):
+        fosp_ext.load(tmp_path / "theirs.pt")
+    agent = fosp_ext.load(tmp_path / "theirs.pt", bounds=([-1, -1], [1, 1]))
+    with pytest.raises(UserError, match="whose module would be imported"):
+        fosp_ext.evaluate(agent, episodes=1)
