@@ -184,29 +184,28 @@ PLAIN = [("torch", "file:///torch"), ("sympy", "file:///sympy")]
 
 
 @pytest.mark.parametrize(
-    ("choice", "gpu", "brings", "cpu_index", "arguments", "said"),
+    ("choice", "gpu", "brings", "arguments", "said"),
     [
-        ("", False, PLAIN, False, ["torch==2.13.0"], "without CUDA"),
-        ("cpu", True, PLAIN, False, ["torch==2.13.0"], "without CUDA"),
-        ("", False, CUDA, True, "those of the CPU index", "without CUDA"),
-        ("", False, CUDA, False, ["torch==2.13.0"], "3 packages, 0 MB. To take another: make set"),
-        ("cpu", False, CUDA, False, ["torch==2.13.0"], "3 packages"),
-        ("", True, CUDA, True, ["torch===2.13.0"], "the CUDA build"),
-        ("cuda", False, CUDA, True, ["torch===2.13.0"], "the CUDA build"),
-        ("./torch.whl --no-deps", False, None, True, ["./torch.whl", "--no-deps"], ""),
+        ("", False, PLAIN, ["torch==2.13.0"], "without CUDA"),
+        ("cpu", True, PLAIN, ["torch==2.13.0"], "without CUDA"),
+        ("", False, CUDA, ["torch==2.13.0"], "3 packages, 0 MB. To take another: make set"),
+        ("cpu", False, CUDA, ["torch==2.13.0"], "3 packages"),
+        ("", True, CUDA, ["torch===2.13.0"], "the CUDA build"),
+        ("cuda", False, CUDA, ["torch===2.13.0"], "the CUDA build"),
+        ("./torch.whl --no-deps", False, None, ["./torch.whl", "--no-deps"], ""),
     ],
 )
-def test_which_build_is_taken(builds, monkeypatch, choice, gpu, brings, cpu_index, arguments, said):
+def test_which_build_is_taken(builds, monkeypatch, choice, gpu, brings, arguments, said):
     """It never stops: where only a CUDA build can be had, that is taken, and its size said."""
     monkeypatch.setattr(builds, "has_gpu", lambda: gpu)
     monkeypatch.setattr(builds, "_size", lambda url: 1000)
-    installable = {("torch===2.13.0",), *([builds.CPU_TRIAL] if cpu_index else [])}
+    installable = {("torch===2.13.0",)}
     plan = [builds.Planned(*each) for each in brings or []]
     lines: list[str] = []
     taken = builds.torch_arguments(
         choice, Index(brings=plan, installable=installable), lines.append
     )
-    assert taken == (list(builds.CPU_WORDS) if isinstance(arguments, str) else arguments)
+    assert taken == arguments
     assert said in " ".join(lines)
     assert len(lines) <= 2
 

@@ -14,9 +14,6 @@ VERSION = "2.13.0"
 TORCH = f"torch=={VERSION}"
 CUDA_TORCH = f"torch==={VERSION}"  # not one that ends in +cpu, as some indexes have
 CPU, CUDA = "cpu", "cuda"  # the choices by name; "" is what suits the machine
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-CPU_WORDS = (TORCH, "--extra-index-url", CPU_INDEX)
-CPU_TRIAL = (TORCH, "--no-deps", "--index-url", CPU_INDEX, "--retries", "0", "--timeout", "15")
 CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
 GPU_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/usr/lib/wsl/lib/nvidia-smi")
 SECONDS = 10.0  # to wait for the size of one package
@@ -36,8 +33,8 @@ def is_choice(torch: str) -> bool:
 def torch_arguments(choice: str, packages: Packages, say: Callable[[str], None]) -> list[str]:
     """The arguments of `pip install` for a choice; never refuses one.
 
-    Without a GPU, and with `cpu`, it is a build without CUDA where the package index or PyTorch's
-    own has one for this Python, else what the index has, after one line about it.
+    Without a GPU, and with `cpu`, it is a build without CUDA where the package index has one for
+    this Python, or uv knows one; else what the index has, after one line about it.
     """
     if choice not in ("", CPU, CUDA):
         return shlex.split(choice)
@@ -50,8 +47,6 @@ def torch_arguments(choice: str, packages: Packages, say: Callable[[str], None])
     plan = packages.plan(TORCH)
     if not cuda_packages(plan):
         return [TORCH]
-    if packages.can_install(*CPU_TRIAL):
-        return [*CPU_WORDS]
     say(f"{_NO_CPU_BUILD}: {len(plan)} packages, {megabytes(plan)}. {_CHOOSE}")
     return [TORCH]
 
@@ -74,7 +69,7 @@ _NO_CPU_BUILD = (
 )
 _CHOOSE = (
     'To take another: make setup TORCH="...", with the arguments that "Get started" on pytorch.org '
-    "gives for pip install"
+    "gives for pip install, or INSTALLER=uv, which finds it by itself"
 )
 
 

@@ -380,16 +380,14 @@ def load_plan(path: Path, request: Request) -> Plan | None:
     """The plan of an earlier start, or None; a `UserError` where it does not fit the request."""
     if not path.exists():
         return None
+    values = read_json(path)
     try:
-        plan = Plan(**read_json(path))
-    except UserError:
-        raise
+        plan = Plan(**values)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no plan of a comparison: {error}") from error
     what = ("task", "variant", "size", "recipe", "dataset", "settings")
     for name in (*what, "episodes", "eval_episodes", "updates", "online_steps"):
-        asked = getattr(request, name)
-        if asked is not None:  # None leaves it to the plan
+        if (asked := getattr(request, name)) is not None:  # None leaves it to the plan
             _check_same(path, name, getattr(plan, name), asked)
     return plan
 

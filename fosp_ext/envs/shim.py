@@ -62,6 +62,8 @@ def _array_defaults() -> Iterator[None]:
     original = dataclasses.dataclass
 
     def dataclass(cls: type | None = None, /, **options: Any) -> Any:
+        """As the original; a default that is an array is copied for each instance."""
+
         def decorate(target: type) -> type:
             for name in inspect.get_annotations(target):
                 default = target.__dict__.get(name)

@@ -79,6 +79,7 @@ class NearMissReach:
         self._next_place()
 
     def act(self, state: ReachState) -> np.ndarray:
+        """Towards a place beside the target while visits are left, then to the target: (3,)."""
         if self._visits == 0:
             return self.inner.act(state)
         target = state.target + np.append(self._beside, 0.0)
